@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
-import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import GraphError
