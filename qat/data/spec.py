@@ -1,0 +1,100 @@
+"""What a `task:` entry of a run's YAML may say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+# YAML has lists only; in strict mode pydantic would refuse them where a tuple is declared
+Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMoreTexts = Annotated[Texts, BeforeValidator(_one_or_many)]
+
+
+class Strict(BaseModel):
+    """Base of every specification: unknown keys and silent conversions are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class CarveOut(Strict):
+    """The part of the training set that selection, early stopping and calibration may see.
+
+    `rows` None means a tenth of the training set, at most 1,000 rows. The seed is the task's own and not the
+    run's: a teacher and all its students must leave out the same rows.
+    """
+
+    rows: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class NamedTask(Strict):
+    """A task that is known by name: `digits` or a GLUE task.
+
+    `data` is the task's folder (default `$BITWRIGHT_DATA/glue/FOLDER`); `source: hub` downloads instead.
+    """
+
+    name: str
+    data: str | None = None
+    source: Literal["folder", "hub"] = "folder"
+    max_tokens: int | None = Field(default=None, ge=4)
+    validation: CarveOut = CarveOut()
+
+
+class TableTask(Strict):
+    """The user's own table (TSV, CSV or JSON lines): one or two text columns and a label column.
+
+    `labels` lists the raw labels in class order (default: the sorted distinct values of the training file).
+    With the metrics `pearson` and `spearman` the label is a score and the task a regression.
+    """
+
+    text: OneOrMoreTexts = Field(max_length=2)
+    label: str
+    metric: OneOrMoreTexts
+    train: str
+    dev: str
+    labels: Texts | None = None
+    max_tokens: int = Field(default=128, ge=4)
+    validation: CarveOut = CarveOut()
+
+
+class LanguageTask(Strict):
+    """Next-token prediction on plain text, cut into blocks of `block_tokens`.
+
+    The files default to WikiText-2's `valid.txt` (train) and `test.txt` (dev) in `$BITWRIGHT_DATA/wikitext-2`.
+    `tokenizer` is `bytes` (256 symbols, nothing to download) or a tokenizer's folder.
+    """
+
+    name: Literal["lm"]
+    train: str | None = None
+    dev: str | None = None
+    tokenizer: str = "bytes"
+    block_tokens: int = Field(default=64, ge=2)
+    blocks_max: int | None = Field(default=None, ge=1)
+    validation: CarveOut = CarveOut()
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, TableTask) or (isinstance(value, dict) and "text" in value):
+        return "table"
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "lm" if name == "lm" else "named"
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+TaskSpec = Annotated[
+    Annotated[NamedTask, Tag("named")]
+    | Annotated[TableTask, Tag("table")]
+    | Annotated[LanguageTask, Tag("lm")],
+    Discriminator(_kind),
+    BeforeValidator(_from_name),
+]
