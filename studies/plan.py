@@ -1,0 +1,184 @@
+"""Nodes of a study, their content-addressed identity, and the plan that holds them.
+
+An id is the SHA-256 of everything that the result depends on: the resolved spec, the ids of the parents,
+the content of input files, the source files of the packages that the node runs, and the versions of
+torch, numpy and numba. The git revision is not part of it: a commit that touches documents alone must
+not void a training. It is recorded beside each attempt instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from hwsim.errors import CheckpointError
+
+NodeKind = Literal["train", "export", "evaluate"]
+
+NUMERIC_DISTRIBUTIONS = ("torch", "numpy", "numba")
+PLAN_SCHEMA = "studies/plan/1"
+PLAN_FILE = "plan.json"
+
+# What each kind of node runs. A training reads the number types and the strict reader of hwsim, not its
+# kernels: a faster kernel must not void trainings.
+SOURCES: dict[NodeKind, tuple[str, ...]] = {
+    "train": ("qat", "hwsim/config", "hwsim/graph", "hwsim/errors.py"),
+    "export": ("qat", "hwsim"),
+    "evaluate": ("hwsim",),
+}
+
+
+def canonical_json(data: Any) -> str:
+    """Return the one text that stands for a JSON value: sorted keys, no spaces, no nan."""
+    return json.dumps(
+        data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def sha256_of(data: Any) -> str:
+    """Return the SHA-256 of a JSON value."""
+    return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+
+
+def sha256_of_path(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files of a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    members = sorted(p for p in path.rglob("*") if p.is_file())
+    return sha256_of([[p.relative_to(path).as_posix(), sha256_of_path(p)] for p in members])
+
+
+@cache
+def source_sha256(kind: NodeKind) -> str:
+    """Return the hash of the Python and YAML sources that a kind of node runs."""
+    digests: list[list[str]] = []
+    for entry in SOURCES[kind]:
+        package, _, rest = entry.partition("/")
+        # importlib.resources finds the package without running it (qat and hwsim import lazily anyway)
+        root = Path(str(files(package)))
+        target = root / rest if rest else root
+        found = [target] if target.is_file() else sorted(target.rglob("*"))
+        digests += [
+            [f"{package}/{p.relative_to(root).as_posix()}", sha256_of_path(p)]
+            for p in found
+            if p.suffix in (".py", ".yaml") and p.is_file()
+        ]
+    return sha256_of(digests)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One unit of work. `spec` is all that its function is told; `label` is for people only."""
+
+    id: str
+    kind: NodeKind
+    label: str
+    spec: Mapping[str, Any]
+    parents: tuple[str, ...] = ()
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the node's output folder: readable, and unique through the id."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        return f"{slug[:60]}-{self.id[:12]}"
+
+
+def make_node(
+    kind: NodeKind,
+    label: str,
+    spec: Mapping[str, Any],
+    parents: Sequence[Node] = (),
+    inputs: Iterable[Path] = (),
+) -> Node:
+    """Build a node with its identity.
+
+    Args:
+        kind: which node function runs it.
+        label: what people read.
+        spec: JSON-able, complete; part of the identity.
+        parents: nodes whose outputs it reads, in the order its function expects.
+        inputs: files or folders of the user that it reads; their content is part of the identity.
+    """
+    parent_ids = tuple(p.id for p in parents)
+    identity = {
+        "kind": kind,
+        "spec": spec,
+        "parents": parent_ids,
+        "inputs": [sha256_of_path(p) for p in inputs],
+        "sources": source_sha256(kind),
+        "versions": {name: version(name) for name in NUMERIC_DISTRIBUTIONS},
+    }
+    return Node(sha256_of(identity), kind, label, spec, parent_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All nodes of a study in an order in which parents come first; shared nodes appear once."""
+
+    study: Mapping[str, Any]
+    """the resolved study: what `--fresh` compares and the report quotes"""
+    nodes: tuple[Node, ...]
+
+    @property
+    def by_id(self) -> dict[str, Node]:
+        """Nodes by id."""
+        return {node.id: node for node in self.nodes}
+
+    @property
+    def study_sha256(self) -> str:
+        """Identity of the question, without the code that answers it."""
+        return sha256_of(self.study)
+
+    def of_kind(self, kind: NodeKind) -> list[Node]:
+        """Return the nodes of one kind in plan order."""
+        return [node for node in self.nodes if node.kind == kind]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into a study folder, so that a report needs neither the study nor the code."""
+        data = {
+            "schema": PLAN_SCHEMA,
+            "study_sha256": self.study_sha256,
+            "study": self.study,
+            "nodes": [asdict(node) for node in self.nodes],
+        }
+        write_atomically(folder / PLAN_FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_plan(folder: Path) -> Plan:
+    """Read the plan of a study folder.
+
+    Raises:
+        CheckpointError: the folder holds no plan, or an unreadable one.
+    """
+    path = folder / PLAN_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != PLAN_SCHEMA:
+            raise ValueError(f"schema must be {PLAN_SCHEMA}, not {data['schema']!r}")
+        nodes = tuple(Node(**{**n, "parents": tuple(n["parents"])}) for n in data["nodes"])
+        return Plan(data["study"], nodes)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no study was run here ({PLAN_FILE} is missing)") from None
+    except (ValueError, KeyError, TypeError) as fault:
+        raise CheckpointError(f"{path}: not a study plan ({fault})") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    import os
+
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
