@@ -1,0 +1,241 @@
+"""Recipes: what is quantised how, what the student learns from, and how it is optimised.
+
+Plain frozen data without torch. A recipe is a YAML file (`qat/recipes/NAME.yaml`) or inline in a run's
+configuration; unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from hwsim.graph.dtype import parse
+
+Role = Literal["q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier", "word_embedding"]
+LINEAR_ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn1", "ffn2")
+Rounding = Literal["half_up", "half_even"]
+
+
+def _number_type(name: str) -> str:
+    return parse(name).name
+
+
+Format = Annotated[str, AfterValidator(_number_type)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class WeightSpec(_Spec):
+    """How a weight is quantised; see `qat.quantizers.weight.WeightQuantizer`."""
+
+    format: Format
+    method: Literal["twn", "bwn", "bwn_centred", "absmax"]
+    granularity: Literal["tensor", "row"] = "tensor"
+    threshold: float = Field(0.7, gt=0)
+    clip: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _format_fits_method(self) -> Self:
+        kind = parse(self.format).kind
+        wanted = {"twn": "ternary", "bwn": "bipolar", "bwn_centred": "bipolar", "absmax": "int"}
+        if kind != wanted[self.method]:
+            need = {"twn": "TERNARY", "absmax": "INTn"}.get(self.method, "BIPOLAR")
+            raise ValueError(f"method {self.method} must have format {need}, not {self.format}")
+        return self
+
+
+class ActivationSpec(_Spec):
+    """How an activation is quantised; see `qat.quantizers.activation`."""
+
+    format: Format
+    range: Literal["dynamic", "learned"]
+    granularity: Literal["tensor", "token"] = "tensor"
+    shift: bool = False
+    clip: float = Field(0.0, ge=0)
+    rounding: Rounding = "half_up"
+
+    @model_validator(mode="after")
+    def _range_fits(self) -> Self:
+        kind = parse(self.format).kind
+        if self.range == "dynamic":
+            if kind not in ("int", "uint"):
+                raise ValueError(
+                    f"a dynamic range must have format INTn or UINTn, not {self.format}"
+                )
+            if self.shift:
+                raise ValueError("a shift must have range 'learned', not 'dynamic'")
+        else:
+            if kind == "ternary":
+                raise ValueError(
+                    "a learned range must have format BIPOLAR, UNIPOLAR, INTn or UINTn"
+                )
+            if self.granularity == "token" or self.clip > 0:
+                raise ValueError("granularity 'token' and clip must have range 'dynamic'")
+        return self
+
+
+class OperatorSpec(_Spec):
+    """A weight matmul: its weight and its input; null leaves that side in float32."""
+
+    weight: WeightSpec | None = None
+    input: ActivationSpec | None = None
+
+
+class AttentionSpec(_Spec):
+    """The operands of the two attention matmuls; null leaves one in float32."""
+
+    query: ActivationSpec | None = None
+    key: ActivationSpec | None = None
+    value: ActivationSpec | None = None
+    probabilities: ActivationSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_scale_along_the_reduction(self) -> Self:
+        for name in ("key", "value"):
+            spec: ActivationSpec | None = getattr(self, name)
+            if spec is not None and spec.granularity == "token":
+                raise ValueError(f"{name} must have granularity 'tensor': tokens are reduced over")
+        return self
+
+
+class QuantizationSpec(_Spec):
+    """Everything that is quantised. `linear` holds for q, k, v, o, ffn1 and ffn2 unless `roles` says else."""
+
+    linear: OperatorSpec = OperatorSpec()
+    roles: dict[Role, OperatorSpec] = Field(default_factory=dict)
+    attention: AttentionSpec = AttentionSpec()
+    word_embedding: WeightSpec | None = None
+
+    @model_validator(mode="after")
+    def _embedding_has_its_own_key(self) -> Self:
+        if "word_embedding" in self.roles:
+            raise ValueError("roles must not hold word_embedding: it has its own key")
+        return self
+
+    def operator(self, role: Role) -> OperatorSpec:
+        """What holds for a role."""
+        if role in self.roles:
+            return self.roles[role]
+        return self.linear if role in LINEAR_ROLES else OperatorSpec()
+
+
+class LogitLoss(_Spec):
+    """Soft cross-entropy against the teacher's logits (mean squared error for regression).
+
+    `reduction` over the classes; over the batch it is always the mean. `sum` is num_classes x `mean`.
+    """
+
+    weight: float = Field(1.0, gt=0)
+    reduction: Literal["sum", "mean"]
+    temperature: float = Field(1.0, gt=0)
+
+
+class TermLoss(_Spec):
+    """One term of the objective, added with this weight."""
+
+    weight: float = Field(1.0, gt=0)
+
+
+class OutputLoss(TermLoss):
+    """Attention output against the teacher's: on the projection's result or after the layer norm."""
+
+    on: Literal["ao", "post_ln"]
+
+
+class ObjectiveSpec(_Spec):
+    """Terms of the loss; null leaves one out. Hidden states, scores and outputs: sum over layers of the
+    mean squared error over elements."""
+
+    labels: TermLoss | None = None
+    logits: LogitLoss | None = None
+    hidden: TermLoss | None = None
+    scores: TermLoss | None = None
+    output: OutputLoss | None = None
+    padding: Literal["excluded", "counted"] = "excluded"
+    """`counted` averages over padded positions too (masked scores as zeros), as the released codes do."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not any((self.labels, self.logits, self.hidden, self.scores, self.output)):
+            raise ValueError("at least one of labels, logits, hidden, scores, output must be given")
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term compares with a teacher."""
+        return any((self.logits, self.hidden, self.scores, self.output))
+
+
+class TeacherIntervention(_Spec):
+    """Two-step training: `length` of all steps with the teacher injected, then plain distillation.
+
+    Optimiser and learning-rate schedule restart between the steps. Mode `none` restarts but injects
+    nothing: the control that every comparison needs.
+    """
+
+    name: Literal["teacher_intervention"]
+    mode: Literal["output", "context", "map", "gradual", "inverted", "stochastic", "none"] = (
+        "gradual"
+    )
+    steps: int | None = Field(None, gt=0)
+    fraction: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.fraction is None):
+            raise ValueError("exactly one of steps and fraction must be given")
+        return self
+
+
+class OptimizerSpec(_Spec):
+    """Optimiser and learning-rate rules.
+
+    Parameters named `*.alpha` form their own group (`alpha_learning_rate`, no decay); biases, layer
+    norms and shifts have no decay. The rate rises linearly over `warmup_fraction` of the steps and
+    falls linearly to 0.
+    """
+
+    name: Literal["adamw", "bert_adam"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    alpha_learning_rate: float | None = Field(None, gt=0)
+
+
+class Recipe(_Spec):
+    """One way to train a student (or, with nothing quantised, a teacher)."""
+
+    schema_: Literal["qat/recipe/1"] = Field(alias="schema")
+    name: str
+    description: str
+    quantization: QuantizationSpec = QuantizationSpec()
+    activation_function: Literal["relu"] | None = None
+    """Replaces the feed-forward activation; null keeps the model's own."""
+    objective: ObjectiveSpec
+    method: TeacherIntervention | None = None
+    optimizer: OptimizerSpec
+    freeze_ranges: float = Field(0.2, ge=0, lt=1)
+    """Dynamic ranges become constants for this last share of the steps; 0 never freezes them."""
+    teacher_mode: Literal["eval", "train"] = "eval"
+    """`train` leaves the teacher's dropout on, as one released code does."""
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything is quantised at all."""
+        quantization = self.quantization
+        return quantization != QuantizationSpec()
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether outputs depend on the batch's composition: some range is dynamic per tensor."""
+        q = self.quantization
+        specs = [q.linear.input, *(r.input for r in q.roles.values())]
+        specs += [q.attention.query, q.attention.key, q.attention.value, q.attention.probabilities]
+        return any(
+            s is not None and s.range == "dynamic" and s.granularity == "tensor" for s in specs
+        )

@@ -1,0 +1,120 @@
+"""Where the parts of a model family are: one small table per family, data only.
+
+`*` stands for one component of a dotted module name (the layer number). Adding a family is one more
+table; everything else is generic. A pattern that matches no module is an error, except those that the
+family lists as optional.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hwsim.errors import GraphError, nearest
+
+
+@dataclass(frozen=True)
+class Family:
+    """Role -> pattern of module names.
+
+    Linear roles: `q k v o ffn1 ffn2` (or `qkv`, one fused projection), `pooler`, `classifier`.
+    Others: `attention` (the module that calls the attention function), `act` (feed-forward activation),
+    `word_embedding`, `embeddings` (its output is the first hidden state), `layer`, and `post_attention_norm`
+    (the layer norm that follows the attention block).
+    """
+
+    patterns: dict[str, str]
+    optional: frozenset[str] = frozenset({"pooler", "classifier", "word_embedding"})
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        {
+            "q": "*.encoder.layer.*.attention.self.query",
+            "k": "*.encoder.layer.*.attention.self.key",
+            "v": "*.encoder.layer.*.attention.self.value",
+            "o": "*.encoder.layer.*.attention.output.dense",
+            "ffn1": "*.encoder.layer.*.intermediate.dense",
+            "act": "*.encoder.layer.*.intermediate.intermediate_act_fn",
+            "ffn2": "*.encoder.layer.*.output.dense",
+            "attention": "*.encoder.layer.*.attention.self",
+            "post_attention_norm": "*.encoder.layer.*.attention.output.LayerNorm",
+            "layer": "*.encoder.layer.*",
+            "embeddings": "*.embeddings",
+            "word_embedding": "*.embeddings.word_embeddings",
+            "pooler": "*.pooler.dense",
+            "classifier": "classifier",
+        }
+    ),
+    "vit": Family(
+        {
+            "q": "*.layers.*.attention.q_proj",
+            "k": "*.layers.*.attention.k_proj",
+            "v": "*.layers.*.attention.v_proj",
+            "o": "*.layers.*.attention.o_proj",
+            "ffn1": "*.layers.*.mlp.fc1",
+            "act": "*.layers.*.mlp.activation_fn",
+            "ffn2": "*.layers.*.mlp.fc2",
+            "attention": "*.layers.*.attention",
+            "post_attention_norm": "*.layers.*.layernorm_after",
+            "layer": "*.layers.*",
+            "embeddings": "*.embeddings",
+            "pooler": "*.pooler.dense",
+            "classifier": "classifier",
+        }
+    ),
+    "gpt2": Family(
+        {
+            "qkv": "*.h.*.attn.c_attn",
+            "o": "*.h.*.attn.c_proj",
+            "ffn1": "*.h.*.mlp.c_fc",
+            "act": "*.h.*.mlp.act",
+            "ffn2": "*.h.*.mlp.c_proj",
+            "attention": "*.h.*.attn",
+            "post_attention_norm": "*.h.*.ln_2",
+            "layer": "*.h.*",
+            "embeddings": "*.drop",
+            "word_embedding": "*.wte",
+            "classifier": "score",
+        }
+    ),
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The table of a model family.
+
+    Raises:
+        GraphError: the family has no table.
+    """
+    if model_type not in FAMILIES:
+        known = sorted(FAMILIES)
+        raise GraphError(
+            f"model type must be one of {', '.join(known)}, not {model_type!r}"
+            f"{nearest(model_type, known)}; a family is added by one table in qat/roles.py"
+        )
+    return FAMILIES[model_type]
+
+
+def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:
+    """Role -> names of its modules, in the order of the model.
+
+    Raises:
+        GraphError: patterns that match nothing, all at once.
+    """
+    names = list(module_names)
+    found: dict[str, list[str]] = {}
+    for role, pattern in family.patterns.items():
+        regex = re.compile(re.escape(pattern).replace(r"\*", "[^.]+"))
+        # A bare backbone (BertModel) has no prefix in front of its parts.
+        bare = re.compile(re.escape(pattern.removeprefix("*.")).replace(r"\*", "[^.]+"))
+        found[role] = [n for n in names if regex.fullmatch(n) or bare.fullmatch(n)]
+    missing = [
+        f"role {role} ({family.patterns[role]})"
+        for role, hits in found.items()
+        if not hits and role not in family.optional
+    ]
+    if missing:
+        raise GraphError(f"no module of the model matches {'; '.join(missing)}")
+    return found
