@@ -1,0 +1,352 @@
+"""What every compute array has in common: its description, and the component built from it.
+
+A component knows capability, cycles and energy, and hands data to the kernels. Rows hold M (tokens),
+columns hold N (output channels), lanes hold K (the reduction). docs/machine.md defines beat, pass and
+initiation interval.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
+from hwsim.errors import GraphError, OverflowRefused
+from hwsim.graph import dtype as dt
+from hwsim.graph.dtype import DataType
+
+Overflow = Literal["error", "wrap", "clamp"]
+OVERFLOW_RULES: dict[Overflow, int] = {"error": 0, "wrap": 1, "clamp": 2}
+"""rule -> its number in the chunked kernels"""
+
+Codes = npt.NDArray[Any]
+"""2-D integer codes, [M, K] or [N, K]"""
+
+
+def _format_name(name: str) -> str:
+    try:
+        dt.parse(name)
+    except ValueError as error:
+        raise PydanticCustomError("format", "{text}", {"text": str(error)}) from None
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_format_name)]
+
+
+def covers(fmt: DataType, dtype: DataType) -> bool:
+    """Tell whether every code of `dtype` is a code of `fmt`: `INT8` covers INT4, UINT7 and TERNARY."""
+    inside = fmt.qmin <= dtype.qmin and dtype.qmax <= fmt.qmax
+    return fmt == dtype or (inside and fmt.step == 1)
+
+
+class FormatPair(Spec):
+    """A pair of operand formats that an array multiplies. A format stands for all types it covers."""
+
+    activation: FormatName
+    """format of the operand in the rows"""
+    weight: FormatName
+    """format of the operand in the columns"""
+    lane_op_fj: Quantity | None = None
+    """fJ of one lane operation in this pair, where it differs from the array's own"""
+
+    def covers(self, activation: DataType, weight: DataType) -> bool:
+        """Tell whether both operand types are covered."""
+        return covers(dt.parse(self.activation), activation) and covers(
+            dt.parse(self.weight), weight
+        )
+
+
+class ArrayEnergySpec(Spec):
+    """Unit energies of an array, none of which includes a memory access."""
+
+    lane_op_fj: Quantity
+    """fJ of one lane operation: one multiply (or gate) and its share of the adder tree, in one pass"""
+    accumulator_update_fj: Quantity
+    """fJ of one addition into an accumulator, its register write included"""
+    operand_register_fj_per_bit: Quantity
+    """fJ of loading one bit into an operand register"""
+
+
+class ArrayReference(Spec):
+    """The size at which area and leakage were stated; both are proportional to the number of lanes."""
+
+    rows: Count
+    """rows at the reference point"""
+    cols: Count
+    """columns at the reference point"""
+    lanes: Count
+    """lanes a cell at the reference point"""
+
+
+class ArraySpec(Spec):
+    """Description common to all compute arrays."""
+
+    kind: str
+    """which array this is; the registry maps it to a component"""
+    rows: Count
+    """M positions worked on in one beat"""
+    cols: Count
+    """N positions worked on in one beat"""
+    lanes: Count
+    """K positions summed in one beat"""
+    initiation_interval_cycles: Count = 1
+    """least number of cycles between two beats; narrow ports can make it longer"""
+    pipeline_depth_cycles: NonNegative
+    """cycles from a compute step's last beat to its visible result"""
+    accumulator_bits: Annotated[int, Field(ge=2, le=32)]
+    """width of a signed accumulator"""
+    overflow: Overflow = "error"
+    """what an accumulator does outside its range"""
+    activation_port_bits_per_cycle: Count
+    """width of the port that feeds the rows"""
+    weight_port_bits_per_cycle: Count
+    """width of the port that feeds the columns"""
+    formats: Annotated[list[FormatPair], Field(min_length=1)]
+    """operand formats that the array multiplies"""
+    zero_skipping: bool = False
+    """a beat whose weights are all zero is skipped"""
+    energy: ArrayEnergySpec
+    """unit energies"""
+    area_um2: Quantity | None = None
+    """silicon area in square micrometres at the reference size"""
+    leakage_mw: Quantity | None = None
+    """leakage power in milliwatts at the reference size"""
+    reference: ArrayReference | None = None
+    """size at which area and leakage hold; without it, this array's own size"""
+    fixed: bool = False
+    """insist that area and leakage hold although rows, cols or lanes were changed"""
+
+
+@dataclass(frozen=True, slots=True)
+class NumericProfile:
+    """All that a result may depend on where the static bound does not fit the accumulator."""
+
+    accumulator_bits: int
+    overflow: Overflow
+    lanes: int
+    bit_serial: bool
+    """planes are accumulated one by one: weight planes outside, activation planes inside"""
+
+    def fits(self, bound: int) -> bool:
+        """Tell whether sums of at most this magnitude never leave the accumulator."""
+        return bound <= (1 << (self.accumulator_bits - 1)) - 1
+
+
+def signed_bits(value: int) -> int:
+    """Count the bits of the narrowest two's-complement number that holds a value.
+
+    >>> signed_bits(127), signed_bits(128), signed_bits(-128)
+    (8, 9, 8)
+    """
+    return (value if value >= 0 else ~value).bit_length() + 1
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Divide whole numbers, rounding up."""
+    return -(-a // b)
+
+
+class ArrayComponent(ABC):
+    """A compute array: capability, cycles, and exact products.
+
+    A subclass says which operand formats make sense at all (`check_formats`), how many passes a beat
+    takes, how many bits each operand needs a pass, and computes the products with the kernels.
+    """
+
+    spec_class: ClassVar[type[ArraySpec]]
+
+    def __init__(self, name: str, spec: ArraySpec) -> None:
+        self.name = name
+        self.spec = spec
+
+    @classmethod
+    @abstractmethod
+    def check_formats(cls, activation: DataType, weight: DataType) -> str | None:
+        """Return what is wrong with a pair of formats on this kind of array, or None."""
+
+    @abstractmethod
+    def _exact(self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType) -> Codes:
+        """Return a @ w.T as int32 [M, N], knowing that no accumulator can overflow."""
+
+    @property
+    def profile(self) -> NumericProfile:
+        """The numeric profile that decides results where the static bound does not fit."""
+        return NumericProfile(
+            self.spec.accumulator_bits, self.spec.overflow, self.spec.lanes, bit_serial=False
+        )
+
+    def supports(self, a: DataType, w: DataType) -> bool:
+        """Tell whether the array multiplies these operand types."""
+        return any(pair.covers(a, w) for pair in self.spec.formats)
+
+    def passes(self, a: DataType, w: DataType) -> int:
+        """Count the passes over one r x c x l block."""
+        return 1
+
+    def operand_bits(self, a: DataType, w: DataType) -> tuple[int, int]:
+        """Return how many bits of one activation and of one weight enter in one pass."""
+        return a.bits, w.bits
+
+    def beats(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
+        """Count the beats of an m x n x k product: all blocks, times the passes."""
+        s = self.spec
+        blocks = ceil_div(m, s.rows) * ceil_div(n, s.cols) * ceil_div(k, s.lanes)
+        return blocks * self.passes(a, w)
+
+    def initiation_interval(self, a: DataType, w: DataType, r: int, c: int, l: int) -> int:  # noqa: E741
+        """Return the cycles between two beats that really use r rows, c columns and l lanes."""
+        a_bits, w_bits = self.operand_bits(a, w)
+        return max(
+            self.spec.initiation_interval_cycles,
+            ceil_div(r * l * a_bits, self.spec.activation_port_bits_per_cycle),
+            ceil_div(c * l * w_bits, self.spec.weight_port_bits_per_cycle),
+        )
+
+    def cycles(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
+        """Count the cycles that an m x n x k compute step occupies the array (pipeline depth apart)."""
+        s = self.spec
+        interval = self.initiation_interval(a, w, min(s.rows, m), min(s.cols, n), min(s.lanes, k))
+        return self.beats(m, n, k, a, w) * interval
+
+    def lane_op_fj(self, a: DataType, w: DataType) -> Quantity:
+        """Return the energy of one lane operation in one pass, fJ.
+
+        Raises:
+            GraphError: the array does not multiply these types.
+        """
+        for pair in self.spec.formats:
+            if pair.covers(a, w):
+                return pair.lane_op_fj or self.spec.energy.lane_op_fj
+        raise GraphError(f"array {self.name} does not multiply {a} by {w}")
+
+    def size_factor(self) -> float:
+        """Return the array's lanes over those of the point where area and leakage were stated."""
+        ref = self.spec.reference
+        if ref is None:
+            return 1.0
+        here = self.spec.rows * self.spec.cols * self.spec.lanes
+        return here / (ref.rows * ref.cols * ref.lanes)
+
+    @property
+    def area_um2(self) -> Quantity | None:
+        """Area in square micrometres at this array's size, where stated."""
+        area = self.spec.area_um2
+        return None if area is None else area.scaled(self.size_factor())
+
+    @property
+    def leakage_mw(self) -> Quantity | None:
+        """Leakage power in milliwatts at this array's size, where stated."""
+        leakage = self.spec.leakage_mw
+        return None if leakage is None else leakage.scaled(self.size_factor())
+
+    def static_bound(self, weight: Codes | None, k: int, a: DataType, w: DataType) -> int:
+        """Return a bound of |any intermediate accumulator| that needs no activation data.
+
+        Args:
+            weight: codes [N, K] where the operand is constant, or None for two activations.
+            k: length of the reduction.
+            a: type of the activation.
+            w: type of the other operand.
+        """
+        if weight is None:
+            return k * a.max_abs * w.max_abs
+        row_sums = np.abs(weight.astype(np.int64)).sum(axis=1)
+        return int(row_sums.max(initial=0)) * a.max_abs
+
+    def gemm(
+        self,
+        a_codes: Codes,
+        w_codes: Codes,
+        a_dtype: DataType,
+        w_dtype: DataType,
+        *,
+        where: str = "gemm",
+        bound: int | None = None,
+    ) -> Codes:
+        """Multiply as the array does: exactly, or with its accumulators where they may overflow.
+
+        Args:
+            a_codes: [M, K] codes of `a_dtype`.
+            w_codes: [N, K] codes of `w_dtype`.
+            a_dtype: type of the activation.
+            w_dtype: type of the other operand.
+            where: the operator's name, for messages.
+            bound: the operator's static bound where the caller has it; computed here when None.
+
+        Returns:
+            int32 [M, N].
+
+        Raises:
+            GraphError: the array does not multiply these types, or the shapes do not match.
+            OverflowRefused: an accumulator left its range and the overflow rule is `error`.
+        """
+        if not self.supports(a_dtype, w_dtype):
+            raise GraphError(f"{where}: array {self.name} does not multiply {a_dtype} by {w_dtype}")
+        if a_codes.ndim != 2 or w_codes.ndim != 2 or a_codes.shape[1] != w_codes.shape[1]:
+            raise GraphError(
+                f"{where}: operands must be [M, K] and [N, K],"
+                f" not {a_codes.shape} and {w_codes.shape}"
+            )
+        if bound is None:
+            bound = self._tightest_bound(w_codes, a_dtype, w_dtype)
+        if self.profile.fits(bound):
+            return self._exact(a_codes, w_codes, a_dtype, w_dtype)
+        return self._profiled(a_codes, w_codes, a_dtype, w_dtype, where, bound)
+
+    def _tightest_bound(self, w_codes: Codes, a: DataType, w: DataType) -> int:
+        by_type = self.static_bound(None, w_codes.shape[1], a, w)
+        if self.profile.fits(by_type):
+            return by_type
+        # The given codes prove at least as much; whichever bound fits, the result is the same.
+        return min(by_type, self.static_bound(w_codes, w_codes.shape[1], a, w))
+
+    def _profiled(
+        self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType, where: str, bound: int
+    ) -> Codes:
+        """Multiply chunk by chunk with the accumulator's width and overflow rule: int32 [M, N]."""
+        out = np.empty((a.shape[0], w.shape[0]), np.int64)
+        fault = np.zeros(4, np.int64)  # flag, m, n, value that was needed
+        self._run_profiled(a, w, a_dtype, w_dtype, out, fault)
+        if fault[0]:
+            self._refuse(fault, where, bound)
+        return out.astype(np.int32)
+
+    def _run_profiled(
+        self,
+        a: Codes,
+        w: Codes,
+        a_dtype: DataType,
+        w_dtype: DataType,
+        out: npt.NDArray[np.int64],
+        fault: npt.NDArray[np.int64],
+    ) -> None:
+        """Fill `out` [M, N] and `fault` with the chunked kernel that follows the numeric profile."""
+        from hwsim.kernels.gemm import chunked_gemm_i64
+
+        chunked_gemm_i64(
+            np.ascontiguousarray(a, np.int32),
+            np.ascontiguousarray(w, np.int32),
+            self.spec.lanes,
+            self.spec.accumulator_bits,
+            OVERFLOW_RULES[self.spec.overflow],
+            out,
+            fault,
+        )
+
+    def _refuse(self, fault: npt.NDArray[np.int64], where: str, bound: int) -> None:
+        _, m, n, value = (int(x) for x in fault)
+        have = self.spec.accumulator_bits
+        raise OverflowRefused(
+            f"{where}: accumulator [{m}, {n}] of array {self.name} must hold {value},"
+            f" which needs {signed_bits(value)} bits, {signed_bits(value) - have} more than its"
+            f" accumulator_bits {have}; the operator's static bound is {bound}"
+            f" ({signed_bits(bound)} bits): widen the accumulator to that,"
+            " or choose overflow wrap or clamp"
+        )

@@ -1,0 +1,156 @@
+"""Faults that no single key shows: parts of a machine that do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwsim import registry
+from hwsim.arch.component import ArraySpec, ceil_div
+from hwsim.arch.spec import Quantity, Spec
+from hwsim.errors import nearest
+from hwsim.graph import dtype as dt
+from hwsim.graph.ops import OPERATORS
+
+if TYPE_CHECKING:
+    from hwsim.arch.machine_spec import MachineSpec
+
+_MEMORY_FREE_SCOPES = ("datapath",)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault: the path of the key to blame and what is wrong with it."""
+
+    path: tuple[str | int, ...]
+    text: str
+
+
+def find_faults(machine: MachineSpec) -> list[Fault]:
+    """Return every fault between the parts of a machine."""
+    return [
+        *_roles(machine),
+        *_formats(machine),
+        *_capacities(machine),
+        *_operators(machine),
+        *_scopes(machine),
+        *_shared(machine),
+    ]
+
+
+def _roles(machine: MachineSpec) -> Iterator[Fault]:
+    known = list(machine.memories)
+    for role in ("activation", "weight", "output"):
+        name = getattr(machine.roles, role)
+        if name not in machine.memories:
+            yield Fault(
+                ("roles", role),
+                f"must name a memory of this machine ({', '.join(known)}),"
+                f" not {name!r}{nearest(name, known)}",
+            )
+
+
+def _formats(machine: MachineSpec) -> Iterator[Fault]:
+    for name, array in machine.arrays.items():
+        component = registry.lookup("array", array.kind)
+        for index, pair in enumerate(array.formats):
+            wrong = component.check_formats(dt.parse(pair.activation), dt.parse(pair.weight))  # type: ignore[attr-defined]
+            if wrong is not None:
+                yield Fault(
+                    ("arrays", name, "formats", index),
+                    f"{wrong}, not {pair.activation} x {pair.weight}",
+                )
+
+
+def _capacities(machine: MachineSpec) -> Iterator[Fault]:
+    """A memory must hold one block of the array that it feeds, in each half if it is double."""
+    for name, array in machine.arrays.items():
+        for role, bits, what in _block_bits(array):
+            memory_name = getattr(machine.roles, role)
+            memory = machine.memories.get(memory_name)
+            need = ceil_div(bits, 8)
+            if memory is not None and memory.half_bytes < need:
+                half = "a half" if memory.buffering == "double" else "all"
+                yield Fault(
+                    ("memories", memory_name, "capacity_bytes"),
+                    f"must hold one {what} block of array {name} ({need} bytes) in {half} of the"
+                    f" {memory.buffering}-buffered memory, not {memory.half_bytes} bytes",
+                )
+
+
+def _block_bits(array: ArraySpec) -> Iterator[tuple[str, int, str]]:
+    a_bits = max(dt.parse(pair.activation).bits for pair in array.formats)
+    w_bits = max(dt.parse(pair.weight).bits for pair in array.formats)
+    yield "activation", array.rows * array.lanes * a_bits, "rows x lanes"
+    yield "weight", array.cols * array.lanes * w_bits, "cols x lanes"
+    yield "output", array.rows * array.cols * array.accumulator_bits, "rows x cols"
+
+
+def _operators(machine: MachineSpec) -> Iterator[Fault]:
+    if machine.vector_unit is None:
+        return
+    known = [op for op, entry in OPERATORS.items() if entry.unit == "vector"]
+    for op in machine.vector_unit.operators:
+        if op not in known:
+            yield Fault(
+                ("vector_unit", "operators", op),
+                f"must be a vector operator ({', '.join(known)}), not {op!r}{nearest(op, known)}",
+            )
+
+
+def _scopes(machine: MachineSpec) -> Iterator[Fault]:
+    """A figure that contains memories or control may not stand beside a model of them."""
+    parts: list[tuple[tuple[str | int, ...], Spec]] = [
+        (("arrays", name), array) for name, array in machine.arrays.items()
+    ]
+    if machine.vector_unit is not None:
+        parts.append((("vector_unit",), machine.vector_unit))
+    for root, part in parts:
+        for path, quantity in quantities(part, root):
+            if path[-1] in ("area_um2", "leakage_mw"):
+                continue
+            if quantity.scope not in _MEMORY_FREE_SCOPES and quantity.split is None:
+                yield Fault(
+                    (*path, "scope"),
+                    f"must be datapath, or come with `split:` that says how memories and control"
+                    f" were taken out, not {quantity.scope}: they are modelled apart",
+                )
+
+
+def _shared(machine: MachineSpec) -> Iterator[Fault]:
+    """Quantities that share a draw must be spread alike, or one name would mean two unknowns."""
+    first: dict[str, tuple[str, tuple[float, float]]] = {}
+    for path, quantity in quantities(machine):
+        if quantity.shared is None or quantity.value == 0:
+            continue
+        spread = (
+            round(quantity.low / quantity.value, 6),
+            round(quantity.high / quantity.value, 6),
+        )
+        here = ".".join(map(str, path))
+        seen = first.setdefault(quantity.shared, (here, spread))
+        if seen[1] != spread:
+            yield Fault(
+                (*path, "shared"),
+                f"must have the same low/value and high/value as {seen[0]}, which shares"
+                f" {quantity.shared!r}, not {spread[0]:g} and {spread[1]:g} against"
+                f" {seen[1][0]:g} and {seen[1][1]:g}",
+            )
+
+
+def quantities(
+    part: object, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Quantity]]:
+    """Walk a description and yield every quantity with its path."""
+    if isinstance(part, Quantity):
+        yield path, part
+    elif isinstance(part, Spec):
+        for name in type(part).model_fields:
+            yield from quantities(getattr(part, name), (*path, name))
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            yield from quantities(value, (*path, key))
+    elif isinstance(part, list):
+        for index, value in enumerate(part):
+            yield from quantities(value, (*path, index))
