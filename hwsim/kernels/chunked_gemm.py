@@ -15,6 +15,8 @@ from numba import njit
 
 Codes = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
+Integer = Any
+"""an integer scalar: Python's outside compiled code, int64 inside"""
 
 RULE_ERROR = 0
 """stop at the first update out of range"""
@@ -25,7 +27,7 @@ RULE_CLAMP = 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fitted(value: int, low: int, high: int, rule: int) -> int:
+def _fitted(value: Integer, low: Integer, high: Integer, rule: Integer) -> Integer:
     """Apply the overflow rule to one update; high - low + 1 is a power of two."""
     if low <= value <= high:
         return value
@@ -38,9 +40,9 @@ def _fitted(value: int, low: int, high: int, rule: int) -> int:
 def chunked_gemm_i64(
     a: Codes,
     w: Codes,
-    lanes: int,
-    acc_bits: int,
-    rule: int,
+    lanes: Integer,
+    acc_bits: Integer,
+    rule: Integer,
     out: Int64s,
     fault: Int64s,
 ) -> None:
@@ -59,9 +61,12 @@ def chunked_gemm_i64(
         for n in range(w.shape[0]):
             acc = np.int64(0)
             for start in range(0, depth, lanes):
+                # Slices, so that the inner loop counts from 0 and vectorises.
+                a_chunk = a[m, start : start + lanes]
+                w_chunk = w[n, start : start + lanes]
                 part = np.int64(0)
-                for k in range(start, min(start + lanes, depth)):
-                    part += np.int64(a[m, k]) * np.int64(w[n, k])
+                for k in range(a_chunk.shape[0]):
+                    part += np.int64(a_chunk[k]) * np.int64(w_chunk[k])
                 acc += part
                 if rule == RULE_ERROR and not low <= acc <= high:
                     fault[0], fault[1], fault[2], fault[3] = 1, m, n, acc
@@ -74,13 +79,13 @@ def chunked_gemm_i64(
 def chunked_bit_serial_gemm_i64(
     a: Codes,
     w: Codes,
-    a_bits: int,
-    w_bits: int,
+    a_bits: Integer,
+    w_bits: Integer,
     a_signed: bool,
     w_signed: bool,
-    lanes: int,
-    acc_bits: int,
-    rule: int,
+    lanes: Integer,
+    acc_bits: Integer,
+    rule: Integer,
     out: Int64s,
     fault: Int64s,
 ) -> None:
@@ -98,15 +103,17 @@ def chunked_bit_serial_gemm_i64(
         for n in range(w.shape[0]):
             acc = np.int64(0)
             for start in range(0, depth, lanes):
-                stop = min(start + lanes, depth)
+                a_chunk = a[m, start : start + lanes]
+                w_chunk = w[n, start : start + lanes]
                 for j in range(w_bits):
                     for i in range(a_bits):
-                        count = np.int64(0)
-                        for k in range(start, stop):
-                            a_bit = np.int64(a[m, k]) >> np.int64(i)
-                            w_bit = np.int64(w[n, k]) >> np.int64(j)
-                            count += a_bit & w_bit & np.int64(1)
-                        part = count << np.int64(i + j)
+                        # At most `lanes` ones: 32 bits hold the count, and vectorise twice as wide.
+                        count = np.int32(0)
+                        for k in range(a_chunk.shape[0]):
+                            a_bit = np.int32(np.int32(a_chunk[k]) >> np.int32(i))
+                            w_bit = np.int32(np.int32(w_chunk[k]) >> np.int32(j))
+                            count = np.int32(count + (a_bit & w_bit & np.int32(1)))
+                        part = np.int64(count) << np.int64(i + j)
                         if (a_signed and i == a_bits - 1) != (w_signed and j == w_bits - 1):
                             part = -part
                         acc += part

@@ -21,6 +21,8 @@ Codes = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Integer = Any
+"""an integer scalar: Python's outside compiled code, int64 inside"""
 
 # Rows of `a` that share one pass over the weights: 8 rows of 3072 bytes stay in a 32 KiB level-1 cache.
 ROW_BLOCK = 8
@@ -80,7 +82,7 @@ def _count_matches(row: Words, w: Words, counts: Int64s) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def xnor_popcount_gemm_u64(a: Words, w: Words, k: int, out: Int32s) -> None:
+def xnor_popcount_gemm_u64(a: Words, w: Words, k: Integer, out: Int32s) -> None:
     """BIPOLAR x BIPOLAR: out = K - 2*popcount(a XOR w).
 
     a u64 [M, W], w u64 [N, W], W = ceil(K/64); k is the true K: the pad bits are equal in both
@@ -164,15 +166,14 @@ def ternary_gemm_i32(a: Codes, w_plus: Words, w_minus: Words, out: Int32s) -> No
     a int8, uint8 or int32 [M, K]; w_plus, w_minus u64 [N, ceil(K/64)]; out int32 [M, N]. A BIPOLAR
     weight is the case minus = NOT plus (pad bits 0). Planes are opened once a call, then multiplied.
     """
-    depth = a.shape[1]
-    weights = np.empty((w_plus.shape[0], depth), np.int8)
+    weights = np.empty((w_plus.shape[0], a.shape[1]), np.int8)
     for n in range(w_plus.shape[0]):
         for i in range(w_plus.shape[1]):
             plus = w_plus[n, i]
             minus = w_minus[n, i]
-            start = i * 64
-            for bit in range(min(64, depth - start)):
+            chunk = weights[n, i * 64 : i * 64 + 64]
+            for bit in range(chunk.shape[0]):
                 up = np.int64((plus >> np.uint64(bit)) & np.uint64(1))
                 down = np.int64((minus >> np.uint64(bit)) & np.uint64(1))
-                weights[n, start + bit] = np.int8(up - down)
+                chunk[bit] = np.int8(up - down)
     int_gemm_i32(a, weights, out)

@@ -27,66 +27,61 @@ def words(k: int) -> int:
 @njit(cache=True, nogil=True, error_model="numpy")
 def pack_bipolar_u64(codes: Codes, out: Words) -> None:
     """Pack codes in {-1, +1}, int8 [R, K], to out u64 [R, ceil(K/64)]; +1 is bit 1."""
-    rows, k = codes.shape
-    for r in range(rows):
+    for r in range(codes.shape[0]):
         for w in range(out.shape[1]):
-            first = w * 64
+            chunk = codes[r, w * 64 : w * 64 + 64]
             word = np.uint64(0)
-            for i in range(min(64, k - first)):
-                word |= np.uint64(codes[r, first + i] > 0) << np.uint64(i)
+            for i in range(chunk.shape[0]):
+                word |= np.uint64(chunk[i] > 0) << np.uint64(i)
             out[r, w] = word
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def unpack_bipolar_u64(packed: Words, out: Codes) -> None:
     """Unpack words u64 [R, ceil(K/64)] to codes in {-1, +1}, out int8 [R, K]."""
-    rows, k = out.shape
-    for r in range(rows):
+    for r in range(out.shape[0]):
         for w in range(packed.shape[1]):
-            first = w * 64
+            chunk = out[r, w * 64 : w * 64 + 64]
             word = packed[r, w]
-            for i in range(min(64, k - first)):
+            for i in range(chunk.shape[0]):
                 bit = np.int64((word >> np.uint64(i)) & np.uint64(1))
-                out[r, first + i] = np.int8(2 * bit - 1)
+                chunk[i] = np.int8(2 * bit - 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pack_unipolar_u64(codes: Codes, out: Words) -> None:
     """Pack codes in {0, 1}, int8 [R, K], to out u64 [R, ceil(K/64)]; the bit is the code."""
-    rows, k = codes.shape
-    for r in range(rows):
+    for r in range(codes.shape[0]):
         for w in range(out.shape[1]):
-            first = w * 64
+            chunk = codes[r, w * 64 : w * 64 + 64]
             word = np.uint64(0)
-            for i in range(min(64, k - first)):
-                word |= np.uint64(codes[r, first + i] != 0) << np.uint64(i)
+            for i in range(chunk.shape[0]):
+                word |= np.uint64(chunk[i] != 0) << np.uint64(i)
             out[r, w] = word
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def unpack_unipolar_u64(packed: Words, out: Codes) -> None:
     """Unpack words u64 [R, ceil(K/64)] to codes in {0, 1}, out int8 [R, K]."""
-    rows, k = out.shape
-    for r in range(rows):
+    for r in range(out.shape[0]):
         for w in range(packed.shape[1]):
-            first = w * 64
+            chunk = out[r, w * 64 : w * 64 + 64]
             word = packed[r, w]
-            for i in range(min(64, k - first)):
-                out[r, first + i] = np.int8((word >> np.uint64(i)) & np.uint64(1))
+            for i in range(chunk.shape[0]):
+                chunk[i] = np.int8((word >> np.uint64(i)) & np.uint64(1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pack_ternary_u64(codes: Codes, plus: Words, minus: Words) -> None:
     """Pack codes in {-1, 0, +1}, int8 [R, K], to the planes of +1 and of -1, u64 [R, ceil(K/64)]."""
-    rows, k = codes.shape
-    for r in range(rows):
+    for r in range(codes.shape[0]):
         for w in range(plus.shape[1]):
-            first = w * 64
+            chunk = codes[r, w * 64 : w * 64 + 64]
             plus_word = np.uint64(0)
             minus_word = np.uint64(0)
-            for i in range(min(64, k - first)):
-                plus_word |= np.uint64(codes[r, first + i] > 0) << np.uint64(i)
-                minus_word |= np.uint64(codes[r, first + i] < 0) << np.uint64(i)
+            for i in range(chunk.shape[0]):
+                plus_word |= np.uint64(chunk[i] > 0) << np.uint64(i)
+                minus_word |= np.uint64(chunk[i] < 0) << np.uint64(i)
             plus[r, w] = plus_word
             minus[r, w] = minus_word
 
@@ -94,16 +89,15 @@ def pack_ternary_u64(codes: Codes, plus: Words, minus: Words) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def unpack_ternary_u64(plus: Words, minus: Words, out: Codes) -> None:
     """Unpack the planes of +1 and -1, u64 [R, ceil(K/64)], to codes, out int8 [R, K]."""
-    rows, k = out.shape
-    for r in range(rows):
+    for r in range(out.shape[0]):
         for w in range(plus.shape[1]):
-            first = w * 64
+            chunk = out[r, w * 64 : w * 64 + 64]
             plus_word = plus[r, w]
             minus_word = minus[r, w]
-            for i in range(min(64, k - first)):
+            for i in range(chunk.shape[0]):
                 up = np.int64((plus_word >> np.uint64(i)) & np.uint64(1))
                 down = np.int64((minus_word >> np.uint64(i)) & np.uint64(1))
-                out[r, first + i] = np.int8(up - down)
+                chunk[i] = np.int8(up - down)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -113,14 +107,13 @@ def pack_planes_u64(codes: Codes, planes: Words) -> None:
     Plane 0 is the least significant bit. Unsigned codes are packed alike: the top plane then counts
     positive, which the reader of the planes must know.
     """
-    rows, k = codes.shape
     for p in range(planes.shape[0]):
-        for r in range(rows):
+        for r in range(codes.shape[0]):
             for w in range(planes.shape[2]):
-                first = w * 64
+                chunk = codes[r, w * 64 : w * 64 + 64]
                 word = np.uint64(0)
-                for i in range(min(64, k - first)):
-                    bit = (np.int64(codes[r, first + i]) >> np.int64(p)) & np.int64(1)
+                for i in range(chunk.shape[0]):
+                    bit = (np.int64(chunk[i]) >> np.int64(p)) & np.int64(1)
                     word |= np.uint64(bit) << np.uint64(i)
                 planes[p, r, w] = word
 

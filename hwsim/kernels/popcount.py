@@ -34,6 +34,6 @@ def _ctpop(typing_context: Any, word: Any) -> Any:
 @overload(popcount_u64, inline="always")
 def _popcount_u64_compiled(word: Any) -> Any:
     def compiled(word: Any) -> Any:
-        return _ctpop(np.uint64(word))
+        return _ctpop(np.uint64(word))  # type: ignore[call-arg]
 
     return compiled

@@ -15,10 +15,12 @@ from numba import njit
 
 Rows = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
+Integer = Any
+"""an integer scalar: Python's outside compiled code, int64 inside"""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _per_channel(values: Int64s, channels: int) -> Int64s:
+def _per_channel(values: Int64s, channels: Integer) -> Int64s:
     """Spread a parameter of length 1 over the channels, so that inner loops read contiguously."""
     spread = np.empty(channels, np.int64)
     for c in range(channels):
@@ -28,7 +30,7 @@ def _per_channel(values: Int64s, channels: int) -> Int64s:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def requant_rows_i64(
-    x: Rows, m: Int64s, s: Int64s, b: Int64s, zp: int, qmin: int, qmax: int, out: Rows
+    x: Rows, m: Int64s, s: Int64s, b: Int64s, zp: Integer, qmin: Integer, qmax: Integer, out: Rows
 ) -> None:
     """out = clamp(((x*M + B + 2^(S-1)) >> S) + zp, qmin, qmax).
 
@@ -53,7 +55,7 @@ def requant_rows_i64(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def threshold_rows_i64(
-    x: Rows, thresholds: Int64s, direction: Rows, qmin: int, step: int, out: Rows
+    x: Rows, thresholds: Int64s, direction: Rows, qmin: Integer, step: Integer, out: Rows
 ) -> None:
     """out = qmin + step * #{i : T_i <= x}; where direction is negative, #{i : x <= T_i}.
 

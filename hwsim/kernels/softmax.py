@@ -19,10 +19,14 @@ from numba import njit
 
 Scores = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
+Integer = Any
+"""an integer scalar: Python's outside compiled code, int64 inside"""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _visible_keys(keys: int, length: int, masked: bool, query: int, causal: bool) -> int:
+def _visible_keys(
+    keys: Integer, length: Integer, masked: bool, query: Integer, causal: bool
+) -> Integer:
     """Return how many leading keys of a row count."""
     count = np.int64(keys)
     if masked:
@@ -34,8 +38,8 @@ def _visible_keys(keys: int, length: int, masked: bool, query: int, causal: bool
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _direct_exponentials(
-    scores: Scores, count: int, table: Scores, shift: int, e: Int64s
-) -> int:
+    scores: Scores, count: Integer, table: Scores, shift: Integer, e: Int64s
+) -> Integer:
     """e[j] = table[delta_j >> shift] of the first `count` scores; returns their sum Z."""
     top = np.int64(scores[0])
     bottom = top
@@ -53,8 +57,8 @@ def _direct_exponentials(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _exp2_exponentials(
-    scores: Scores, count: int, table: Scores, m: int, s: int, e: Int64s
-) -> int:
+    scores: Scores, count: Integer, table: Scores, m: Integer, s: Integer, e: Int64s
+) -> Integer:
     """e[j] = rshr(table[t & 255], t >> 8), t = requant(delta_j) in Q7.8; returns their sum Z."""
     top = np.int64(scores[0])
     for j in range(count):
@@ -76,7 +80,7 @@ def _exp2_exponentials(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_probabilities(e: Int64s, count: int, total: int, out: Scores) -> None:
+def _write_probabilities(e: Int64s, count: Integer, total: Integer, out: Scores) -> None:
     """out[j] = rshr(e_j * floor(2^56 / Z), 40), and 0 behind the keys that count."""
     reciprocal = np.int64(0)
     if total > 0:  # Z = 0 only where no key counts, or every exponential is 0: all results are 0
@@ -89,7 +93,7 @@ def _write_probabilities(e: Int64s, count: int, total: int, out: Scores) -> None
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_bits(e: Int64s, count: int, total: int, level: int, out: Scores) -> None:
+def _write_bits(e: Int64s, count: Integer, total: Integer, level: Integer, out: Scores) -> None:
     """out[j] = 1 iff (e_j << 20) >= level * Z, and 0 behind the keys that count."""
     bar = np.int64(level) * np.int64(total)
     for j in range(count):
@@ -105,7 +109,7 @@ def softmax_direct_rows(
     masked: bool,
     causal: bool,
     table: Scores,
-    shift: int,
+    shift: Integer,
     out: Scores,
 ) -> None:
     """Probabilities Q0.16 (0..65536), e from table[delta >> shift]; out int32 [B, H, T, S].
@@ -162,8 +166,8 @@ def softmax_binary_direct_rows(
     masked: bool,
     causal: bool,
     table: Scores,
-    shift: int,
-    level: int,
+    shift: Integer,
+    level: Integer,
     out: Scores,
 ) -> None:
     """UNIPOLAR probabilities, e from table[delta >> shift]; level = ceil(alpha/2 * 2^20); out int8.
@@ -194,7 +198,7 @@ def softmax_binary_exp2_rows(
     table: Scores,
     m: Int64s,
     s: Int64s,
-    level: int,
+    level: Integer,
     out: Scores,
 ) -> None:
     """UNIPOLAR probabilities, e by powers of two; level = ceil(alpha/2 * 2^20); out int8 [B, H, T, S]."""

@@ -34,10 +34,12 @@ __all__ = [
 
 Rows = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
+Integer = Any
+"""an integer scalar: Python's outside compiled code, int64 inside"""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def rshr_i64(x: int, s: int) -> int:
+def rshr_i64(x: Integer, s: Integer) -> Integer:
     """Shift right, round half towards plus infinity: (x + 2^(s-1)) >> s; x itself for s = 0."""
     half = (np.int64(1) << np.int64(s)) >> np.int64(1)
     return (np.int64(x) + half) >> np.int64(s)
@@ -47,12 +49,12 @@ def rshr_i64(x: int, s: int) -> int:
 def add_rows_i64(
     a: Rows,
     b: Rows,
-    m0: int,
-    s0: int,
-    m1: int,
-    s1: int,
-    qmin: int,
-    qmax: int,
+    m0: Integer,
+    s0: Integer,
+    m1: Integer,
+    s1: Integer,
+    qmin: Integer,
+    qmax: Integer,
     out: Rows,
 ) -> None:
     """out = clamp(rshr(a*M0, S0) + rshr(b*M1, S1), qmin, qmax), no clamp between.
@@ -70,7 +72,7 @@ def add_rows_i64(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def bit_length_i64(value: int) -> int:
+def bit_length_i64(value: Integer) -> Integer:
     """Number of bits of value >= 0, as an integer operation: a float logarithm rounds up below 2^n."""
     bits = 0
     while value > 0:
@@ -80,7 +82,7 @@ def bit_length_i64(value: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def isqrt_i64(value: int) -> int:
+def isqrt_i64(value: Integer) -> Integer:
     """floor(sqrt(value)) for 0 <= value < 2^62: a float estimate, off by at most 1, then corrected."""
     root = np.int64(math.sqrt(value))
     if root * root > value:
@@ -95,12 +97,12 @@ def layer_norm_rows_i64(
     x: Rows,
     g: Int64s,
     b: Int64s,
-    e: int,
-    f: int,
-    q: int,
-    zp: int,
-    qmin: int,
-    qmax: int,
+    e: Integer,
+    f: Integer,
+    q: Integer,
+    zp: Integer,
+    qmin: Integer,
+    qmax: Integer,
     out: Rows,
 ) -> None:
     """Integer layer norm of every row (section 6).
@@ -138,7 +140,7 @@ def layer_norm_rows_i64(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def table_lookup(x: Rows, qmin: int, table: Rows, out: Rows) -> None:
+def table_lookup(x: Rows, qmin: Integer, table: Rows, out: Rows) -> None:
     """out[i] = table[x[i] - qmin]; x int [n], table int [size], out int [n].
 
     Raises:
@@ -152,7 +154,7 @@ def table_lookup(x: Rows, qmin: int, table: Rows, out: Rows) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def embedding_rows(ids: Rows, weight: Rows, m: Int64s, s: int, out: Rows) -> None:
+def embedding_rows(ids: Rows, weight: Rows, m: Int64s, s: Integer, out: Rows) -> None:
     """out[r, c] = rshr(weight[ids[r], c] * M[ids[r]], S).
 
     ids int [R]; weight int [V, C] codes; m int64 [V] (a row factor each); out int32 [R, C].
