@@ -46,6 +46,12 @@ class _AnyArraySpec(ArraySpec):
     """Stands for the registered specs: `kind` chooses which one reads the mapping."""
 
     @classmethod
+    def model_for(cls, data: object) -> type[ArraySpec] | None:
+        """Return the spec that reads a mapping, or None where its kind is no known one."""
+        kind = data.get("kind") if isinstance(data, dict) else None
+        return array_class(kind).spec_class if kind in registry.kinds("array") else None
+
+    @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:

@@ -1,0 +1,203 @@
+"""What pydantic found, in the words and with the place that a person needs."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, ValidationError
+
+from hwsim.config.source import Document, KeyPath, dotted
+from hwsim.errors import nearest
+
+MISSING, UNKNOWN = "missing", "extra_forbidden"
+
+_BOUNDS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "none_required": "null",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "at least {min_length} long",
+    "too_long": "at most {max_length} long",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    kind: str
+    path: KeyPath
+    text: str
+    value: Any
+    context: dict[str, Any]
+
+
+def explain(error: ValidationError, document: Document, model: type[BaseModel]) -> list[str]:
+    """Return one message a fault, in the order of the file: `place: path: must be ..., not ...`.
+
+    An unknown key whose name is close to a missing one beside it makes one message, not two.
+    """
+    found = [
+        _Error(
+            e["type"], _in_document(e["loc"], document.data), e["msg"], e["input"], e.get("ctx", {})
+        )
+        for e in error.errors(include_url=False)
+    ]
+    missing = {e.path for e in found if e.kind == MISSING}
+    messages: list[tuple[tuple[str, int, int], str]] = []
+    for e in found:
+        if e.kind != UNKNOWN:
+            continue
+        beside = {str(p[-1]): p for p in missing if p[:-1] == e.path[:-1]}
+        text = _unknown(e, list(beside), _known_keys(model, document.data, e.path[:-1]))
+        for name, path in beside.items():
+            if f"'{name}'" in text:
+                missing.discard(path)
+        messages.append(_placed(document, e.path, text, of_key=True))
+    for e in found:
+        if e.kind == MISSING:
+            if e.path in missing:
+                messages.append(_placed(document, e.path, "must be given: this key is missing"))
+        elif e.kind != UNKNOWN:
+            messages.append(_placed(document, e.path, _wording(e)))
+    return [text for _, text in sorted(messages, key=lambda m: m[0])]
+
+
+def _placed(
+    document: Document, path: KeyPath, text: str, *, of_key: bool = False
+) -> tuple[tuple[str, int, int], str]:
+    place = document.place(path, of_key=of_key)
+    if not of_key and path not in document.values and path[:-1]:
+        # A missing key is shown where its parent's key stands, not where the parent's content starts.
+        place = document.keys.get(path[:-1], place)
+    return (place.origin, place.line, place.column), f"{place}: {dotted(path)}: {text}"
+
+
+def _unknown(error: _Error, missing: list[str], known: list[str]) -> str:
+    name = str(error.path[-1])
+    close = nearest(name, missing)
+    if close:
+        return f"must be a known key{close} (that one is missing)"
+    listed = f" ({', '.join(known)})" if known else ""
+    return f"must be a known key{listed}, not {name!r}{nearest(name, known)}"
+
+
+def _wording(error: _Error) -> str:
+    shown = _shown(error.value)
+    if error.kind in _BOUNDS:
+        return f"must be {_BOUNDS[error.kind].format(**error.context)}, not {shown}"
+    if error.kind in _TYPES:
+        return f"must be {_TYPES[error.kind].format(**error.context)}, not {shown}"
+    if error.kind == "literal_error":
+        allowed = str(error.context["expected"])
+        options = [o.strip(" '") for o in allowed.replace(" or ", ", ").split(",")]
+        hint = nearest(error.value, options) if isinstance(error.value, str) else ""
+        return f"must be {allowed}, not {shown}{hint}"
+    if error.kind in ("union_tag_invalid", "union_tag_not_found"):
+        expected = error.context.get("expected_tags", "given")
+        discriminator = str(error.context["discriminator"]).strip("'")
+        tag = error.context.get("tag")
+        return f"must have {discriminator} {expected}, not {_shown(tag)}"
+    if error.kind == "value_error":
+        return str(error.context["error"])
+    return error.text
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _in_document(loc: tuple[int | str, ...], data: Any) -> KeyPath:
+    """Drop the parts of an error's location that pydantic invents, such as a union's tag.
+
+    The last part is kept even where the document lacks it: it may be the missing key.
+    """
+    path: list[str | int] = []
+    for position, part in enumerate(loc):
+        if _holds(data, part):
+            data = data[part]
+        elif position < len(loc) - 1 or not isinstance(data, dict):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _holds(data: Any, part: str | int) -> bool:
+    if isinstance(data, list):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, dict) and part in data
+
+
+def _known_keys(model: type[BaseModel], data: Any, path: KeyPath) -> list[str]:
+    """Return the keys that the models at a path know; none where that cannot be told."""
+    current: list[Any] = [model]
+    for part in path:
+        data = data[part] if _holds(data, part) else None
+        current = [inner for annotation in current for inner in _step(annotation, part)]
+        current = [_chosen(annotation, data) for annotation in current]
+    return sorted({key for m in current if _is_model(m) for key in _keys(m)})
+
+
+def _step(annotation: Any, part: str | int) -> Iterator[Any]:
+    """Yield the annotations of what lies one key below."""
+    if _is_model(annotation):
+        for name, info in annotation.model_fields.items():
+            if part in (name, info.alias):
+                yield from _options(info.annotation)
+        return
+    arguments = typing.get_args(annotation)
+    if arguments and typing.get_origin(annotation) in (dict, list, tuple):
+        yield from _options(
+            arguments[1] if len(arguments) == 2 and isinstance(part, str) else arguments[0]
+        )
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """Yield the members of a union, and the annotation under `Annotated`."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        yield from _options(typing.get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for option in typing.get_args(annotation):
+            yield from _options(option)
+    else:
+        yield annotation
+
+
+def _chosen(annotation: Any, data: object) -> Any:
+    """Let a model whose data name another model (an array's `kind:`) be replaced by that one."""
+    choose: Callable[[object], Any] | None = getattr(annotation, "model_for", None)
+    return annotation if choose is None else choose(data) or annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]
