@@ -7,11 +7,13 @@ configuration; unknown keys are errors.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from hwsim.errors import ConfigError, nearest
 from hwsim.graph.dtype import parse
 
 Role = Literal["q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier", "word_embedding"]
@@ -239,3 +241,35 @@ class Recipe(_Spec):
         return any(
             s is not None and s.range == "dynamic" and s.granularity == "tensor" for s in specs
         )
+
+
+def recipes_folder() -> Path:
+    """The folder of the recipes that come with the package."""
+    return Path(str(files("qat") / "recipes"))
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or from a YAML file.
+
+    Args:
+        name_or_path: a shipped recipe's name, or a file (which may say `extends: NAME`).
+        overrides: texts `a.b.c=value`.
+
+    Raises:
+        ConfigError: unknown name (with the nearest one), or anything wrong in the file, with its place.
+    """
+    from hwsim.config.load import load_spec
+
+    text = str(name_or_path)
+    path = recipes_folder() / f"{text}.yaml" if text in recipe_names() else Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(
+            f"recipe must be a YAML file or one of {', '.join(recipe_names())}, not {text!r}"
+            f"{nearest(text, recipe_names())}"
+        )
+    return load_spec(path, Recipe, overrides, presets=recipes_folder())

@@ -37,7 +37,7 @@ class QuantEmbedding(nn.Embedding):
         plain.weight = self.weight
         return plain.train(self.training)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of nn.Embedding
+    def forward(self, input: Tensor) -> Tensor:
         """Ids [B, T] -> [B, T, C]."""
         codes, scale = self.weight_quantizer(self.weight)
         return ops.embedding(input, codes, scale)

@@ -74,7 +74,7 @@ class QuantLinear(nn.Linear):
         plain.weight, plain.bias = self.weight, self.bias
         return plain.train(self.training)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of nn.Linear
+    def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         detached = self.step.detached.intersection(self.parts)
         if not detached:
