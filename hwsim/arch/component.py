@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from hwsim import registry
 from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph import dtype as dt
@@ -122,6 +123,15 @@ class ArraySpec(Spec):
     """size at which area and leakage hold; without it, this array's own size"""
     fixed: bool = False
     """insist that area and leakage hold although rows, cols or lanes were changed"""
+
+    @classmethod
+    def model_for(cls, data: object) -> type[ArraySpec] | None:
+        """Return the registered description that reads a mapping, or None where its kind is unknown."""
+        kind = data.get("kind") if isinstance(data, dict) else None
+        if kind not in registry.kinds("array"):
+            return None
+        component: type[ArrayComponent] = registry.lookup("array", kind)
+        return component.spec_class
 
 
 @dataclass(frozen=True, slots=True)

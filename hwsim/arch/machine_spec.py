@@ -42,25 +42,15 @@ def array_class(kind: object) -> type[ArrayComponent]:
     return cast("type[ArrayComponent]", registry.lookup("array", str(kind)))
 
 
-class _AnyArraySpec(ArraySpec):
-    """Stands for the registered specs: `kind` chooses which one reads the mapping."""
-
-    @classmethod
-    def model_for(cls, data: object) -> type[ArraySpec] | None:
-        """Return the spec that reads a mapping, or None where its kind is no known one."""
-        kind = data.get("kind") if isinstance(data, dict) else None
-        return array_class(kind).spec_class if kind in registry.kinds("array") else None
+class _RegisteredArrays:
+    """Annotation: the JSON Schema of an array is that of any registered kind."""
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        from pydantic import TypeAdapter
-
-        one_of = [
-            TypeAdapter(array_class(k).spec_class).json_schema() for k in registry.kinds("array")
-        ]
-        return {"oneOf": one_of}
+        specs = [array_class(kind).spec_class for kind in registry.kinds("array")]
+        return {"oneOf": [handler(spec.__pydantic_core_schema__) for spec in specs]}
 
 
 def _read_array(value: object) -> object:
@@ -85,6 +75,9 @@ def _read_array(value: object) -> object:
             ],
         ) from None
     return spec_class.model_validate(value)
+
+
+AnyArraySpec = Annotated[SerializeAsAny[ArraySpec], BeforeValidator(_read_array), _RegisteredArrays]
 
 
 class TechnologySpec(Spec):
@@ -164,7 +157,7 @@ class MachineSpec(Spec):
     clock_hz: Count
     """core clock in hertz"""
     arrays: Annotated[
-        dict[str, SerializeAsAny[Annotated[_AnyArraySpec, BeforeValidator(_read_array)]]],
+        dict[str, AnyArraySpec],
         Field(min_length=1),
     ]
     """compute arrays; a product runs on the first that supports its formats"""
