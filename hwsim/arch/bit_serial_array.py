@@ -72,12 +72,7 @@ class BitSerialArray(ArrayComponent):
             _top_plane_negative(w_dtype),
             out,
         )
-        # With b = (x + 1) / 2 for a BIPOLAR operand x:  sum x*y = 2 * sum b*y - sum y.
-        if a_dtype == BIPOLAR:
-            out = 2 * out - w_bits.sum(axis=1, dtype=np.int32)[None, :]
-        if w_dtype == BIPOLAR:
-            out = 2 * out - a.sum(axis=1, dtype=np.int32)[:, None]
-        return out
+        return _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
 
     def _run_profiled(
         self,
@@ -88,11 +83,12 @@ class BitSerialArray(ArrayComponent):
         out: npt.NDArray[np.int64],
         fault: npt.NDArray[np.int64],
     ) -> None:
-        from hwsim.kernels.gemm import chunked_bit_serial_gemm_i64
+        from hwsim.kernels.chunked_gemm import chunked_bit_serial_gemm_i64
 
+        a_bits, w_bits = _bits_of(a, a_dtype), _bits_of(w, w_dtype)
         chunked_bit_serial_gemm_i64(
-            _bits_of(a, a_dtype),
-            _bits_of(w, w_dtype),
+            a_bits,
+            w_bits,
             a_dtype.bits,
             w_dtype.bits,
             _top_plane_negative(a_dtype),
@@ -103,6 +99,28 @@ class BitSerialArray(ArrayComponent):
             out,
             fault,
         )
+        # The accumulator holds sums of stored bits; BIPOLAR is corrected where it is read out.
+        out[...] = _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
+
+
+def _signed_sums(
+    sums: Codes,
+    a_bits: npt.NDArray[np.int32],
+    w_bits: npt.NDArray[np.int32],
+    a_dtype: DataType,
+    w_dtype: DataType,
+) -> Codes:
+    """Turn products of stored bits into products of codes: [M, N] of the same integer type.
+
+    A BIPOLAR operand x is stored as b = (x + 1) / 2, so sum x*y = 2 * sum b*y - sum y. With both
+    operands BIPOLAR this is 4 * sum b*c - 2 * sum b - 2 * sum c + K.
+    """
+    if a_dtype == BIPOLAR:
+        sums = 2 * sums - w_bits.sum(axis=1, dtype=sums.dtype)[None, :]
+    if w_dtype == BIPOLAR:
+        a_codes = 2 * a_bits - 1 if a_dtype == BIPOLAR else a_bits
+        sums = 2 * sums - a_codes.sum(axis=1, dtype=sums.dtype)[:, None]
+    return sums
 
 
 def _top_plane_negative(dtype: DataType) -> bool:

@@ -338,7 +338,7 @@ class ArrayComponent(ABC):
         fault: npt.NDArray[np.int64],
     ) -> None:
         """Fill `out` [M, N] and `fault` with the chunked kernel that follows the numeric profile."""
-        from hwsim.kernels.gemm import chunked_gemm_i64
+        from hwsim.kernels.chunked_gemm import chunked_gemm_i64
 
         chunked_gemm_i64(
             np.ascontiguousarray(a, np.int32),
