@@ -1,0 +1,362 @@
+"""What one inference costs on a machine: cycles, energy, memory, from shapes alone.
+
+Operators run one after another (a barrier after each). Views cost nothing: they are address generation.
+Everything else occupies a unit, moves data and takes energy, or the machine is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hwsim.arch.machine import Machine
+from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
+from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_plan
+from hwsim.graph.ir import QuantGraph
+from hwsim.graph.ops import OPERATORS
+from hwsim.mapping.gemm import GemmProblem
+from hwsim.mapping.mapper import Mapper, Mapping
+from hwsim.mapping.problems import ProblemMaker
+from hwsim.mapping.site import Site
+from hwsim.mapping.tile import WORD_BITS
+
+NOT_MODELLED = (
+    "overlap of operators (each waits for the one before it)",
+    "energy that depends on the data (zero skipping, toggling)",
+    "port conflicts of tensors that stay on chip",
+    "the count of ones that UNIPOLAR operands need",
+    "alignment of transfers to bursts",
+    "the host: making the input, loss and metric",
+)
+"""What no machine's numbers include; a machine's file adds its own."""
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """One row of the report: a group of nodes that runs as one, or a view.
+
+    `cycles` is the length of the operator, `compute_cycles` how long its unit (array or vector unit)
+    worked, `stall_cycles` the rest. `binding` names the busiest resource.
+    """
+
+    node: str
+    op: str
+    fused: tuple[str, ...]
+    unit: str
+    cycles: int
+    compute_cycles: int
+    binding: str
+    utilisation_frac: float
+    energy_pj: Band
+    counts: tuple[Count, ...]
+    traffic_bytes: dict[str, int]
+    mapping: Mapping | None
+
+    @property
+    def stall_cycles(self) -> int:
+        """Cycles in which the operator's unit waits for data or drains."""
+        return self.cycles - self.compute_cycles
+
+    def to_json(self) -> dict[str, object]:
+        """Return the row; counts are summed over operands by component and action."""
+        return {
+            "node": self.node,
+            "op": self.op,
+            "fused": list(self.fused),
+            "unit": self.unit,
+            "cycles": self.cycles,
+            "compute_cycles": self.compute_cycles,
+            "stall_cycles": self.stall_cycles,
+            "binding": self.binding,
+            "utilisation_frac": self.utilisation_frac,
+            "energy_pj": self.energy_pj.to_json(),
+            "counts": {
+                f"{c}.{action}.{operand}": n
+                for (c, action, operand), n in sorted(_summed(self.counts).items())
+            },
+            "traffic_bytes": self.traffic_bytes,
+            "mapping": None if self.mapping is None else self.mapping.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class ScenarioCost:
+    """One inference, `cold` or `steady`: operators in order and the priced ledger."""
+
+    operators: tuple[OperatorCost, ...]
+    ledger: Ledger
+
+    @property
+    def cycles(self) -> int:
+        """Latency in core cycles: operators do not overlap."""
+        return sum(o.cycles for o in self.operators)
+
+    def traffic_bytes(self) -> dict[str, int]:
+        """Return the bytes moved at each level, loads and stores of DRAM apart."""
+        total: dict[str, int] = {}
+        for operator in self.operators:
+            for level, size in operator.traffic_bytes.items():
+                total[level] = total.get(level, 0) + size
+        return dict(sorted(total.items()))
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """The cost of one inference on one machine. Energies are those of `steady` unless named cold."""
+
+    machine: str
+    clock_hz: int
+    sequence_length: int
+    cold: ScenarioCost
+    steady: ScenarioCost
+    memory: dict[str, object]
+    arrays: dict[str, dict[str, float]]
+    not_modelled: tuple[str, ...]
+    mapping_problems: int
+
+    @property
+    def latency_cycles(self) -> dict[str, int]:
+        """Core cycles from the first load to the last store."""
+        return {"cold": self.cold.cycles, "steady": self.steady.cycles}
+
+    @property
+    def latency_s(self) -> dict[str, float]:
+        """Seconds at the machine's clock."""
+        return {name: cycles / self.clock_hz for name, cycles in self.latency_cycles.items()}
+
+    @property
+    def energy_pj(self) -> Band:
+        """Energy of a steady inference."""
+        return self.steady.ledger.total
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything as plain data."""
+        ledger = self.steady.ledger
+        return {
+            "machine": self.machine,
+            "clock_hz": self.clock_hz,
+            "sequence_length": self.sequence_length,
+            "latency_cycles": self.latency_cycles,
+            "latency_s": self.latency_s,
+            "energy_pj": self.energy_pj.to_json(),
+            "energy_cold_pj": self.cold.ledger.total.to_json(),
+            "energy_by_component_pj": _bands(ledger.by_component()),
+            "energy_by_operator_pj": _bands(ledger.by_operator()),
+            "energy_by_operand_pj": _bands(ledger.by_operand()),
+            "energy_by_action_pj": _bands(ledger.by_action()),
+            "share_assumed_frac": ledger.share_assumed_frac(),
+            "memory": self.memory,
+            "arrays": self.arrays,
+            "operators": [o.to_json() for o in self.steady.operators],
+            "cold_operators": [
+                {"node": o.node, "cycles": o.cycles, "binding": o.binding}
+                for o in self.cold.operators
+            ],
+            "mapping_problems": self.mapping_problems,
+            "not_modelled": list(self.not_modelled),
+        }
+
+
+def cost(graph: QuantGraph, machine: Machine, sequence_length: int | None = None) -> CostReport:
+    """Return what one inference of a graph costs on a machine.
+
+    Args:
+        graph: the integer graph.
+        machine: the machine.
+        sequence_length: tokens of the sample; None takes the longest that the graph was built for.
+
+    Raises:
+        GraphError: the machine lacks operators or formats, or the length is out of range.
+        CapacityError: not even the smallest tile of an operator fits a memory.
+    """
+    machine.check(graph)
+    length = bind_length(graph, sequence_length)
+    site = Site(machine)
+    prices = Prices(machine)
+    mapper = Mapper(site, prices)
+    plan = make_plan(graph, site, length)
+    cold, steady = (
+        _run(ProblemMaker(graph, plan, site, scenario), mapper, prices)
+        for scenario in ("cold", "steady")
+    )
+    split = _split_rows(graph)
+    own = (
+        *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
+        *(() if site.has_control else ("control: the machine states no energy a step",)),
+        *(() if not split else (f"repacking of {split} views whose rows are not whole words",)),
+    )
+    return CostReport(
+        machine=machine.name,
+        clock_hz=machine.spec.clock_hz,
+        sequence_length=length,
+        cold=cold,
+        steady=steady,
+        memory=_memory(plan, site, steady),
+        arrays=_arrays(machine, steady),
+        not_modelled=(*NOT_MODELLED, *own, *machine.spec.not_modelled),
+        mapping_problems=mapper.problems,
+    )
+
+
+def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
+    """Map and cost all groups of one scenario in order, and list the views among them."""
+    graph, plan, machine = maker.graph, maker.plan, maker.site.machine
+    rows: list[OperatorCost] = []
+    work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
+    entries: list[tuple[str, Count]] = []
+    for i, group in enumerate(plan.groups):
+        name = group.head.name
+        if group.unit == "array":
+            problem = maker.gemm(i)
+            mapping = mapper.gemm(problem, name)
+            unit = f"array:{problem.array}"
+            busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
+            use = _gemm_utilisation(problem, mapping, machine)
+        else:
+            mapping = mapper.rows(maker.rows(i), name)
+            unit = "vector"
+            busy = {unit: mapping.timeline.array_busy}
+            use = _vector_utilisation(mapping, machine)
+        counts = (*mapping.counts, *waiting_counts(machine, mapping.timeline.cycles, busy))
+        entries += [(name, c) for c in counts]
+        work.append((group, unit, mapping, counts, use))
+    ledger = Ledger(prices, entries)
+    energy = ledger.by_operator()
+    for group, unit, mapping, counts, use in work:
+        t = mapping.timeline
+        resources = {unit: t.array_busy, "dram": t.bus_busy}
+        if unit != "vector":
+            resources["vector"] = t.vector_busy
+        rows.append(
+            OperatorCost(
+                node=group.head.name,
+                op=group.head.op,
+                fused=tuple(n.name for n in group.nodes[1:]),
+                unit=unit,
+                cycles=t.cycles,
+                compute_cycles=t.array_busy,
+                binding=max(resources, key=lambda r: resources[r]),
+                utilisation_frac=use,
+                energy_pj=energy[group.head.name],
+                counts=counts,
+                traffic_bytes=_traffic(counts, machine),
+                mapping=mapping,
+            )
+        )
+    order = {node.name: i for i, node in enumerate(graph.nodes)}
+    rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
+    return ScenarioCost(tuple(sorted(rows, key=lambda r: order[r.node])), ledger)
+
+
+def _view(node: str, op: str) -> OperatorCost:
+    zero = Band(0.0, 0.0, 0.0)
+    return OperatorCost(node, op, (), "view", 0, 0, "free", 0.0, zero, (), {}, None)
+
+
+def _gemm_utilisation(p: GemmProblem, mapping: Mapping, machine: Machine) -> float:
+    """Return used lane-cycles over all lane-cycles of the operator's time."""
+    array = machine.arrays[p.array]
+    s = array.spec
+    used = p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
+    return used / (mapping.timeline.cycles * s.rows * s.cols * s.lanes)
+
+
+def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:
+    """Return used lane-cycles of the element passes over all lane-cycles of the operator's time."""
+    unit = machine.spec.vector_unit
+    if unit is None:
+        return 0.0
+    used = 0
+    for c in mapping.counts:
+        verb, _, op = c.action.partition(":")
+        if verb == "element":
+            used += c.count * sum(p.cycles_per_element for p in unit.operators[op].passes)
+    return used / (mapping.timeline.cycles * unit.lanes)
+
+
+def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
+    """Return bytes by level: `dram_load`, `dram_store`, and read and write of each memory."""
+    bits: dict[str, int] = {}
+    for c in counts:
+        kind, _, name = c.component.partition(":")
+        if kind == "dram":
+            level, width = f"dram_{c.action.removesuffix('_bit')}", 1
+        elif kind == "memory" and c.action in ("read", "write"):
+            spec = machine.memories[name].spec
+            width = spec.read_width_bits if c.action == "read" else spec.write_width_bits
+            level = f"{name}_{c.action}"
+        else:
+            continue
+        bits[level] = bits.get(level, 0) + c.count * width
+    return {level: -(-total // 8) for level, total in sorted(bits.items())}
+
+
+def _memory(plan: MemoryPlan, site: Site, steady: ScenarioCost) -> dict[str, object]:
+    """Return the memory section of the report, bytes throughout."""
+    # Rows without views and groups both follow execution order.
+    held_in = {site.activation, site.output}
+    buffers = [
+        sum(size for memory, size in o.mapping.buffer_bytes if memory in held_in)
+        for o in steady.operators
+        if o.mapping is not None
+    ]
+    on_chip = [a + b for a, b in zip(plan.live_on_chip, buffers, strict=True)]
+    peak = [a + b for a, b in zip(on_chip, plan.live_off_chip, strict=True)]
+    weights = [s for s in plan.stores.values() if s.is_weight]
+    return {
+        "weight_bytes": sum(s.bytes for s in plan.stores.values()),
+        "weight_codes_bytes": sum(s.bytes for s in weights),
+        "resident_bytes": plan.resident_bytes(),
+        "streamed": sorted(set(plan.stores) - plan.resident),
+        "peak_activation_bytes": max(peak, default=0),
+        "peak_activation_on_chip_bytes": max(on_chip, default=0),
+        "graph_liveness_bytes": plan.graph_liveness_bytes,
+        "spills": {name: plan.sizes[name] for name in plan.spilled},
+        "traffic_bytes": steady.traffic_bytes(),
+    }
+
+
+def _arrays(machine: Machine, steady: ScenarioCost) -> dict[str, dict[str, float]]:
+    """Return each array's operators: how many, their cycles and energy, and the shares of the whole."""
+    result: dict[str, dict[str, float]] = {}
+    total_pj = steady.ledger.total.nominal
+    for name in machine.arrays:
+        own = [o for o in steady.operators if o.unit == f"array:{name}"]
+        cycles = sum(o.cycles for o in own)
+        energy = sum(o.energy_pj.nominal for o in own)
+        result[name] = {
+            "operators": len(own),
+            "cycles": cycles,
+            "cycles_frac": cycles / steady.cycles if steady.cycles else 0.0,
+            "energy_pj": energy,
+            "energy_frac": energy / total_pj if total_pj else 0.0,
+        }
+    return result
+
+
+def _split_rows(graph: QuantGraph) -> int:
+    """Count views that change the length of rows although a row is not a whole number of words."""
+    count = 0
+    for node in graph.nodes:
+        if node.op != "reshape":
+            continue
+        before, after = graph.tensors[node.inputs[0]], graph.tensors[node.name]
+        ends = (before.shape[-1], after.shape[-1])
+        if ends[0] == ends[1]:
+            continue
+        symbolic = any(isinstance(d, str) for d in ends)
+        bits = [d * before.dtype.bits for d in ends if isinstance(d, int)]
+        count += symbolic or any(b % WORD_BITS for b in bits)
+    return count
+
+
+def _summed(counts: Sequence[Count]) -> dict[tuple[str, str, str], int]:
+    total: dict[tuple[str, str, str], int] = {}
+    for c in counts:
+        key = (c.component, c.action, c.operand)
+        total[key] = total.get(key, 0) + c.count
+    return total
+
+
+def _bands(bands: dict[str, Band]) -> dict[str, dict[str, float]]:
+    return {name: band.to_json() for name, band in sorted(bands.items())}

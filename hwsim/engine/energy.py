@@ -1,0 +1,263 @@
+"""Energy: integer counts times unit energies, with their provenance and their joint uncertainty.
+
+A `Count` says how often a component did something. `Prices` turns counts into picojoules. Bounds of a
+total are never sums of bounds: every unit energy is drawn log-uniformly between its low and high, a
+quantity that several parts or machines share is drawn once, and the band is that of the totals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.arch.machine import Machine
+from hwsim.arch.spec import Quantity
+from hwsim.graph.dtype import parse
+
+DRAWS = 1000
+SEED = 20250101
+"""Seed of the draws; fixed, so that two machines compared with each other see the same worlds."""
+LOW_PERCENT, HIGH_PERCENT = 5, 95
+
+_PJ_PER_FJ = 1e-3
+_PJ_PER_S_OF_MW = 1e9
+
+Draws = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """`count` times `action` in `component`, on behalf of `operand` (`-`: of none in particular)."""
+
+    component: str
+    action: str
+    operand: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Energy of one action: a quantity and the factor from its unit to pJ. `name` identifies its draw."""
+
+    name: str
+    quantity: Quantity
+    to_pj: float
+
+    @property
+    def pj(self) -> float:
+        """Nominal picojoules of one action."""
+        return self.quantity.value * self.to_pj
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """An energy in pJ: nominal, and the 5th and 95th percentile over the draws."""
+
+    low: float
+    nominal: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the three numbers by name."""
+        return {"low": self.low, "nominal": self.nominal, "high": self.high}
+
+
+def draw_position(name: str, draws: int = DRAWS, seed: int = SEED) -> Draws:
+    """Return where each draw of a quantity lies between its low (0) and its high (1): [draws].
+
+    The stream depends on the quantity's name alone: not on the machine, nor on which others exist.
+    """
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little")).random(draws)
+
+
+class Prices:
+    """Unit energies of a machine by (component, action)."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._known: dict[tuple[str, str], Price] = {}
+
+    def price(self, component: str, action: str) -> Price:
+        """Return the price of one action.
+
+        Raises:
+            KeyError: the machine's description has no such component or action.
+        """
+        key = (component, action)
+        if key not in self._known:
+            quantity, to_pj, local = self._look_up(component, action)
+            scope = f"{self._machine.name}/{component}.{local}"
+            self._known[key] = Price(quantity.shared or scope, quantity, to_pj)
+        return self._known[key]
+
+    def nominal_pj(self, counts: Iterable[Count]) -> float:
+        """Return the nominal energy of some counts."""
+        return math.fsum(c.count * self.price(c.component, c.action).pj for c in counts)
+
+    def _look_up(self, component: str, action: str) -> tuple[Quantity, float, str]:
+        """Return quantity, factor to pJ and the name of the quantity within its component."""
+        kind, _, name = component.partition(":")
+        verb, _, detail = action.partition(":")
+        spec = self._machine.spec
+        if action == "leakage_cycle":
+            leakage = self._leakage(kind, name)
+            return leakage, _PJ_PER_S_OF_MW / spec.clock_hz, "leakage_mw"
+        if action == "idle_cycle" and spec.idle is not None:
+            # One clock tree: the same unknown for every component that waits.
+            return spec.idle.clock_pj_per_cycle, 1.0, "idle"
+        if kind == "array":
+            return self._array(name, verb, detail)
+        if kind == "memory" and verb in ("read", "write"):
+            memory = self._machine.memories[name]
+            return (memory.read_pj if verb == "read" else memory.write_pj), 1.0, f"{verb}_pj"
+        if kind == "vector" and spec.vector_unit is not None:
+            cost = spec.vector_unit.operators[detail]
+            per_row = verb == "row"
+            quantity = cost.energy_pj_per_row if per_row else cost.energy_pj_per_element
+            return quantity, 1.0, f"{detail}.energy_pj_per_{'row' if per_row else 'element'}"
+        if kind == "dram":
+            return spec.dram.energy_pj_per_bit, 1.0, "energy_pj_per_bit"
+        if kind == "dma":
+            return spec.dma.energy_pj_per_bit, 1.0, "energy_pj_per_bit"
+        if kind == "control" and spec.control_pj_per_step is not None:
+            return spec.control_pj_per_step, 1.0, "pj_per_step"
+        raise KeyError(f"{component}.{action}")
+
+    def _array(self, name: str, verb: str, detail: str) -> tuple[Quantity, float, str]:
+        array = self._machine.arrays[name]
+        energy = array.spec.energy
+        if verb == "lane_op":
+            activation, weight = detail.split("x")
+            quantity = array.lane_op_fj(parse(activation), parse(weight))
+            common = quantity is energy.lane_op_fj
+            return quantity, _PJ_PER_FJ, "lane_op" if common else f"lane_op.{detail}"
+        if verb == "accumulator_update":
+            return energy.accumulator_update_fj, _PJ_PER_FJ, verb
+        if verb == "operand_register_bit":
+            return energy.operand_register_fj_per_bit, _PJ_PER_FJ, verb
+        raise KeyError(f"array:{name}.{verb}")
+
+    def _leakage(self, kind: str, name: str) -> Quantity:
+        machine = self._machine
+        quantity: Quantity | None = None
+        if kind == "array":
+            quantity = machine.arrays[name].leakage_mw
+        elif kind == "memory":
+            quantity = machine.memories[name].leakage_mw
+        elif kind == "vector" and machine.spec.vector_unit is not None:
+            quantity = machine.spec.vector_unit.leakage_mw
+        if quantity is None:
+            raise KeyError(f"{kind}:{name}.leakage_mw")
+        return quantity
+
+
+def waiting_counts(machine: Machine, cycles: int, busy: dict[str, int]) -> list[Count]:
+    """Count leakage in every cycle of every part, and idle clock in the cycles that a unit waits.
+
+    Args:
+        machine: the machine.
+        cycles: length of the stretch of time.
+        busy: component -> cycles that it worked; the arrays and the vector unit wait otherwise.
+    """
+    spec = machine.spec
+    units = [f"array:{name}" for name in machine.arrays]
+    leaking = [u for u, a in zip(units, machine.arrays.values(), strict=True) if a.leakage_mw]
+    leaking += [f"memory:{name}" for name in machine.memories]
+    if spec.vector_unit is not None:
+        units.append("vector")
+        if spec.vector_unit.leakage_mw is not None:
+            leaking.append("vector")
+    counts = [Count(unit, "leakage_cycle", "-", cycles) for unit in leaking]
+    if spec.idle is not None:
+        counts += [Count(u, "idle_cycle", "-", cycles - busy.get(u, 0)) for u in units]
+    return [c for c in counts if c.count]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All counts of a run by operator, priced. Breakdowns and bands are read from it."""
+
+    prices: Prices
+    entries: Sequence[tuple[str, Count]]
+    """(operator, count)"""
+
+    @cached_property
+    def _energies(self) -> list[float]:
+        return [c.count * self.prices.price(c.component, c.action).pj for _, c in self.entries]
+
+    @cached_property
+    def _positions(self) -> dict[str, Draws]:
+        return {}
+
+    def _drawn_unit_pj(self, price: Price) -> Draws:
+        """Return the unit energy of each draw: low * (high / low) ** position."""
+        q = price.quantity
+        if q.low == q.high:
+            return np.full(DRAWS, q.value * price.to_pj)
+        if price.name not in self._positions:
+            self._positions[price.name] = draw_position(price.name)
+        return np.asarray(q.low * (q.high / q.low) ** self._positions[price.name] * price.to_pj)
+
+    def bands(self, keys: Sequence[str]) -> dict[str, Band]:
+        """Group the entries by a key each and return the band of every group.
+
+        Args:
+            keys: one group name for each entry, for example its operator.
+        """
+        nominal: dict[str, list[float]] = {}
+        units: dict[str, dict[tuple[str, str], int]] = {}
+        for key, (_, count), energy in zip(keys, self.entries, self._energies, strict=True):
+            nominal.setdefault(key, []).append(energy)
+            group = units.setdefault(key, {})
+            unit = (count.component, count.action)
+            group[unit] = group.get(unit, 0) + count.count
+        return {key: self._band(math.fsum(nominal[key]), units[key]) for key in nominal}
+
+    def _band(self, nominal: float, units: dict[tuple[str, str], int]) -> Band:
+        totals = np.zeros(DRAWS)
+        for unit, count in sorted(units.items()):
+            totals += count * self._drawn_unit_pj(self.prices.price(*unit))
+        low, high = np.percentile(totals, (LOW_PERCENT, HIGH_PERCENT))
+        return Band(float(low), nominal, float(high))
+
+    @cached_property
+    def total(self) -> Band:
+        """Energy of everything."""
+        if not self.entries:
+            return Band(0.0, 0.0, 0.0)
+        return self.bands(["all"] * len(self.entries))["all"]
+
+    def by_operator(self) -> dict[str, Band]:
+        """Return the energy of each operator."""
+        return self.bands([node for node, _ in self.entries])
+
+    def by_component(self) -> dict[str, Band]:
+        """Return the energy of each component, its leakage and idle clock included."""
+        return self.bands([c.component for _, c in self.entries])
+
+    def by_operand(self) -> dict[str, Band]:
+        """Return the energy spent on behalf of each operand; `-` is work for none in particular."""
+        return self.bands([c.operand for _, c in self.entries])
+
+    def by_action(self) -> dict[str, Band]:
+        """Return the energy of each kind of action (`leakage_cycle`, `read`, `lane_op:...`)."""
+        return self.bands([c.action for _, c in self.entries])
+
+    def share_assumed_frac(self) -> float:
+        """Return the share of the nominal joules that rests on unit energies of kind `assumed`."""
+        total = math.fsum(self._energies)
+        if total == 0:
+            return 0.0
+        assumed = math.fsum(
+            energy
+            for (_, c), energy in zip(self.entries, self._energies, strict=True)
+            if self.prices.price(c.component, c.action).quantity.kind == "assumed"
+        )
+        return assumed / total

@@ -1,0 +1,327 @@
+"""Where everything lives during one inference, decided before the operators are mapped.
+
+Weights and the vector unit's constants: resident in the weight memory, or streamed from DRAM each time.
+Activations: on chip for their whole life, or in DRAM for their whole life (a spill, counted). The rules
+are greedy and stated in docs/machine.md, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hwsim.errors import CapacityError, GraphError
+from hwsim.graph.ir import Node, QuantGraph
+from hwsim.graph.ops import OPERATORS
+from hwsim.mapping.site import Site
+from hwsim.mapping.tile import stored_bytes
+
+FUSIBLE = ("requant", "threshold", "table")
+"""Vector operators of one input, element by element, that may run on an array's output tile."""
+TILE_SHARE = 4
+"""One part in this many of a memory is kept for tiles where something must pass through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Nodes that run as one: an array operator with its epilogue, or a single vector operator."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def head(self) -> Node:
+        """The first node."""
+        return self.nodes[0]
+
+    @property
+    def output(self) -> str:
+        """The tensor that the group writes."""
+        return self.nodes[-1].name
+
+    @property
+    def unit(self) -> str:
+        """`array` or `vector`."""
+        return OPERATORS[self.head.op].unit
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A constant in memory. `used_bytes` is what one inference needs of it at least.
+
+    An embedding table holds its row multipliers: one store, of which an inference reads a row a token.
+    """
+
+    name: str
+    constants: tuple[str, ...]
+    bytes: int
+    used_bytes: int
+    is_weight: bool
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The decisions, and the numbers to report about them.
+
+    Attributes:
+        length: the bound sequence length.
+        groups: what runs, in order.
+        roots: tensor -> the tensor whose storage it is (views share their input's).
+        on_chip: storage roots that live on chip.
+        life: root -> (first, last) group in which it exists; -1 before the first.
+        sizes: root -> bytes.
+        stores: constants by store name.
+        resident: names of the stores that stay on chip.
+        live_on_chip: bytes of on-chip activations during each group.
+        live_off_chip: bytes of activations in DRAM during each group.
+    """
+
+    length: int
+    groups: tuple[Group, ...]
+    roots: Mapping[str, str]
+    on_chip: frozenset[str]
+    life: Mapping[str, tuple[int, int]]
+    sizes: Mapping[str, int]
+    stores: Mapping[str, Store]
+    resident: frozenset[str]
+    live_on_chip: tuple[int, ...]
+    live_off_chip: tuple[int, ...]
+    spilled: tuple[str, ...]
+    graph_liveness_bytes: int
+
+    def is_on_chip(self, tensor: str) -> bool:
+        """Tell whether a tensor's storage is on chip."""
+        return self.roots[tensor] in self.on_chip
+
+    def resident_bytes(self) -> int:
+        """Return the bytes of all resident stores."""
+        return sum(self.stores[name].bytes for name in self.resident)
+
+    def free_bytes(self, index: int, site: Site) -> dict[str, int]:
+        """Return the bytes left for tiles in each memory while a group runs."""
+        free = {m: site.capacity_bytes(m) for m in {site.activation, site.weight, site.output}}
+        free[site.activation] -= self.live_on_chip[index]
+        free[site.weight] -= self.resident_bytes()
+        return free
+
+
+def make_plan(graph: QuantGraph, site: Site, length: int) -> MemoryPlan:
+    """Decide the place of every tensor and constant of a graph.
+
+    Args:
+        graph: what runs.
+        site: the machine's memories.
+        length: sequence length.
+    """
+    groups = fuse(graph)
+    roots = storage_roots(graph)
+    life = _lifetimes(graph, groups, roots)
+    sizes = {
+        root: stored_bytes(graph.tensors[root].dtype, graph.tensors[root].bind(length))
+        for root in life
+    }
+    external = {roots[t] for t in (*graph.inputs, *graph.outputs)}
+    stores = collect_stores(graph, length)
+    shared = site.weight == site.activation
+    weight_capacity = site.capacity_bytes(site.weight) // (2 if shared else 1)
+    total = sum(s.bytes for s in stores.values())
+    if total > weight_capacity:
+        weight_capacity -= weight_capacity // TILE_SHARE
+    activation_capacity = site.capacity_bytes(site.activation)
+    budget = activation_capacity - activation_capacity // TILE_SHARE
+    resident = _choose_resident(stores, weight_capacity)
+    if shared:
+        budget -= sum(stores[name].bytes for name in resident)
+    on_chip, live = _place_activations(life, sizes, external, budget, len(groups))
+    if not shared and not _second_operands_on_chip(graph, groups, roots, on_chip):
+        # An activation streams through the weight memory: leave room for its tiles.
+        weight_capacity = site.capacity_bytes(site.weight)
+        resident = _choose_resident(stores, weight_capacity - weight_capacity // TILE_SHARE)
+    off = [0] * len(groups)
+    for root, (first, last) in life.items():
+        if root not in on_chip:
+            for i in range(max(first, 0), last + 1):
+                off[i] += sizes[root]
+    return MemoryPlan(
+        length=length,
+        groups=groups,
+        roots=roots,
+        on_chip=on_chip,
+        life=life,
+        sizes=sizes,
+        stores=stores,
+        resident=resident,
+        live_on_chip=tuple(live),
+        live_off_chip=tuple(off),
+        spilled=tuple(r for r in life if r not in on_chip and r not in external),
+        graph_liveness_bytes=_graph_liveness(graph, roots, length),
+    )
+
+
+def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:
+    """Return the sequence length to cost a graph at: the given one, else the longest it was built for.
+
+    Raises:
+        GraphError: the length is not positive, or longer than the graph was built for, or missing.
+    """
+    symbolic = any(isinstance(d, str) for t in graph.tensors.values() for d in t.shape)
+    if not symbolic:
+        return max(graph.max_length, 1)
+    length = graph.max_length if sequence_length is None else sequence_length
+    if length <= 0 or (graph.max_length and length > graph.max_length):
+        limit = f"1 to {graph.max_length}" if graph.max_length else "at least 1"
+        raise GraphError(f"the sequence length must be {limit}, not {length}")
+    return length
+
+
+def fuse(graph: QuantGraph) -> tuple[Group, ...]:
+    """Group each array operator with the element-wise operators that alone read its result.
+
+    Views take no part: they are free. Everything else runs by itself.
+    """
+    consumers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for t in node.inputs:
+            consumers.setdefault(t, []).append(node)
+    groups: list[Group] = []
+    taken: set[str] = set()
+    for node in graph.nodes:
+        unit = OPERATORS[node.op].unit
+        if unit == "view" or node.name in taken:
+            continue
+        chain = [node]
+        while unit == "array":
+            readers = consumers.get(chain[-1].name, [])
+            alone = len(readers) == 1 and chain[-1].name not in graph.outputs
+            if not alone or readers[0].op not in FUSIBLE:
+                break
+            chain.append(readers[0])
+            taken.add(readers[0].name)
+        groups.append(Group(tuple(chain)))
+    return tuple(groups)
+
+
+def storage_roots(graph: QuantGraph) -> dict[str, str]:
+    """Map each tensor to the one whose storage it uses: its own, or through views its origin's."""
+    roots = {name: name for name in graph.inputs}
+    for node in graph.nodes:
+        is_view = OPERATORS[node.op].unit == "view"
+        roots[node.name] = roots[node.inputs[0]] if is_view else node.name
+    return roots
+
+
+def _lifetimes(
+    graph: QuantGraph, groups: Sequence[Group], roots: Mapping[str, str]
+) -> dict[str, tuple[int, int]]:
+    """Return root -> (first, last) group index, in order of production; fused tensors have none."""
+    life = {name: (-1, -1) for name in graph.inputs}
+    for i, group in enumerate(groups):
+        inside = {n.name for n in group.nodes}
+        for t in (t for n in group.nodes for t in n.inputs if t not in inside):
+            first, _ = life[roots[t]]
+            life[roots[t]] = (first, i)
+        life[group.output] = (i, i)
+    for t in graph.outputs:
+        first, _ = life[roots[t]]
+        life[roots[t]] = (first, len(groups) - 1)
+    return life
+
+
+def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
+    """List all constants as they stand in memory, rows padded to words."""
+    stores: dict[str, Store] = {}
+
+    def size(name: str) -> int:
+        constant = graph.constants[name]
+        return stored_bytes(constant.dtype, constant.array.shape)
+
+    for node in graph.nodes:
+        if node.op == "embedding":
+            names = (node.constants["weight"], node.constants["M"])
+            held = size(names[0]) + size(names[1])
+            vocabulary = graph.constant(node, "weight").shape[0]
+            ids = graph.tensors[node.inputs[0]].elements(length)
+            row = size(names[0]) // vocabulary + (8 if graph.constant(node, "M").size > 1 else 0)
+            stores[names[0]] = Store(names[0], names, held, min(held, ids * row), True)
+            continue
+        for role, name in sorted(node.constants.items()):
+            if name in stores:
+                continue
+            used = size(name)
+            if role == "addend":
+                rows = graph.constants[name].array.shape[0]
+                used = used * min(rows, length) // rows
+            stores[name] = Store(name, (name,), size(name), used, role == "weight")
+    return stores
+
+
+def _choose_resident(stores: Mapping[str, Store], budget: int) -> frozenset[str]:
+    """Choose greedily by bytes saved a byte held, then the larger, then by name."""
+    order = sorted(
+        stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), -s.bytes, s.name)
+    )
+    chosen: set[str] = set()
+    for store in order:
+        if store.bytes <= budget:
+            chosen.add(store.name)
+            budget -= store.bytes
+    return frozenset(chosen)
+
+
+def _place_activations(
+    life: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, int],
+    external: set[str],
+    budget: int,
+    groups: int,
+) -> tuple[frozenset[str], list[int]]:
+    """Keep a tensor on chip if it fits during its whole life; earlier tensors choose first."""
+    live = [0] * groups
+    chosen: set[str] = set()
+    for root, (first, last) in life.items():
+        span = range(max(first, 0), last + 1)
+        if root in external or any(live[i] + sizes[root] > budget for i in span):
+            continue
+        chosen.add(root)
+        for i in span:
+            live[i] += sizes[root]
+    return frozenset(chosen), live
+
+
+def _second_operands_on_chip(
+    graph: QuantGraph,
+    groups: Sequence[Group],
+    roots: Mapping[str, str],
+    on_chip: frozenset[str],
+) -> bool:
+    products = (g.head for g in groups if g.head.op == "matmul")
+    return all(roots[node.inputs[1]] in on_chip for node in products)
+
+
+def _graph_liveness(graph: QuantGraph, roots: Mapping[str, str], length: int) -> int:
+    """Return the peak bytes of live tensors when every node runs by itself, nothing fused."""
+    last = {roots[t]: i for i, n in enumerate(graph.nodes) for t in (*n.inputs, n.name)}
+    last |= {roots[t]: len(graph.nodes) for t in graph.outputs}
+    sizes = {
+        r: stored_bytes(graph.tensors[r].dtype, graph.tensors[r].bind(length))
+        for r in set(roots.values())
+    }
+    alive = set(graph.inputs)
+    peak = 0
+    for i, node in enumerate(graph.nodes):
+        alive.add(roots[node.name])
+        peak = max(peak, sum(sizes[r] for r in alive))
+        alive = {r for r in alive if last.get(r, -1) > i}
+    return peak
+
+
+def require_constants_fit(node: str, needed: int, free: int, memory: str) -> None:
+    """Refuse an operator whose streamed constants have no room.
+
+    Raises:
+        CapacityError: names the operator, the memory and the bytes missing.
+    """
+    if needed > free:
+        raise CapacityError(
+            f"{node}: its constants need {needed} bytes of memory {memory} and {free} are free,"
+            f" {needed - free} too few"
+        )

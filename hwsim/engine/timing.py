@@ -1,0 +1,278 @@
+"""The event schedule: when every load, compute, post and store step of one operator runs.
+
+All times are integer core cycles; cycle 0 is when the first load is issued. One step is one tile:
+
+    load (DMA channel + DRAM bus) -> compute (array) -> post (vector unit) -> store (DMA, DRAM bus)
+
+Between the stages stand buffers of one half (`single`) or two (`double`): a half belongs to one tile
+from the moment that a stage starts to fill it until the next stage lets go of it. Every resource takes
+its steps in program order, and a step starts at the maximum of what it needs, so the schedule is a
+max-plus recurrence: making any step shorter never makes the whole longer (docs/machine.md, section 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from hwsim.arch.component import ceil_div
+
+Cycles = npt.NDArray[np.int64]
+
+UNLIMITED = 0
+"""Number of halves of a buffer that every tile has its own place in: nothing ever waits for it."""
+LOOK_AHEAD = 2
+"""Tiles that the loads run ahead of the compute steps where the buffer itself sets no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a data step costs: DMA channel and DRAM (or another memory) behind it.
+
+    `bits_per_cycle` is an exact rational: the narrower of the DMA width and the DRAM bandwidth.
+    """
+
+    overhead_cycles: int
+    latency_cycles: int
+    bits_per_cycle: Fraction
+    burst_bits: int
+
+    def moved_bits(self, runs: int, run_bits: int) -> int:
+        """Count the bits moved for `runs` contiguous runs, each rounded up to whole bursts."""
+        return runs * ceil_div(run_bits, self.burst_bits) * self.burst_bits
+
+    def bus_cycles(self, moved_bits: int) -> int:
+        """Return the cycles that the bus is held: latency + ceil(bits / width); 0 bits are no step."""
+        if moved_bits == 0:
+            return 0
+        rate = self.bits_per_cycle
+        return self.latency_cycles + ceil_div(moved_bits * rate.denominator, rate.numerator)
+
+    def step_cycles(self, runs: int, run_bits: int) -> int:
+        """Return the whole length of a data step: overhead + latency + ceil(bits / width)."""
+        return self.overhead_cycles + self.bus_cycles(self.moved_bits(runs, run_bits))
+
+
+def vector_cycles(
+    rows: int,
+    elements: int,
+    lanes: int,
+    overhead_cycles: int,
+    cycles_per_row: int,
+    cycles_per_element: Sequence[int],
+) -> int:
+    """Return the length of a vector step: overhead + rows + sum over passes of ceil(elements / lanes)."""
+    beats = ceil_div(elements, lanes)
+    return overhead_cycles + rows * cycles_per_row + sum(beats * c for c in cycles_per_element)
+
+
+def closed_form(n: int, load: int, compute: int, depth: int, post: int, store: int) -> int:
+    """Return the length of `n` equal tiles, all buffers double, load and store on separate resources.
+
+    Raises:
+        ValueError: 2*max(load, compute, post, store) < compute + depth + post: the accumulators are
+            held too long for the closed form, only the recurrence is right.
+    """
+    period = max(load, compute, post, store)
+    if 2 * period < compute + depth + post:
+        raise ValueError(
+            f"the closed form needs 2*{period} >= compute + depth + post = {compute + depth + post}"
+        )
+    return load + compute + depth + post + store + (n - 1) * period
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How the buffers and links around the array behave during one operator.
+
+    `halves` and `owned` have one entry for each loaded operand, in the order A, W, other. An operand
+    that is not `owned` keeps a place for each of its tiles (weights that stay on chip), so its loads
+    wait for nobody. `handoff_cycles` is added where a filled half changes hands
+    (A, W, other, output). With `direct` the array
+    fills the output half itself: no accumulator buffer and no post step stand between.
+    """
+
+    depth: int
+    channels: int
+    overhead: int
+    halves: tuple[int, int, int]
+    owned: tuple[bool, bool, bool]
+    accumulator_halves: int
+    output_halves: int
+    handoff_cycles: tuple[int, int, int, int] = (0, 0, 0, 0)
+    store_on_bus: bool = True
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of one operator in program order, one entry a tile.
+
+    load: [3, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
+    fresh: [3, n] whether the tile needs another block of the operand than the tile before it.
+    compute, post, store: [n] cycles; `emits` [n] says where an output tile is complete (last K part).
+    """
+
+    load: Cycles
+    fresh: npt.NDArray[np.bool_]
+    compute: Cycles
+    post: Cycles
+    store: Cycles
+    emits: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Length of a schedule and how long each resource was busy, in cycles."""
+
+    cycles: int
+    array_busy: int
+    vector_busy: int
+    bus_busy: int
+
+
+def simulate(steps: Steps, stage: Stage) -> Timeline:
+    """Run the recurrence over all steps of one operator."""
+    end = int(
+        _recurrence(
+            steps.load,
+            steps.fresh,
+            steps.compute,
+            steps.post,
+            steps.store,
+            steps.emits,
+            np.array(stage.halves, dtype=np.int64),
+            np.array(stage.owned, dtype=np.bool_),
+            stage.depth,
+            stage.channels,
+            stage.overhead,
+            stage.accumulator_halves,
+            stage.output_halves,
+            np.array(stage.handoff_cycles, dtype=np.int64),
+            stage.store_on_bus,
+            stage.direct,
+        )
+    )
+    bus = int(steps.load.sum()) + (int(steps.store.sum()) if stage.store_on_bus else 0)
+    return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), bus)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
+    load,
+    fresh,
+    compute,
+    post,
+    store,
+    emits,
+    halves,
+    owned,
+    depth,
+    channels,
+    overhead,
+    accumulator_halves,
+    output_halves,
+    handoff,
+    store_on_bus,
+    direct,
+):
+    """Return the cycle at which the last step ends.
+
+    Program order of the transfers: a load is issued as soon as the compute step that frees its half has
+    been issued, ties by (tile, operand A < W < other); the store of a tile follows those loads.
+    """
+    n = compute.shape[0]
+    # Blocks of each operand: first[x, q] .. last[x, q] are the tiles that use its q-th block.
+    count = np.zeros(3, np.int64)
+    first = np.zeros((3, n), np.int64)
+    last = np.zeros((3, n), np.int64)
+    block = np.full((3, n), -1, np.int64)
+    for x in range(3):
+        for i in range(n):
+            if fresh[x, i]:
+                first[x, count[x]] = i
+                count[x] += 1
+            if count[x] > 0:
+                block[x, i] = count[x] - 1
+                last[x, count[x] - 1] = i
+    loaded = np.zeros((3, n), np.int64)  # cycle at which a block is usable
+    issued = np.zeros(3, np.int64)
+    released = np.zeros(n, np.int64)  # cycle at which a tile lets go of its input halves
+    posted = np.zeros(n + 1, np.int64)  # by output tile: accumulators free
+    stored = np.zeros(n + 1, np.int64)  # by output tile: output half free
+    channel = np.zeros(channels, np.int64)
+    bus = np.int64(0)
+    store_port = np.int64(0)
+    array = np.int64(0)
+    vector = np.int64(0)
+    group = 0  # output tiles completed so far
+    end = np.int64(0)
+    for i in range(-1, n):
+        if i >= 0:
+            start = array
+            for x in range(3):
+                if block[x, i] >= 0:
+                    start = max(start, loaded[x, block[x, i]])
+            if direct:
+                if output_halves > 0 and group >= output_halves:
+                    start = max(start, stored[group - output_halves])
+            elif accumulator_halves > 0 and group >= accumulator_halves:
+                start = max(start, posted[group - accumulator_halves])
+            array = start + compute[i]
+            released[i] = array
+            end = max(end, array + depth)
+            if emits[i]:
+                begin = max(vector, array + depth)
+                if not direct and output_halves > 0 and group >= output_halves:
+                    begin = max(begin, stored[group - output_halves])
+                posted[group] = begin + post[i]
+                if not direct:
+                    vector = posted[group]
+                end = max(end, posted[group])
+        while True:
+            best = -1
+            for x in range(3):
+                q = issued[x]
+                if q >= count[x]:
+                    continue
+                ahead = halves[x] if halves[x] > 0 else LOOK_AHEAD
+                if q >= ahead and last[x, q - ahead] > i:
+                    continue
+                if best < 0 or first[x, q] < first[best, issued[best]]:
+                    best = x
+            if best < 0:
+                break
+            q = issued[best]
+            issued[best] += 1
+            ready = np.int64(0)
+            if owned[best] and halves[best] > 0 and q >= halves[best]:
+                ready = released[last[best, q - halves[best]]]
+            held = load[best, first[best, q]]
+            if held == 0:  # this block is on chip already
+                loaded[best, q] = ready
+                continue
+            c = np.argmin(channel)
+            begin = max(max(channel[c], ready) + overhead, bus)
+            bus = begin + held
+            channel[c] = bus
+            loaded[best, q] = bus + handoff[best]
+            end = max(end, bus)
+        if i >= 0 and emits[i]:
+            stored[group] = posted[group]
+            if store[i] > 0 and store_on_bus:
+                c = np.argmin(channel)
+                begin = max(max(channel[c], posted[group] + handoff[3]) + overhead, bus)
+                bus = begin + store[i]
+                channel[c] = bus
+                stored[group] = bus
+            elif store[i] > 0:
+                store_port = max(store_port, posted[group] + handoff[3]) + overhead + store[i]
+                stored[group] = store_port
+            end = max(end, stored[group])
+            group += 1
+    return end
