@@ -76,11 +76,7 @@ def exponentials_exp2(scores, table, m, s):
 
 def visible(keys, query, length, causal):
     """Indices of the keys that count."""
-    return [
-        s
-        for s in range(keys)
-        if (length is None or s < length) and (not causal or s <= query)
-    ]
+    return [s for s in range(keys) if (length is None or s < length) and (not causal or s <= query)]
 
 
 def softmax_row(scores, keys, exponentials):

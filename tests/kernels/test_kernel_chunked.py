@@ -72,7 +72,9 @@ def test_chunked_product_follows_the_rule(rule, acc_bits, lanes, depth):
     ],
 )
 @pytest.mark.parametrize("acc_bits", [4, 14, 32])
-def test_chunked_bit_serial_product_follows_plane_order(rule, a_kind, w_kind, bits, signed, acc_bits):
+def test_chunked_bit_serial_product_follows_plane_order(
+    rule, a_kind, w_kind, bits, signed, acc_bits
+):
     for lanes, depth in ((8, 65), (64, 64), (64, 0), (16, 1)):
         a, w = codes(a_kind, (2, depth), 3), codes(w_kind, (3, depth), 4)
         out, fault = run_bit_serial(a, w, bits, signed, lanes, acc_bits, rule)

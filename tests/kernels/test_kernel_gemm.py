@@ -18,9 +18,7 @@ def product(kernel, a_kind, w_kind, a, w):
     """Run one kernel on codes; `out` starts with rubbish that the kernel must overwrite."""
     out = np.full((a.shape[0], w.shape[0]), -123456789, np.int32)
     if kernel == "xnor":
-        gemm.xnor_popcount_gemm_u64(
-            pack.packed_bipolar(a), pack.packed_bipolar(w), a.shape[1], out
-        )
+        gemm.xnor_popcount_gemm_u64(pack.packed_bipolar(a), pack.packed_bipolar(w), a.shape[1], out)
     elif kernel == "and":
         gemm.and_popcount_gemm_u64(pack.packed_unipolar(a), pack.packed_bipolar(w), out)
     elif kernel == "ternary":

@@ -135,7 +135,10 @@ def test_threshold_equals_plain_integers_in_both_directions(data):
     qmin, step = data.draw(st.sampled_from([(-1, 2), (0, 1), (-1, 1), (-8, 1)]))
     pick = lambda v, c: v[c if len(v) > 1 else 0]  # noqa: E731
     expected = [
-        [plain.threshold(v, pick(levels, c), pick(direction, c), qmin, step) for c, v in enumerate(row)]
+        [
+            plain.threshold(v, pick(levels, c), pick(direction, c), qmin, step)
+            for c, v in enumerate(row)
+        ]
         for row in x
     ]
     assert threshold(x, levels, direction, qmin, step) == expected
