@@ -1,0 +1,26 @@
+"""`python -m hwsim`: list, check, expand and schema of machines; run and verify of models."""
+
+from __future__ import annotations
+
+import typer
+
+from hwsim.cli import machines, models
+from hwsim.cli.errors import run_app
+
+app = typer.Typer(
+    help="Run the integer graph of a low-bit transformer on the accelerator that a YAML describes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(machines.list_)
+app.command("check")(machines.check)
+app.command("expand")(machines.expand)
+app.command("schema")(machines.schema)
+app.command("run")(models.run)
+app.command("verify")(models.verify)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app, "python -m hwsim")

@@ -1,0 +1,74 @@
+"""The verbs about machine files. None of them needs a model."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one key, e.g. clock_hz=100000000."),
+]
+MachineArgument = Annotated[
+    str, typer.Argument(metavar="NAME_OR_FILE", help="A shipped machine's name or a YAML file.")
+]
+
+
+def list_() -> None:
+    """List the machines that come with the package."""
+    from hwsim.config.load import list_machines
+
+    found = list_machines()
+    width = max(len(name) for name, _ in found)
+    for name, description in found:
+        typer.echo(f"{name:<{width}}  {description}")
+
+
+def check(file: MachineArgument, set_: Overrides = None) -> None:
+    """Check a machine file; print every fault with its place, or what was understood."""
+    from hwsim.config.load import load_machine
+
+    machine = load_machine(file, set_ or ())
+    spec = machine.spec
+    typer.echo(
+        f"{spec.name}: ok, {spec.technology.node_nm:g} nm at {spec.technology.voltage_v:g} V,"
+        f" {spec.clock_hz / 1e6:g} MHz, sha256 {machine.sha256[:16]}"
+    )
+    for name, array in spec.arrays.items():
+        formats = ", ".join(f"{p.activation} x {p.weight}" for p in array.formats)
+        typer.echo(
+            f"  array {name}: {array.kind} {array.rows} x {array.cols} x {array.lanes}, {formats}"
+        )
+    for name, memory in spec.memories.items():
+        typer.echo(f"  memory {name}: {memory.capacity_bytes} bytes, {memory.buffering} buffer")
+    if spec.idle is None:
+        typer.echo("  note: no idle term; waiting costs only leakage")
+
+
+def expand(
+    machine: MachineArgument,
+    set_: Overrides = None,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="One line a key: path, value, where it was written.")
+    ] = False,
+) -> None:
+    """Print a machine with everything that it extends, as one file."""
+    from hwsim.config.dump import leaves_with_origin, to_yaml
+    from hwsim.config.load import compose_machine, load_machine
+
+    load_machine(machine, set_ or ())  # an expanded file that is wrong would mislead
+    document = compose_machine(machine, set_ or ())
+    if origin:
+        for path, value, place in leaves_with_origin(document):
+            typer.echo(f"{path}: {value}  # {place}")
+    else:
+        typer.echo(to_yaml(document.data), nl=False)
+
+
+def schema() -> None:
+    """Print the JSON Schema of a machine file, for editors."""
+    from hwsim.config.load import machine_schema
+
+    typer.echo(json.dumps(machine_schema(), indent=2))
