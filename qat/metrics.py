@@ -56,13 +56,18 @@ def spearman(predictions: NDArray[Any], labels: NDArray[Any]) -> float:
     return float(spearmanr(predictions, labels).statistic)
 
 
-def perplexity(logits: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Return exp of the mean negative log-likelihood a token of `labels` [N] under `logits` [N, V]."""
+def token_nll(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the negative log-likelihood of each of `labels` [N] under `logits` [N, V], in nats."""
     from scipy.special import logsumexp
 
     scores = logits.astype(np.float64)
-    nll = logsumexp(scores, axis=1) - scores[np.arange(len(labels)), labels]
-    return math.exp(float(np.mean(nll)))
+    nll: NDArray[np.float64] = logsumexp(scores, axis=1) - scores[np.arange(len(labels)), labels]
+    return nll
+
+
+def perplexity(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Return exp of the mean negative log-likelihood a token of `labels` [N] under `logits` [N, V]."""
+    return math.exp(float(np.mean(token_nll(logits, labels))))
 
 
 METRICS: Final[dict[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = {
@@ -73,8 +78,9 @@ METRICS: Final[dict[str, Callable[[NDArray[Any], NDArray[Any]], float]]] = {
     "spearman": spearman,
     "perplexity": perplexity,
 }
-REGRESSION_METRICS: Final = frozenset({"pearson", "spearman"})
-LOWER_IS_BETTER: Final = frozenset({"perplexity"})
+CLASS_METRICS: Final = ("accuracy", "f1", "matthews")
+REGRESSION_METRICS: Final = ("pearson", "spearman")
+LOWER_IS_BETTER: Final = ("perplexity",)
 
 
 def compute(names: Sequence[str], logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
@@ -93,12 +99,11 @@ def compute(names: Sequence[str], logits: NDArray[Any], labels: NDArray[Any]) ->
         raise DataError("the model's outputs are not finite: its metrics would mean nothing")
     values: dict[str, float] = {}
     for name in names:
-        if name == "perplexity":
-            values[name] = perplexity(logits, labels)
-        elif name in REGRESSION_METRICS:
+        if name in REGRESSION_METRICS:
             values[name] = METRICS[name](logits[:, 0].astype(np.float64), labels.astype(np.float64))
         else:
-            values[name] = METRICS[name](logits.argmax(axis=1), labels)
+            predictions = logits.argmax(axis=1) if name in CLASS_METRICS else logits
+            values[name] = METRICS[name](predictions, labels)
     return values
 
 

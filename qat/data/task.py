@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsim.errors import DataError, MissingExtra
+from hwsim.errors import DataError, MissingExtra, nearest
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
 from qat.data.split import BlockSplit, Split, TextSplit
 from qat.data.tables import Table, find_table
 from qat.data.tsv import Rows, label_values, read_rows
-from qat.metrics import METRICS, REGRESSION_METRICS
+from qat.metrics import CLASS_METRICS, REGRESSION_METRICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -227,9 +227,12 @@ def _from_hub(table: Table) -> tuple[Rows, dict[str, Rows]]:
 
 
 def _table_task(spec: TableTask, tokenizer: Any) -> Task:
-    unknown = [metric for metric in spec.metric if metric not in METRICS]
+    known = (*CLASS_METRICS, *REGRESSION_METRICS)
+    unknown = [metric for metric in spec.metric if metric not in known]
     if unknown:
-        raise DataError(f"metric '{unknown[0]}' is unknown; known: {', '.join(METRICS)}")
+        raise DataError(
+            f"task.metric: must be of {', '.join(known)}, not '{unknown[0]}'{nearest(unknown[0], known)}"
+        )
     regression = spec.metric[0] in REGRESSION_METRICS
     if any((metric in REGRESSION_METRICS) != regression for metric in spec.metric):
         raise DataError(f"metrics {', '.join(spec.metric)}: some judge classes and some scores")
