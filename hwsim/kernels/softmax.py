@@ -94,10 +94,10 @@ def _write_probabilities(e: Int64s, count: Integer, total: Integer, out: Scores)
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _write_bits(e: Int64s, count: Integer, total: Integer, level: Integer, out: Scores) -> None:
-    """out[j] = 1 iff (e_j << 20) >= level * Z, and 0 behind the keys that count."""
+    """out[j] = 1 iff (e_j << 20) >= level * Z, and 0 behind the keys that count and where Z = 0."""
     bar = np.int64(level) * np.int64(total)
     for j in range(count):
-        out[j] = np.int64((e[j] << np.int64(20)) >= bar)
+        out[j] = np.int64(total > 0 and (e[j] << np.int64(20)) >= bar)
     for j in range(count, out.shape[0]):
         out[j] = 0
 
