@@ -35,7 +35,7 @@ NOT_MODELLED = (
 class OperatorCost:
     """One row of the report: a group of nodes that runs as one, or a view.
 
-    `cycles` is the length of the operator, `compute_cycles` how long its unit (array or vector unit)
+    `blocks` is how many times over it ran, a head each in attention. `cycles` is its length, `compute_cycles` how long its unit (array or vector unit)
     worked, `stall_cycles` the rest. `binding` names the busiest resource.
     """
 
@@ -46,6 +46,7 @@ class OperatorCost:
     cycles: int
     compute_cycles: int
     binding: str
+    blocks: int
     utilisation_frac: float
     energy_pj: Band
     counts: tuple[Count, ...]
@@ -68,6 +69,7 @@ class OperatorCost:
             "compute_cycles": self.compute_cycles,
             "stall_cycles": self.stall_cycles,
             "binding": self.binding,
+            "blocks": self.blocks,
             "utilisation_frac": self.utilisation_frac,
             "energy_pj": self.energy_pj.to_json(),
             "counts": {
@@ -199,7 +201,7 @@ def cost(graph: QuantGraph, machine: Machine, sequence_length: int | None = None
 
 
 def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
-    """Map and cost all groups of one scenario in order, and list the views among them."""
+    """Map and cost all groups of one scenario in order; the views follow, at no cost."""
     graph, plan, machine = maker.graph, maker.plan, maker.site.machine
     rows: list[OperatorCost] = []
     work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
@@ -208,12 +210,12 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
         name = group.head.name
         if group.unit == "array":
             problem = maker.gemm(i)
-            mapping = mapper.gemm(problem, name)
+            mapping = mapper.gemm(problem, name, plan.repeats[i])
             unit = f"array:{problem.array}"
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
-            use = _gemm_utilisation(problem, mapping, machine)
+            use = _gemm_utilisation(problem, plan.repeats[i], mapping, machine)
         else:
-            mapping = mapper.rows(maker.rows(i), name)
+            mapping = mapper.rows(maker.rows(i), name, plan.repeats[i])
             unit = "vector"
             busy = {unit: mapping.timeline.array_busy}
             use = _vector_utilisation(mapping, machine)
@@ -222,7 +224,7 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
         work.append((group, unit, mapping, counts, use))
     ledger = Ledger(prices, entries)
     energy = ledger.by_operator()
-    for group, unit, mapping, counts, use in work:
+    for (group, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
         t = mapping.timeline
         resources = {unit: t.array_busy, "dram": t.bus_busy}
         if unit != "vector":
@@ -236,6 +238,7 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
                 cycles=t.cycles,
                 compute_cycles=t.array_busy,
                 binding=max(resources, key=lambda r: resources[r]),
+                blocks=blocks,
                 utilisation_frac=use,
                 energy_pj=energy[group.head.name],
                 counts=counts,
@@ -243,21 +246,20 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
                 mapping=mapping,
             )
         )
-    order = {node.name: i for i, node in enumerate(graph.nodes)}
     rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
-    return ScenarioCost(tuple(sorted(rows, key=lambda r: order[r.node])), ledger)
+    return ScenarioCost(tuple(rows), ledger)
 
 
 def _view(node: str, op: str) -> OperatorCost:
     zero = Band(0.0, 0.0, 0.0)
-    return OperatorCost(node, op, (), "view", 0, 0, "free", 0.0, zero, (), {}, None)
+    return OperatorCost(node, op, (), "view", 0, 0, "free", 1, 0.0, zero, (), {}, None)
 
 
-def _gemm_utilisation(p: GemmProblem, mapping: Mapping, machine: Machine) -> float:
+def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
     """Return used lane-cycles over all lane-cycles of the operator's time."""
     array = machine.arrays[p.array]
     s = array.spec
-    used = p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
+    used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
     return used / (mapping.timeline.cycles * s.rows * s.cols * s.lanes)
 
 
@@ -293,7 +295,7 @@ def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
 
 def _memory(plan: MemoryPlan, site: Site, steady: ScenarioCost) -> dict[str, object]:
     """Return the memory section of the report, bytes throughout."""
-    # Rows without views and groups both follow execution order.
+    # The rows that have a mapping are those of plan.groups, in that order.
     held_in = {site.activation, site.output}
     buffers = [
         sum(size for memory, size in o.mapping.buffer_bytes if memory in held_in)

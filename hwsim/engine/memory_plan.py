@@ -7,6 +7,7 @@ are greedy and stated in docs/machine.md, section 4.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from hwsim.mapping.tile import stored_bytes
 
 FUSIBLE = ("requant", "threshold", "table")
 """Vector operators of one input, element by element, that may run on an array's output tile."""
+SOFTMAX = ("softmax", "softmax_binary")
 TILE_SHARE = 4
 """One part in this many of a memory is kept for tiles where something must pass through."""
 
@@ -65,6 +67,7 @@ class MemoryPlan:
     Attributes:
         length: the bound sequence length.
         groups: what runs, in order.
+        repeats: how many blocks each group is run in, one head at a time in attention; else 1.
         roots: tensor -> the tensor whose storage it is (views share their input's).
         on_chip: storage roots that live on chip.
         life: root -> (first, last) group in which it exists; -1 before the first.
@@ -77,6 +80,7 @@ class MemoryPlan:
 
     length: int
     groups: tuple[Group, ...]
+    repeats: tuple[int, ...]
     roots: Mapping[str, str]
     on_chip: frozenset[str]
     life: Mapping[str, tuple[int, int]]
@@ -112,7 +116,7 @@ def make_plan(graph: QuantGraph, site: Site, length: int) -> MemoryPlan:
         site: the machine's memories.
         length: sequence length.
     """
-    groups = fuse(graph)
+    groups, chains = order_attention(graph, fuse(graph))
     roots = storage_roots(graph)
     life = _lifetimes(graph, groups, roots)
     sizes = {
@@ -132,6 +136,17 @@ def make_plan(graph: QuantGraph, site: Site, length: int) -> MemoryPlan:
     if shared:
         budget -= sum(stores[name].bytes for name in resident)
     on_chip, live = _place_activations(life, sizes, external, budget, len(groups))
+    repeats = [1] * len(groups)
+    for chain in chains:
+        inside = [groups[i].output for i in chain[:-1]]
+        heads = math.prod(graph.tensors[inside[0]].bind(length)[:-2])
+        if all(t in on_chip for t in inside) or heads == 1:
+            continue
+        for t in inside:
+            sizes[t] //= heads
+        for i in chain:
+            repeats[i] = heads
+        on_chip, live = _place_activations(life, sizes, external, budget, len(groups))
     if not shared and not _second_operands_on_chip(graph, groups, roots, on_chip):
         # An activation streams through the weight memory: leave room for its tiles.
         weight_capacity = site.capacity_bytes(site.weight)
@@ -144,6 +159,7 @@ def make_plan(graph: QuantGraph, site: Site, length: int) -> MemoryPlan:
     return MemoryPlan(
         length=length,
         groups=groups,
+        repeats=tuple(repeats),
         roots=roots,
         on_chip=on_chip,
         life=life,
@@ -176,12 +192,22 @@ def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:
 def fuse(graph: QuantGraph) -> tuple[Group, ...]:
     """Group each array operator with the element-wise operators that alone read its result.
 
-    Views take no part: they are free. Everything else runs by itself.
+    Views that only reorder elements may stand between: the result is written where the view puts it.
+    Every other operator runs by itself; views do not run at all.
     """
     consumers: dict[str, list[Node]] = {}
     for node in graph.nodes:
         for t in node.inputs:
             consumers.setdefault(t, []).append(node)
+
+    def sole_reader(tensor: str) -> Node | None:
+        readers = consumers.get(tensor, [])
+        if len(readers) != 1 or tensor in graph.outputs:
+            return None
+        if readers[0].op in ("reshape", "permute"):
+            return sole_reader(readers[0].name)
+        return readers[0]
+
     groups: list[Group] = []
     taken: set[str] = set()
     for node in graph.nodes:
@@ -190,14 +216,72 @@ def fuse(graph: QuantGraph) -> tuple[Group, ...]:
             continue
         chain = [node]
         while unit == "array":
-            readers = consumers.get(chain[-1].name, [])
-            alone = len(readers) == 1 and chain[-1].name not in graph.outputs
-            if not alone or readers[0].op not in FUSIBLE:
+            reader = sole_reader(chain[-1].name)
+            if reader is None or reader.op not in FUSIBLE or row_constants(graph, reader):
                 break
-            chain.append(readers[0])
-            taken.add(readers[0].name)
+            chain.append(reader)
+            taken.add(reader.name)
         groups.append(Group(tuple(chain)))
     return tuple(groups)
+
+
+def row_constants(graph: QuantGraph, node: Node) -> tuple[str, ...]:
+    """Return the constants that hold another row for every token: they pass by like an input.
+
+    That is an `addend` [T, C] (positions) and a bias B [T, C] (positions folded into a requantisation).
+    """
+    names = (node.constants[role] for role in ("addend", "B") if role in node.constants)
+    arrays = ((name, graph.constants[name].array) for name in names)
+    return tuple(name for name, array in arrays if array.ndim == 2 and array.shape[0] > 1)
+
+
+def order_attention(
+    graph: QuantGraph, groups: Sequence[Group]
+) -> tuple[tuple[Group, ...], tuple[range, ...]]:
+    """Make every Q K^T -> softmax -> ... -> P V a run of neighbours, so that it can go head by head.
+
+    Only chains in which each result has one reader count; what stands between them does not depend on
+    them and moves before.
+
+    Returns:
+        the groups in their new order, and the index ranges of the chains.
+    """
+    readers: dict[str, list[Group]] = {}
+    for group in groups:
+        inside = {n.name for n in group.nodes}
+        for t in dict.fromkeys(t for n in group.nodes for t in n.inputs if t not in inside):
+            readers.setdefault(t, []).append(group)
+    order = list(groups)
+    chains: list[range] = []
+    for start in groups:
+        chain = _attention_chain(start, readers, graph)
+        if not chain:
+            continue
+        first, last = order.index(chain[0]), order.index(chain[-1])
+        between = [g for g in order[first : last + 1] if g not in chain]
+        order[first : last + 1] = [*between, *chain]
+        chains.append(range(last + 1 - len(chain), last + 1))
+    return tuple(order), tuple(chains)
+
+
+def _attention_chain(
+    start: Group, readers: Mapping[str, list[Group]], graph: QuantGraph
+) -> list[Group]:
+    """Return the groups from a Q K^T to its P V, or nothing."""
+    if start.head.op != "matmul" or len(start.nodes) > 1:
+        return []
+    chain = [start]
+    while True:
+        output = chain[-1].output
+        following = readers.get(output, [])
+        if len(following) != 1 or output in graph.outputs:
+            return []
+        group = following[0]
+        chain.append(group)
+        if group.head.op == "matmul":
+            return chain if len(chain) > 2 and group.head.inputs[0] == output else []
+        if group.head.op not in (SOFTMAX if len(chain) == 2 else FUSIBLE):
+            return []
 
 
 def storage_roots(graph: QuantGraph) -> dict[str, str]:
@@ -216,7 +300,7 @@ def _lifetimes(
     life = {name: (-1, -1) for name in graph.inputs}
     for i, group in enumerate(groups):
         inside = {n.name for n in group.nodes}
-        for t in (t for n in group.nodes for t in n.inputs if t not in inside):
+        for t in (t for n in group.nodes for t in n.inputs if roots[t] not in inside):
             first, _ = life[roots[t]]
             life[roots[t]] = (first, i)
         life[group.output] = (i, i)
@@ -247,7 +331,7 @@ def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
             if name in stores:
                 continue
             used = size(name)
-            if role == "addend":
+            if name in row_constants(graph, node):
                 rows = graph.constants[name].array.shape[0]
                 used = used * min(rows, length) // rows
             stores[name] = Store(name, (name,), size(name), used, role == "weight")
@@ -255,9 +339,9 @@ def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
 
 
 def _choose_resident(stores: Mapping[str, Store], budget: int) -> frozenset[str]:
-    """Choose greedily by bytes saved a byte held, then the larger, then by name."""
+    """Choose greedily by bytes saved a byte held, then the smaller (a load has a fixed part), by name."""
     order = sorted(
-        stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), -s.bytes, s.name)
+        stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), s.bytes, s.name)
     )
     chosen: set[str] = set()
     for store in order:

@@ -35,8 +35,8 @@ Place = Literal["chip", "fill", "stream"]
 class GemmProblem:
     """Everything that a mapping of one product depends on besides the machine: the key of the memo.
 
-    `epilogue` names the vector operators that run on each output tile before it is stored, and `out` is
-    the number type after them. `w_memory` is the memory that W is read from where it is on chip.
+    `epilogue` names the vector operators that run on each output tile before it is stored, `out` is the
+    number type after them, and `out_row` the codes of a stored row of the result. `w_memory` is the memory that W is read from where it is on chip.
     `constant_bits` are loaded from DRAM before the first tile. `free_bytes` is what buffers may take in
     each memory.
     """
@@ -49,6 +49,7 @@ class GemmProblem:
     a: DataType
     w: DataType
     out: DataType
+    out_row: int
     a_place: Place
     w_place: Place
     w_memory: str
@@ -159,7 +160,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         first_touch = fresh[1] if p.w_place == "stream" else fresh[1] & (mi == 0)
         bits[1] = first_touch * _tile_bits(n_sizes, k_sizes, p.k, p.w, link)[kn, kk]
     if p.out_streams:
-        bits[3] = emits * _tile_bits(m_sizes, n_sizes, p.n, p.out, link)[km, kn]
+        bits[3] = emits * _tile_bits(m_sizes, n_sizes, p.out_row, p.out, link)[km, kn]
     post = np.zeros(tiles, dtype=np.int64)
     if p.epilogue:
         table = [[_post_cycles(p, m, n, site) for n in n_sizes] for m in m_sizes]

@@ -9,7 +9,7 @@ tiles; equal problems are searched once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwsim.arch.component import ArrayComponent, ceil_div
 from hwsim.engine.energy import Count, Prices
@@ -42,6 +42,21 @@ class Mapping:
     counts: tuple[Count, ...]
     buffer_bytes: tuple[tuple[str, int], ...]
 
+    def then(self, other: Mapping, times: int) -> Mapping:
+        """Return this mapping followed by another one, `times` over, without overlap."""
+        a, b = self.timeline, other.timeline
+        return replace(
+            self,
+            tiles=self.tiles + times * other.tiles,
+            timeline=Timeline(
+                a.cycles + times * b.cycles,
+                a.array_busy + times * b.array_busy,
+                a.vector_busy + times * b.vector_busy,
+                a.bus_busy + times * b.bus_busy,
+            ),
+            counts=(*self.counts, *(replace(c, count=times * c.count) for c in other.counts)),
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return the mapping as it is reported."""
         return {
@@ -67,25 +82,29 @@ class Mapper:
         """How many different problems were searched."""
         return len(self._gemms) + len(self._rows)
 
-    def gemm(self, p: GemmProblem, name: str) -> Mapping:
-        """Map a product.
+    def gemm(self, p: GemmProblem, name: str, blocks: int = 1) -> Mapping:
+        """Map a product, run `blocks` times over; constants come from DRAM before the first only.
 
         Raises:
             CapacityError: not even the smallest tiles fit; names the operator and the bytes missing.
         """
         if p not in self._gemms:
             self._gemms[p] = self._search_gemm(p, name)
-        return self._gemms[p]
+        if blocks == 1:
+            return self._gemms[p]
+        return self._gemms[p].then(self.gemm(replace(p, constant_bits=0), name), blocks - 1)
 
-    def rows(self, p: RowProblem, name: str) -> Mapping:
-        """Map a vector operator.
+    def rows(self, p: RowProblem, name: str, blocks: int = 1) -> Mapping:
+        """Map a vector operator, run `blocks` times over; constants come before the first only.
 
         Raises:
             CapacityError: not even the smallest tiles fit; names the operator and the bytes missing.
         """
         if p not in self._rows:
             self._rows[p] = self._search_rows(p, name)
-        return self._rows[p]
+        if blocks == 1:
+            return self._rows[p]
+        return self._rows[p].then(self.rows(replace(p, constant_bits=0), name), blocks - 1)
 
     def _search_gemm(self, p: GemmProblem, name: str) -> Mapping:
         array = self._site.machine.arrays[p.array]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hwsim.arch.machine import operand_types
-from hwsim.engine.memory_plan import Group, MemoryPlan, require_constants_fit
+from hwsim.engine.memory_plan import Group, MemoryPlan, require_constants_fit, row_constants
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.mapping.gemm import GemmProblem, Place
 from hwsim.mapping.rowwise import RowProblem, RowSource
@@ -32,7 +32,7 @@ class ProblemMaker:
     _arrived: set[str] = field(default_factory=set)
 
     def gemm(self, index: int) -> GemmProblem:
-        """Return the problem of an array operator with its epilogue."""
+        """Return the problem of an array operator with its epilogue: of one block where it is repeated."""
         group = self.plan.groups[index]
         node = group.head
         a_type, w_type = operand_types(self.graph, node)
@@ -48,7 +48,7 @@ class ProblemMaker:
                 w_place = "fill" if self._must_arrive(name) else "chip"
             w_memory = self.site.weight
         else:
-            batch, m = math.prod(a_shape[:-2]), a_shape[-2]
+            batch, m = math.prod(a_shape[:-2]) // self.plan.repeats[index], a_shape[-2]
             n = self._shape(node.inputs[1])[-2]
             w_place = "chip" if self.plan.is_on_chip(node.inputs[1]) else "stream"
             w_memory = self.site.activation
@@ -63,6 +63,7 @@ class ProblemMaker:
             a=a_type,
             w=w_type,
             out=out.dtype,
+            out_row=out.bind(self.plan.length)[-1],
             a_place="chip" if self.plan.is_on_chip(node.inputs[0]) else "stream",
             w_place=w_place,
             w_memory=w_memory,
@@ -74,22 +75,24 @@ class ProblemMaker:
         )
 
     def rows(self, index: int) -> RowProblem:
-        """Return the problem of a vector operator."""
+        """Return the problem of a vector operator: of one block where it is repeated."""
         group: Group = self.plan.groups[index]
         node = group.head
         shape = self._shape(node.name)
         out_row = row_bits(self.graph.tensors[node.name].dtype, shape[-1])
-        rows, units = math.prod(shape[:-1]), math.prod(shape[:-1])
+        rows = math.prod(shape[:-1]) // self.plan.repeats[index]
+        units = rows
         if node.op in WHOLE:
             units = 1
         elif node.op == "relayout":  # a unit is one transposed matrix
             units = math.prod(shape[:-2])
         load, fetch, free = self._constants(index, (node,))
         sources = tuple(
-            self._source(node, t, units, first=i == 0) for i, t in enumerate(node.inputs)
+            self._source(node, t, units, index, first=i == 0) for i, t in enumerate(node.inputs)
         )
         if node.op == "embedding":
             sources = (*sources, self._table(node))
+        sources += tuple(self._row_constant(name) for name in row_constants(self.graph, node))
         return RowProblem(
             op=node.op,
             units=units,
@@ -106,14 +109,14 @@ class ProblemMaker:
     def _shape(self, tensor: str) -> tuple[int, ...]:
         return self.graph.tensors[tensor].bind(self.plan.length)
 
-    def _source(self, node: Node, tensor: str, units: int, *, first: bool) -> RowSource:
+    def _source(self, node: Node, tensor: str, units: int, index: int, *, first: bool) -> RowSource:
         shape = self._shape(tensor)
         dtype = self.graph.tensors[tensor].dtype
         if node.op == "embedding":
             bits = dtype.bits  # one token id
         else:
             total = math.prod(shape[:-1]) * row_bits(dtype, shape[-1])
-            bits = total // units
+            bits = total // (units * self.plan.repeats[index])
         passes = len(self.site.vector.spec.operators[node.op].passes) if first else 1
         return RowSource(
             operand="activation",
@@ -134,6 +137,13 @@ class ProblemMaker:
         resident = name in self.plan.resident
         return RowSource("weight", self.site.weight, bits, streams=not resident, gathered=True)
 
+    def _row_constant(self, name: str) -> RowSource:
+        """Return a constant of which each token reads a row."""
+        constant = self.graph.constants[name]
+        bits = row_bits(constant.dtype, constant.array.shape[1])
+        resident = name in self.plan.resident
+        return RowSource("constant", self.site.weight, bits, streams=not resident)
+
     def _must_arrive(self, name: str) -> bool:
         """Tell, once, whether a resident store still has to come from DRAM."""
         if self.scenario == "steady" or name in self._arrived:
@@ -146,24 +156,26 @@ class ProblemMaker:
     ) -> tuple[int, int, tuple[tuple[str, int], ...]]:
         """Return (bits to load, bits to fetch a tile, free bytes by memory) for some nodes' constants.
 
-        The weight of a linear layer is not among them. A resident embedding table is, on a cold start.
+        The weight of a linear layer is not among them. Tables and constants with a row a token are read
+        row by row, but where they are resident a cold start loads them here.
         """
         free = self.plan.free_bytes(index, self.site)
         load = fetch = transient = 0
         for node in nodes:
+            by_row = row_constants(self.graph, node)
             for role, name in sorted(node.constants.items()):
-                if node.op == "embedding":
-                    is_table = role == "weight"
-                    if is_table and name in self.plan.resident and self._must_arrive(name):
-                        load += 8 * self.plan.stores[name].bytes
-                    continue
+                if node.op == "embedding" and role == "M":
+                    continue  # stands in the table's rows
                 store = self.plan.stores[name]
-                fetch += 8 * store.used_bytes
-                if name not in self.plan.resident:
-                    load += 8 * store.used_bytes
-                    transient += store.used_bytes
-                elif self._must_arrive(name):
+                resident = name in self.plan.resident
+                if resident and self._must_arrive(name):
                     load += 8 * store.bytes
+                if node.op == "embedding" or name in by_row:
+                    continue
+                fetch += 8 * store.bytes
+                if not resident:
+                    load += 8 * store.bytes
+                    transient += store.bytes
         head = self.plan.groups[index].head.name
         require_constants_fit(head, transient, free[self.site.weight], self.site.weight)
         free[self.site.weight] -= transient
