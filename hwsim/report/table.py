@@ -1,0 +1,143 @@
+"""A result on the console: totals, operators, energy by component, memory, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+TOP = 12
+"""Operators shown, those with the most energy first."""
+
+_ENERGY_STEPS = ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ"))
+_TIME_STEPS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+
+
+def energy_text(pj: float) -> str:
+    """Write an energy given in pJ with a unit that keeps it readable.
+
+    >>> energy_text(50_179_487.2), energy_text(12.0)
+    ('50.2 uJ', '12 pJ')
+    """
+    for factor, unit in _ENERGY_STEPS:
+        if abs(pj) >= factor:
+            return f"{pj / factor:.3g} {unit}"
+    return f"{pj:.3g} pJ"
+
+
+def time_text(seconds: float) -> str:
+    """Write a time with a unit that keeps it readable.
+
+    >>> time_text(0.000485)
+    '485 us'
+    """
+    for factor, unit in _TIME_STEPS:
+        if abs(seconds) >= factor:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def bytes_text(count: int) -> str:
+    """Write a number of bytes in binary units.
+
+    >>> bytes_text(80048), bytes_text(512)
+    ('78.2 KiB', '512 B')
+    """
+    if count >= 1 << 20:
+        return f"{count / (1 << 20):.1f} MiB"
+    return f"{count / (1 << 10):.1f} KiB" if count >= 1 << 10 else f"{count} B"
+
+
+def print_result(result: Mapping[str, Any], console: Console | None = None, top: int = TOP) -> None:
+    """Print a result as `Result.to_json` makes it.
+
+    Args:
+        result: the result.
+        console: where to; the terminal when None.
+        top: how many operators to list.
+    """
+    console = console or Console()
+    console.print(_totals(result))
+    console.print(_operators(result, top))
+    console.print(_components(result))
+    console.print(_memory(result))
+    for note in result["notes"]:
+        console.print(escape(f"note: {note}"))
+    console.print(escape("not modelled: " + "; ".join(result["not_modelled"])))
+
+
+def _band_text(band: Mapping[str, float]) -> str:
+    low, high = energy_text(band["low"]), energy_text(band["high"])
+    return f"{energy_text(band['nominal'])} ({low} .. {high})"
+
+
+def _totals(result: Mapping[str, Any]) -> Table:
+    table = Table(title=escape(f"{result['model']} on {result['machine']}"), show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    accuracy = result["accuracy"]
+    if accuracy is not None:
+        for name, value in accuracy.items():
+            shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+            table.add_row(escape(str(name)), escape(shown))
+    for scenario in ("steady", "cold"):
+        cycles, seconds = result["latency_cycles"][scenario], result["latency_s"][scenario]
+        table.add_row(f"latency, {scenario}", f"{cycles:,} cycles = {time_text(seconds)}")
+    table.add_row("energy, steady (5 .. 95 %)", _band_text(result["energy_pj"]))
+    table.add_row("energy, cold (5 .. 95 %)", _band_text(result["energy_cold_pj"]))
+    table.add_row("of it on assumed figures", f"{result['share_assumed_frac']:.0%}")
+    for name, array in result["arrays"].items():
+        share = f"{array['cycles_frac']:.1%} of cycles, {array['energy_frac']:.1%} of energy"
+        table.add_row(escape(f"array {name}"), share)
+    return table
+
+
+def _operators(result: Mapping[str, Any], top: int) -> Table:
+    rows = sorted(result["operators"], key=lambda o: (-o["energy_pj"]["nominal"], o["node"]))
+    table = Table(title=f"Operators with the most energy ({min(top, len(rows))} of {len(rows)})")
+    table.add_column("node")
+    table.add_column("operator")
+    for name in ("cycles", "waiting", "bound by", "utilisation", "energy"):
+        table.add_column(name, justify="right")
+    for o in rows[:top]:
+        table.add_row(
+            escape(o["node"]),
+            "+".join((o["op"], *(["..."] if o["fused"] else []))),
+            f"{o['cycles']:,}",
+            f"{o['stall_cycles']:,}",
+            escape(o["binding"]),
+            f"{o['utilisation_frac']:.1%}",
+            energy_text(o["energy_pj"]["nominal"]),
+        )
+    return table
+
+
+def _components(result: Mapping[str, Any]) -> Table:
+    bands = result["energy_by_component_pj"]
+    total = result["energy_pj"]["nominal"]
+    table = Table(title="Energy by component, steady")
+    table.add_column("component")
+    table.add_column("share", justify="right")
+    table.add_column("energy (5 .. 95 %)", justify="right")
+    for name, band in sorted(bands.items(), key=lambda item: (-item[1]["nominal"], item[0])):
+        share = band["nominal"] / total if total else 0.0
+        table.add_row(escape(name), f"{share:.1%}", _band_text(band))
+    return table
+
+
+def _memory(result: Mapping[str, Any]) -> Table:
+    memory = result["memory"]
+    table = Table(title="Memory", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("weights, thresholds, tables", bytes_text(memory["weight_bytes"]))
+    table.add_row("of them resident on chip", bytes_text(memory["resident_bytes"]))
+    table.add_row("peak activations", bytes_text(memory["peak_activation_bytes"]))
+    spills = memory["spills"]
+    table.add_row("spilled to DRAM", f"{len(spills)} tensors, {bytes_text(sum(spills.values()))}")
+    for level, size in memory["traffic_bytes"].items():
+        table.add_row(escape(f"traffic {level}"), bytes_text(size))
+    return table
