@@ -7,11 +7,13 @@ no quantisers: otherwise there would be no scores before the softmax to compare 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 
 from qat import ops
 from qat.quantizers.activation import ActivationQuantizer
@@ -64,13 +66,9 @@ def attention(
         The context [B, T, H, D] and the probabilities [B, H, T, S].
 
     Raises:
-        ValueError: the mask is not one length (or left padding) per sequence.
+        ValueError: the mask is not [B, S].
     """
-    if attention_mask is not None and attention_mask.dim() != 2:
-        raise ValueError(
-            "the attention mask must be [batch, positions]: causal masks and padding are structural,"
-            f" other masks cannot run on an integer machine; got shape {tuple(attention_mask.shape)}"
-        )
+    check_mask(attention_mask)
     operands: AttentionOperands = module.operands  # type: ignore[assignment]
     step, layer = operands.step, operands.layer
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
@@ -103,6 +101,19 @@ def attention(
     return context.transpose(1, 2).contiguous(), probabilities
 
 
+def check_mask(mask: Tensor | None) -> None:
+    """Refuse masks that are more than which positions are real.
+
+    Raises:
+        ValueError: the mask is not [B, S].
+    """
+    if mask is not None and mask.dim() != 2:
+        raise ValueError(
+            "the attention mask must be [batch, positions]: causal masks and padding are structural,"
+            f" other masks cannot run on an integer machine; got shape {tuple(mask.shape)}"
+        )
+
+
 def _taking_part(module: nn.Module, scores: Tensor, step: StepState) -> Tensor | None:
     """Which probabilities count for the gradient of P's alpha: padded keys must not, or the step size
     would depend on how far a batch is padded. Values do not depend on it, so inference takes the rows only."""
@@ -111,8 +122,22 @@ def _taking_part(module: nn.Module, scores: Tensor, step: StepState) -> Tensor |
     return step.valid[:, None, :, None] & step.valid[:, None, None, :]
 
 
-def _mask(*, attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
-    """Keep the mask as it came, [B, T]: it is a structure here, never a float tensor that is added."""
+def _mask(
+    *,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Tensor | None:
+    """Keep the mask as it came, [B, S]: it is a structure here, never a float tensor that is added.
+
+    Raises:
+        ValueError: the model asks for more than causality and padding (windows, packed sequences).
+    """
+    if mask_function not in (causal_mask_function, bidirectional_mask_function):
+        raise ValueError(
+            "attention must be causal or bidirectional over one sequence a row; sliding windows and"
+            " packed sequences cannot run on an integer machine"
+        )
     return attention_mask
 
 

@@ -58,7 +58,6 @@ class Objective:
             if not isinstance(getattr(teacher, "step", None), StepState):
                 self.teacher = prepare(teacher)
             assert self.teacher is not None
-            self.teacher.requires_grad_(False)
             self.teacher.train(recipe.teacher_mode == "train")
         self.schedule = (
             None

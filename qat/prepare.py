@@ -241,6 +241,7 @@ class _TakeMask:
         mask = given.get("attention_mask")
         if mask is None:
             mask = given.get("kwargs", {}).get("attention_mask")
+        attention.check_mask(mask)
         self.step.valid = None if mask is None else mask.bool()
 
 

@@ -1,0 +1,190 @@
+"""Preparing a model: a copy that computes the same with quantisers off, and exports to single nodes."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from tiny_models import FAMILIES, batch_of, tiny
+from torch import nn
+from transformers import PreTrainedModel
+
+from hwsim.errors import GraphError
+from qat.modules.embedding import QuantEmbedding
+from qat.modules.linear import QuantLinear
+from qat.prepare import prepare, restore, summary
+from qat.quantizers.lifecycle import initialise, uninitialised
+from qat.recipe import load_recipe
+from qat.roles import FAMILIES as TABLES
+from qat.roles import match
+
+
+def logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**batch).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prepared_teacher_computes_what_the_original_does(family: str) -> None:
+    model, batch = tiny(family), batch_of(family)
+    got, wanted = logits(prepare(model), batch), logits(model, batch)
+    if (
+        family == "gpt2"
+    ):  # padded positions of a language model see other masked keys; nobody reads them
+        keep = batch["attention_mask"].bool()
+        got, wanted = got[keep], wanted[keep]
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recipe", ["w2a8_kd", "w1a1_bit"])
+def test_the_original_is_untouched_and_shares_no_storage(family: str, recipe: str) -> None:
+    model = tiny(family)
+    before = copy.deepcopy(model.state_dict())
+    kinds = [type(m) for m in model.modules()]
+    act = str(model.config.to_dict())
+    student = prepare(model, load_recipe(recipe))
+    assert [type(m) for m in model.modules()] == kinds
+    assert str(model.config.to_dict()) == act
+    pointers = {p.data_ptr() for p in model.parameters()}
+    assert not pointers & {p.data_ptr() for p in student.parameters()}
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(1.0)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_restore_gives_the_float_model_back(family: str) -> None:
+    model, batch = tiny(family), batch_of(family, padded=False)
+    back = restore(prepare(model, load_recipe("w2a8_kd")))
+    assert set(back.state_dict()) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor), name
+    torch.testing.assert_close(logits(back, batch), logits(model, batch), rtol=1e-5, atol=1e-6)
+    assert not any(isinstance(m, QuantLinear | QuantEmbedding) for m in back.modules())
+
+
+def test_a_prepared_model_can_be_prepared_again() -> None:
+    model, batch = tiny("bert"), batch_of("bert")
+    teacher = prepare(model)
+    once, twice = prepare(model, load_recipe("w2a8_kd")), prepare(teacher, load_recipe("w2a8_kd"))
+    assert torch.equal(logits(once, batch), logits(twice, batch))
+    assert teacher.step is not twice.step
+
+
+def test_a_deep_copy_has_its_own_step_state() -> None:
+    student = prepare(tiny("vit"), load_recipe("w2a8_kd"))
+    other = copy.deepcopy(student)
+    assert other.step is not student.step
+    assert {id(m.step) for m in other.modules() if isinstance(m, QuantLinear)} == {id(other.step)}
+    with other.step.record() as record:
+        logits(other, batch_of("vit"))
+    assert len(record.outputs) == 2
+    assert len(record.hidden) == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recipe", ["w8a8", "w2a8_kd", "w1a1_bit"])
+def test_export_keeps_single_nodes_and_the_same_bits(family: str, recipe: str) -> None:
+    student = prepare(tiny(family), load_recipe(recipe))
+    batch = batch_of(family)
+    initialise(student, [batch])
+    wanted = logits(student, batch)
+    sizes = {0: torch.export.Dim("B", min=1)}
+    tokens = {**sizes, 1: torch.export.Dim("T", min=1, max=12)}
+    shapes = {name: sizes if name == "pixel_values" else tokens for name in batch}
+    program = torch.export.export(
+        student.eval(), (), kwargs=batch, dynamic_shapes=shapes, strict=False
+    )
+    assert torch.equal(program.module()(**batch).logits, wanted)
+
+    calls = Counter(
+        str(n.target).removesuffix(".default")
+        for n in program.graph.nodes
+        if n.op == "call_function"
+    )
+    layers = 2
+    linears = {"vit": 6, "bert": 6, "gpt2": 4}[family] * layers + (family == "bert")
+    assert calls["bitwright.linear"] == linears
+    assert calls["bitwright.matmul"] == 2 * layers
+    assert calls["bitwright.softmax"] == layers
+    assert calls["bitwright.embedding"] == (family != "vit")
+    assert calls["bitwright.quantize_weight"] == linears + (family != "vit")
+    activations = calls["bitwright.quantize_dynamic"] + calls["bitwright.quantize_static"]
+    assert activations == linears + 4 * layers
+    soup = {"round", "floor", "clamp", "mul", "div", "pow", "where", "sign", "detach", "erf"}
+    assert not soup & {name.split(".")[1] for name in calls if name.startswith("aten.")}
+
+
+def test_padding_does_not_reach_real_positions() -> None:
+    student = prepare(tiny("bert"), load_recipe("w2a8_kd"))
+    batch = batch_of("bert")
+    row = {name: tensor[1:2] for name, tensor in batch.items()}
+    short = {name: tensor[:, :4] for name, tensor in row.items()}
+    torch.testing.assert_close(logits(student, row), logits(student, short), rtol=1e-5, atol=1e-6)
+
+
+def test_the_relu_of_bit_reaches_the_config_so_a_reload_computes_the_same() -> None:
+    student = prepare(tiny("bert"), load_recipe("w1a1_bit"))
+    assert student.config.hidden_act == "relu"
+    assert restore(student).config.hidden_act == "relu"
+    assert any(isinstance(m, nn.ReLU) for m in student.modules())
+
+
+def test_a_tied_head_stays_tied_and_float() -> None:
+    student = prepare(tiny("gpt2"), load_recipe("w2a8_kd"))
+    assert student.lm_head.weight is student.transformer.wte.weight
+    assert isinstance(student.transformer.wte, QuantEmbedding)
+    assert type(student.lm_head) is nn.Linear
+
+
+def test_patterns_that_match_nothing_are_all_named() -> None:
+    names = [n for n, _ in tiny("vit").named_modules() if "fc1" not in n and "q_proj" not in n]
+    with pytest.raises(GraphError, match=r"role q \(.*q_proj\); role ffn1 \(.*fc1\)"):
+        match(TABLES["vit"], names)
+
+
+def test_an_unknown_family_is_refused_with_the_nearest() -> None:
+    model = tiny("vit")
+    model.config.model_type = "vitt"
+    with pytest.raises(GraphError, match="not 'vitt'; did you mean 'vit'"):
+        prepare(model)
+
+
+def test_attention_refuses_masks_that_are_not_lengths() -> None:
+    student = prepare(tiny("bert"), load_recipe("w2a8_kd"))
+    batch = batch_of("bert")
+    mask = torch.ones(3, 1, 6, 6)
+    with pytest.raises(ValueError, match="other masks cannot run on an integer machine"):
+        student(input_ids=batch["input_ids"], attention_mask=mask)
+
+
+def test_summary_counts_packed_bytes() -> None:
+    rows = {row.name: row for row in summary(prepare(tiny("bert"), load_recipe("w2a8_kd")))}
+    query = rows["bert.encoder.layer.0.attention.self.query"]
+    # 16 rows of 16 two-bit codes, one scale, 16 float biases
+    assert (query.weight, query.input, query.weight_bytes) == ("TERNARY", "INT8", 16 * 4 + 4 + 64)
+    words = rows["bert.embeddings.word_embeddings"]
+    assert words.weight_bytes == 40 * 4 + 40 * 4
+    assert rows["classifier"].weight == "FLOAT32"
+    operands = rows["bert.encoder.layer.1.attention.self.operands"]
+    assert operands.input == "q:INT8 k:INT8 v:INT8 p:UINT8"
+
+
+def test_learned_quantisers_need_data_first() -> None:
+    student = prepare(tiny("vit"), load_recipe("w1a1_bit"))
+    assert len(uninitialised(student)) == 2 * 10
+    initialise(student, [batch_of("vit")])
+    assert uninitialised(student) == []
+
+
+def test_packed_sequences_are_refused() -> None:
+    # positions that start anew make transformers mask one text from the other
+    student = prepare(tiny("gpt2"), load_recipe("w2a8_kd"))
+    ids = torch.randint(0, 40, (1, 6))
+    with pytest.raises(ValueError, match="packed sequences cannot run on an integer machine"):
+        student(input_ids=ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))

@@ -1,0 +1,83 @@
+"""Recipes: every shipped one loads, and wrong ones are refused with their place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwsim.errors import ConfigError
+from qat.recipe import Recipe, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load_under_their_own_name_and_survive_json(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    again = Recipe.model_validate_json(recipe.model_dump_json(by_alias=True))
+    assert again == recipe
+
+
+def test_the_named_recipes_are_there() -> None:
+    assert {"float", "w8a8", "w2a8_kd", "w2a8_ti_g", "w1a1_bit"} <= set(recipe_names())
+
+
+def test_released_and_corrected_recipes_differ_where_they_say() -> None:
+    ours, theirs = load_recipe("w2a8_ti_g"), load_recipe("w2a8_ti_as_released")
+    assert ours.objective.output is not None
+    assert theirs.objective.output is not None
+    assert (ours.objective.output.on, theirs.objective.output.on) == ("ao", "post_ln")
+    assert theirs.quantization.linear.input is not None
+    assert theirs.quantization.linear.input.rounding == "half_even"
+    assert theirs.method is not None
+    assert (theirs.method.steps, theirs.method.fraction) == (60, None)
+    assert load_recipe("w1a1_bit_as_released").teacher_mode == "train"
+
+
+def test_batch_dependence_is_known() -> None:
+    assert load_recipe("w8a8").batch_dependent
+    assert not load_recipe("w1a1_bit").batch_dependent
+    assert not load_recipe("float").quantizes
+
+
+def test_an_unknown_name_comes_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="not 'w2a8_ti'; did you mean 'w2a8_ti_"):
+        load_recipe("w2a8_ti")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("quantization.linear.weight.format=INT8", "method twn must have format TERNARY, not INT8"),
+        ("quantization.linear.weight.format=INT3X", "INT3X"),
+        ("quantization.attention.key.granularity=token", "tokens are reduced over"),
+        ("quantization.linear.input.shift=true", "a shift must have range 'learned'"),
+        ("objective.logits.reduction=median", "must be 'sum' or 'mean', not 'median'"),
+        ("method.steps=5", "exactly one of steps and fraction"),
+        ("method.mode=sideways", "sideways"),
+        ("freeze_rangs=0.1", "freeze_ranges"),
+    ],
+)
+def test_wrong_values_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe("w2a8_ti_g", [override])
+    assert override.partition(".")[0].partition("=")[0][:7] in str(caught.value)
+
+
+def test_a_users_recipe_extends_a_shipped_one_and_its_faults_have_a_place(tmp_path: Path) -> None:
+    good = tmp_path / "mine.yaml"
+    good.write_text("extends: w1a1_bit\nname: mine\noptimizer: {learning_rate: 3.0e-3}\n")
+    recipe = load_recipe(good)
+    assert recipe.optimizer.learning_rate == 3e-3
+    assert recipe.optimizer.name == "bert_adam"
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("extends: w1a1_bit\nname: mine\nobjective:\n  hiden: {weight: 1.0}\n")
+    with pytest.raises(ConfigError, match=r"bad\.yaml:4:3: objective\.hiden"):
+        load_recipe(bad)
+
+
+def test_recipes_do_not_import_torch() -> None:
+    code = "import sys, qat.recipe; qat.recipe.load_recipe('w1a1_bit'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
