@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -77,13 +78,17 @@ def source_sha256(kind: NodeKind) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One unit of work. `spec` is all that its function is told; `label` is for people only."""
+    """One unit of work. `spec` is all that its function is told.
+
+    `label` is for people and `tags` (student, seed, machine) for tables: neither is part of the identity.
+    """
 
     id: str
     kind: NodeKind
     label: str
     spec: Mapping[str, Any]
     parents: tuple[str, ...] = ()
+    tags: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def folder_name(self) -> str:
@@ -98,6 +103,7 @@ def make_node(
     spec: Mapping[str, Any],
     parents: Sequence[Node] = (),
     inputs: Iterable[Path] = (),
+    tags: Mapping[str, str | int] | None = None,
 ) -> Node:
     """Build a node with its identity.
 
@@ -107,6 +113,7 @@ def make_node(
         spec: JSON-able, complete; part of the identity.
         parents: nodes whose outputs it reads, in the order its function expects.
         inputs: files or folders of the user that it reads; their content is part of the identity.
+        tags: what tables group by.
     """
     parent_ids = tuple(p.id for p in parents)
     identity = {
@@ -117,7 +124,7 @@ def make_node(
         "sources": source_sha256(kind),
         "versions": {name: version(name) for name in NUMERIC_DISTRIBUTIONS},
     }
-    return Node(sha256_of(identity), kind, label, spec, parent_ids)
+    return Node(sha256_of(identity), kind, label, spec, parent_ids, tags or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ class Plan:
     study: Mapping[str, Any]
     """the resolved study: what `--fresh` compares and the report quotes"""
     nodes: tuple[Node, ...]
+    invocation: str = "python -m studies.sweep"
+    """the command that asked for it, for the report; no part of the study's identity"""
 
     @property
     def by_id(self) -> dict[str, Node]:
@@ -148,6 +157,7 @@ class Plan:
             "schema": PLAN_SCHEMA,
             "study_sha256": self.study_sha256,
             "study": self.study,
+            "invocation": self.invocation,
             "nodes": [asdict(node) for node in self.nodes],
         }
         write_atomically(folder / PLAN_FILE, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
@@ -165,7 +175,7 @@ def load_plan(folder: Path) -> Plan:
         if data["schema"] != PLAN_SCHEMA:
             raise ValueError(f"schema must be {PLAN_SCHEMA}, not {data['schema']!r}")
         nodes = tuple(Node(**{**n, "parents": tuple(n["parents"])}) for n in data["nodes"])
-        return Plan(data["study"], nodes)
+        return Plan(data["study"], nodes, data["invocation"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no study was run here ({PLAN_FILE} is missing)") from None
     except (ValueError, KeyError, TypeError) as fault:
@@ -174,8 +184,6 @@ def load_plan(folder: Path) -> Plan:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    import os
-
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)

@@ -1,0 +1,385 @@
+"""The figures of a study, drawn once and used twice: as PNG and SVG files, and inside the report.
+
+Inside the report the colours become CSS variables, so that light, dark and print each get their own, and
+the marks get hover titles. No figure names an address: an inlined SVG needs no XML namespaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsim.errors import MissingExtra
+from studies.table import Point, judged
+from studies.text import hover, si
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# light value -> CSS variable; the report's style sheet gives each variable its light and dark value
+INK, MUTED, GRID, PAPER = "#1d2127", "#5b6470", "#dfe3e8", "#fefefe"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a6761d", "#56b4e9", "#7f3c8d", "#666a70")
+PARTS = (
+    "#332288",
+    "#88ccee",
+    "#44aa99",
+    "#117733",
+    "#999933",
+    "#ddcc77",
+    "#cc6677",
+    "#882255",
+    "#aa4499",
+    "#b0b4ba",
+    "#6699cc",
+    "#e08a3c",
+)
+VARIABLES: Mapping[str, str] = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    PAPER: "--paper",
+    **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)},
+    **{colour: f"--part-{i}" for i, colour in enumerate(PARTS)},
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+FAINT = 0.35
+UNDECIDED = 0.7
+
+WIDE, NARROW = 7.4, 4.1
+"""widths in inches; a phone gets the narrow drawing instead of a shrunken wide one"""
+
+COST_AXES: Mapping[str, tuple[str, float]] = {
+    "energy_pj": ("Energy an inference (µJ)", 1e-6),
+    "latency_s": ("Latency of an inference, steady (ms)", 1e3),
+}
+"""objective -> (axis label with unit, factor from the objective's own unit)"""
+
+
+@dataclass
+class Drawing:
+    """A figure with the hover text of its marks, by the id that the mark has in the SVG."""
+
+    figure: Figure
+    titles: dict[str, str] = field(default_factory=dict)
+
+
+Painter = Callable[[float], Drawing]
+"""Draws the figure at a width in inches."""
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtra("matplotlib", "report") from None
+    settings: dict[Any, Any] = {
+        "font.family": "sans-serif",
+        "font.size": 9.0,
+        "text.color": INK,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.facecolor": "none",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "figure.facecolor": PAPER,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "svg.fonttype": "none",  # text stays text: selectable, and in the reader's font
+        "svg.hashsalt": salt,  # the same figure gives the same file
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def front_figure(
+    points: Sequence[Point],
+    objective: str,
+    students: Sequence[str],
+    machines: Sequence[str],
+    teacher_accuracy: float | None,
+) -> Painter:
+    """Accuracy against one cost: colour is the student, shape is the machine, dominated points are faint.
+
+    A step line joins the points of the front: at a given cost, nothing measured is above it.
+    """
+
+    def paint(width: float) -> Drawing:
+        figure, axes = _new_figure(width, 5.0 if width < WIDE else 4.9)
+        drawing = Drawing(figure)
+        label, factor = COST_AXES[objective]
+        axes.set_xscale("log")
+        axes.grid(True, which="major")
+        axes.set_xlabel(label)
+        axes.set_ylabel("Accuracy on the test set (%)")
+        ranked = judged(points, objective)
+        front = sorted(
+            (p.cost(objective).nominal * factor, 100 * p.accuracy.mean)
+            for p, standing in ranked
+            if standing == "front"
+        )
+        axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=MUTED, lw=1.2, zorder=2)
+        for index, (point, standing) in enumerate(ranked):
+            alpha = {"front": 1.0, "undecided": UNDECIDED, "dominated": FAINT}[standing]
+            colour = SERIES[students.index(point.student) % len(SERIES)]
+            cost, bar = point.cost(objective), point.accuracy_bar
+            x, y = cost.nominal * factor, 100 * bar.nominal
+            axes.errorbar(
+                x,
+                y,
+                xerr=[[x - cost.low * factor], [cost.high * factor - x]],
+                yerr=[[y - 100 * bar.low], [100 * bar.high - y]],
+                fmt="none",
+                ecolor=colour,
+                elinewidth=1.3 if standing == "front" else 0.9,
+                alpha=alpha,
+                zorder=3,
+            )
+            mark = axes.scatter(
+                x,
+                y,
+                s=64 if standing == "front" else 40,
+                marker=MARKERS[machines.index(point.machine) % len(MARKERS)],
+                color=colour,
+                edgecolor=PAPER,
+                linewidth=0.8,
+                alpha=alpha,
+                zorder=5 if standing == "front" else 4,
+            )
+            mark.set_gid(f"mark-{index}")
+            drawing.titles[f"mark-{index}"] = f"{hover(point)}\n{STANDING_TEXT[standing]}"
+        if teacher_accuracy is not None:
+            axes.axhline(100 * teacher_accuracy, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
+            axes.annotate(
+                "float32 teacher",
+                (0.995, 100 * teacher_accuracy),
+                (0, 3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+                color=MUTED,
+            )
+        _widen_log_axis(axes)
+        axes.margins(y=0.12)
+        _front_legend(figure, students, machines, columns=4 if width >= WIDE else 2)
+        return drawing
+
+    return paint
+
+
+STANDING_TEXT = {
+    "front": "on the front",
+    "undecided": "off the front by less than the error bars",
+    "dominated": "dominated, error bars included",
+}
+
+
+def _widen_log_axis(axes: Axes) -> None:
+    """Let a log axis span at least a decade, with plain numbers at 1, 2 and 5 of each."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    if high / low < 10:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / 10**0.5, middle * 10**0.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _front_legend(
+    figure: Figure, students: Sequence[str], machines: Sequence[str], columns: int
+) -> None:
+    from matplotlib.lines import Line2D
+
+    colours = [
+        Line2D([], [], ls="", marker="o", color=SERIES[i % len(SERIES)], label=name)
+        for i, name in enumerate(students)
+    ]
+    shapes = [
+        Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], color=MUTED, label=name)
+        for i, name in enumerate(machines)
+    ]
+    for handles in (shapes, colours):
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+            handletextpad=0.3,
+            columnspacing=1.4,
+            borderpad=0.1,
+        )
+
+
+def stack_figure(points: Sequence[Point]) -> Painter:
+    """Energy of every point by component of its machine, on a linear axis because stacks add up."""
+    names = _components(points)
+
+    def paint(width: float) -> Drawing:
+        figure, axes = _new_figure(width, 1.5 + 0.27 * len(points) + 0.2 * len(names) / (width / 2))
+        drawing = Drawing(figure)
+        labels = [_two_part_label(p, width) for p in points]
+        left = [0.0] * len(points)
+        for part, name in enumerate(names):
+            values = [_component_pj(p, name, names) * 1e-6 for p in points]
+            bars = axes.barh(
+                range(len(points)),
+                values,
+                left=left,
+                height=0.72,
+                color=PARTS[part % len(PARTS)],
+                label=name,
+                edgecolor=PAPER,
+                linewidth=0.4,
+            )
+            for index, (bar, value) in enumerate(zip(bars, values, strict=True)):
+                key = f"part-{part}-{index}"
+                bar.set_gid(key)
+                total = points[index].energy_pj.nominal * 1e-6
+                share = value / total if total else 0.0
+                drawing.titles[key] = (
+                    f"{points[index].student} on {points[index].machine}\n"
+                    f"{name}: {si(value * 1e-6, 'J')}, {100 * share:.1f} % of {si(total * 1e-6, 'J')}"
+                )
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        axes.set_yticks(range(len(points)), labels)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(True, axis="x")
+        axes.set_xlabel("Energy an inference, nominal (µJ)")
+        figure.legend(
+            loc="outside lower center",
+            ncols=5 if width >= WIDE else 2,
+            handlelength=1.0,
+            handleheight=1.0,
+            columnspacing=1.2,
+        )
+        return drawing
+
+    return paint
+
+
+OTHER = "all others"
+
+
+def _components(points: Sequence[Point]) -> list[str]:
+    """Return components by falling energy over all points; what has no colour of its own is one rest."""
+    totals: dict[str, float] = {}
+    for point in points:
+        for row in point.rows:
+            for name, value in row.components_pj.items():
+                totals[name] = totals.get(name, 0.0) + value
+    ordered = sorted((n for n in totals if totals[n] > 0), key=lambda n: -totals[n])
+    if len(ordered) <= len(PARTS):
+        return ordered
+    return [*ordered[: len(PARTS) - 1], OTHER]
+
+
+def _component_pj(point: Point, name: str, shown: Sequence[str]) -> float:
+    """Return a component's energy of a point in pJ, the mean over its seeds."""
+    total = 0.0
+    for row in point.rows:
+        if name == OTHER:
+            total += sum(v for n, v in row.components_pj.items() if n not in shown)
+        else:
+            total += row.components_pj.get(name, 0.0)
+    return total / len(point.rows)
+
+
+def _two_part_label(point: Point, width: float) -> str:
+    return f"{point.student}{' · ' if width >= WIDE else chr(10)}{point.machine}"
+
+
+def render_files(painter: Painter, path: Path) -> list[Path]:
+    """Write `path` as PNG (200 dots an inch) and SVG; return both paths."""
+    with _style(path.name):
+        figure = painter(WIDE).figure
+        written = [path.with_suffix(".png"), path.with_suffix(".svg")]
+        figure.savefig(written[0], dpi=200, metadata={"Software": None})
+        figure.savefig(written[1], metadata={"Date": None, "Creator": None})
+    return written
+
+
+def render_inline(painter: Painter, name: str, description: str) -> str:
+    """Return the figure as HTML: a wide and a narrow SVG, of which the style sheet shows one."""
+    parts = []
+    for variant, width in (("wide", WIDE), ("narrow", NARROW)):
+        with _style(f"{name}-{variant}"):
+            drawing = painter(width)
+            text = StringIO()
+            drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        parts.append(_inline(text.getvalue(), drawing.titles, f"{name}-{variant}", description))
+        parts[-1] = f'<div class="{variant}">{parts[-1]}</div>'
+    return "\n".join(parts)
+
+
+def _inline(svg: str, titles: Mapping[str, str], prefix: str, description: str) -> str:
+    """Turn a matplotlib SVG file into an element of an HTML page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    svg = svg.replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    for key, title in titles.items():
+        svg = svg.replace(
+            f'<g id="{key}">', f'<g class="mark" tabindex="0"><title>{escape(title)}</title>', 1
+        )
+    return _own_ids(svg, prefix)
+
+
+def _own_ids(svg: str, prefix: str) -> str:
+    """Keep only the ids that something refers to, and make them unique in the page."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{prefix}-{match[1]}"' if match[1] in used else ""
+
+    svg = re.sub(r'\s+id="([^"]+)"', rename, svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    return svg.replace("url(#", f"url(#{prefix}-")
+
+
+def study_figures(
+    points: Sequence[Point],
+    objectives: Iterable[str],
+    students: Sequence[str],
+    machines: Sequence[str],
+    teacher_accuracy: float | None,
+) -> dict[str, Painter]:
+    """Return the figures of a study by file name. A study without points has none."""
+    if not points:
+        return {}
+    fronts: dict[str, Any] = {
+        f"front_{objective.rpartition('_')[0]}": front_figure(
+            points, objective, students, machines, teacher_accuracy
+        )
+        for objective in objectives
+    }
+    return {**fronts, "energy_by_component": stack_figure(points)}

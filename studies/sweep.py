@@ -1,0 +1,175 @@
+"""`python -m studies.sweep [STUDY]`: from a question to a report, resumable at any point."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsim.errors import BitwrightError, ConfigError
+from studies.coordinator import Coordinator, blocked_by
+from studies.executor import default_workers, local_executor
+from studies.ledger import FILE_NAME as LEDGER_FILE
+from studies.ledger import FINAL, Ledger, read
+from studies.plan import PLAN_FILE, Node, Plan, load_plan
+from studies.progress import Progress
+from studies.worker import NodeFunction
+
+RUNS_FOLDER = Path("bitwright-runs")
+EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def claim_folder(folder: Path, plan: Plan, fresh: bool) -> None:
+    """Make a folder this study's own.
+
+    Raises:
+        ConfigError: it holds another study, or things that are no study at all.
+    """
+    if fresh and folder.exists():
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        old = folder.with_name(f"{folder.name}.{stamp}")
+        Ledger(folder).close()  # a sweep that runs in there must not lose its folder
+        folder.rename(old)
+        print(f"moved {folder} to {old}")
+    if (folder / PLAN_FILE).is_file():
+        held = load_plan(folder)
+        if held.study_sha256 != plan.study_sha256:
+            raise ConfigError(
+                f"{folder}: holds another study ('{held.study['name']}', or the same with other settings): "
+                f"{differences(held, plan)}; give another --out, or --fresh to move the old one aside"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: not empty and not a study; give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.save(folder)
+
+
+def differences(held: Plan, wanted: Plan) -> str:
+    """Name the top-level keys in which two studies differ."""
+    keys = sorted(held.study.keys() | wanted.study.keys())
+    return "differs in " + ", ".join(k for k in keys if held.study.get(k) != wanted.study.get(k))
+
+
+def describe(plan: Plan, folder: Path) -> str:
+    """Say what a plan consists of and what of it is finished: the text of `--dry-run`."""
+    finished = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
+    total = Counter(node.kind for node in plan.nodes)
+    left = Counter(node.kind for node in plan.nodes if node.id not in finished)
+    lines = [f"study {plan.study['name']} in {folder}"]
+    lines += [f"  {kind:9} {count:4} nodes, {left[kind]} to do" for kind, count in total.items()]
+    lines += [f"    {node.label}" for node in plan.nodes if node.id not in finished]
+    return "\n".join(lines)
+
+
+def run_study(
+    plan: Plan,
+    folder: Path,
+    functions: dict[str, NodeFunction],
+    workers: int,
+) -> list[Node]:
+    """Run what is left of a plan on this computer; return the nodes without a result.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; everything that was finished is in the ledger.
+    """
+    executor = local_executor(workers)
+    with Ledger(folder) as ledger, Progress(len(plan.nodes)) as progress:
+        try:
+            return Coordinator(plan, folder, ledger, functions, progress.report).run(
+                executor, max(1, workers)
+            )
+        except BaseException:
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            executor.shutdown()
+
+
+def main(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="a study's YAML file, or a shipped study's name")
+    ] = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="results folder [default: bitwright-runs/NAME]"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="processes; 0 runs in this one [default: the usable cores]"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="change a key of the study, e.g. seeds=[0]"
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="move old results aside first")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
+) -> None:
+    """Train, export, verify and cost what a study asks for, then write its report. Finished work is kept."""
+    begin = time.monotonic()
+    try:
+        code = _sweep(study, out, workers, overrides or [], fresh, dry_run)
+    except BitwrightError as error:
+        print(error, file=sys.stderr)
+        code = EXIT_USER
+    if code != EXIT_USER and not dry_run:
+        print(f"study: {time.monotonic() - begin:.0f} s")
+    raise typer.Exit(code)
+
+
+def _sweep(
+    study_name: str,
+    out: Path | None,
+    workers: int | None,
+    overrides: list[str],
+    fresh: bool,
+    dry_run: bool,
+) -> int:
+    from studies.report import build_report
+    from studies.space import build_plan, find_study, load_study
+    from studies.trial import FUNCTIONS
+
+    study = load_study(find_study(study_name), overrides)
+    invocation = shlex.join(
+        ["python", "-m", "studies.sweep", study_name]
+        + [word for text in overrides for word in ("--set", text)]
+    )
+    plan = build_plan(study, invocation)
+    folder = out or RUNS_FOLDER / study.name
+    if dry_run:
+        print(describe(plan, folder))
+        return 0
+    claim_folder(folder, plan, fresh)
+    # a cluster's or container's polite stop ends a sweep as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        unfinished = run_study(
+            plan, folder, dict(FUNCTIONS), default_workers() if workers is None else workers
+        )
+    except KeyboardInterrupt:
+        done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
+        print(
+            f"\nstopped: {len(done & plan.by_id.keys())} of {len(plan.nodes)} nodes are finished and kept; "
+            "the same command goes on from here",
+            file=sys.stderr,
+        )
+        return EXIT_INTERRUPTED
+    print(f"report: {build_report(folder)}")
+    for heading, nodes in blocked_by(plan, unfinished).items():
+        for node in nodes:
+            print(
+                f"{heading}: {node.label}  {folder / 'nodes' / node.folder_name}", file=sys.stderr
+            )
+    return EXIT_FAILED if unfinished else 0
+
+
+if __name__ == "__main__":
+    typer.run(main)

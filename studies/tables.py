@@ -1,0 +1,244 @@
+"""The tables of the report: which numbers stand in which cell, and what the text above them says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from qat.metrics import wilson_interval
+from studies.statistics import Estimate, mean_interval, paired_effect
+from studies.table import Point, Results, Row, judged
+from studies.text import joules, percent, percent_range, si
+
+REFUSAL_LINES = 3
+"""how many lines of a refusal's reason the table shows; the CSV has them all"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: a value, a small line below it, a CSS class."""
+
+    text: str
+    small: str = ""
+    kind: str = ""
+    span: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a table, with the CSS class that marks it."""
+
+    cells: Sequence[Cell]
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its heading and the sentence that explains it."""
+
+    heading: str
+    text: str
+    head: Sequence[str]
+    rows: list[Line] = field(default_factory=list)
+
+
+NOTHING = Cell("–")
+
+
+def accuracy_table(results: Results) -> Table:
+    """Accuracy of every training, teacher first; students as their integer graph gave it on a machine."""
+    seeds = [int(s) for s in results.plan.study["seeds"]]
+    table = Table(
+        "Accuracy",
+        "Students: the integer graph as the machine executed it. Below each value its 95 % Wilson interval (the "
+        "test set's size); beside it the mean over seeds with its 95 % t interval (the training's luck) and the "
+        "difference to the float32 teachers of the same seeds, in percentage points.",
+        ["Model", *(f"seed {s}" for s in seeds), "mean", "to teacher"],
+    )
+    teacher = {t.seed: t.value for t in results.trained if t.student == results.teacher}
+    counts = {t.seed: (t.correct, t.total) for t in results.trained if t.student == results.teacher}
+    cells = [_accuracy_cell(*counts.get(s, (None, None)), teacher.get(s)) for s in seeds]
+    table.rows.append(
+        Line(
+            [Cell(f"{results.teacher} (teacher)"), *cells, _mean_cell(teacher.values()), NOTHING],
+            "teacher",
+        )
+    )
+    for student in results.students:
+        found: dict[int, Row] = {}
+        for row in results.rows:
+            if row.student == student and row.accuracy is not None:
+                found.setdefault(row.seed, row)
+        values = {s: r.accuracy for s, r in found.items() if r.accuracy is not None}
+        cells = [
+            _accuracy_cell(found[s].correct, found[s].total, found[s].accuracy)
+            if s in found
+            else NOTHING
+            for s in seeds
+        ]
+        difference = NOTHING
+        if values.keys() & teacher.keys():
+            difference = _points_cell(paired_effect(values, teacher).difference)
+        table.rows.append(Line([Cell(student), *cells, _mean_cell(values.values()), difference]))
+    return table
+
+
+def _accuracy_cell(correct: int | None, total: int | None, value: float | None) -> Cell:
+    if value is None:
+        return NOTHING
+    if correct is None or not total:
+        return Cell(percent(value))
+    return Cell(percent(value), percent_range(*wilson_interval(correct, total)))
+
+
+def _mean_cell(values: Iterable[float]) -> Cell:
+    numbers = list(values)
+    if not numbers:
+        return NOTHING
+    estimate = mean_interval(numbers, bounds=(0.0, 1.0))
+    if estimate.low is None or estimate.high is None:
+        return Cell(percent(estimate.mean), "one seed")
+    return Cell(percent(estimate.mean), percent_range(estimate.low, estimate.high))
+
+
+def _points_cell(difference: Estimate) -> Cell:
+    text = f"{100 * difference.mean:+.1f}"
+    if difference.low is None or difference.high is None:
+        return Cell(text, "one pair")
+    return Cell(text, f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}")
+
+
+def machine_table(results: Results, points: Sequence[Point]) -> Table:
+    """Cost of every student on every machine, refusals with their reason."""
+    objective = str(results.plan.study["objectives"][0])
+    standing = {(p.student, p.machine): s for p, s in judged(points, objective)}
+    by_key = {(p.student, p.machine): p for p in points}
+    table = Table(
+        "Machines",
+        "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
+        "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
+        "chip. A dot marks the points on the front; area is that of the compute arrays, where the machine's file "
+        "gives one.",
+        [
+            "Student, machine",
+            "accuracy",
+            "energy",
+            "latency steady",
+            "latency cold",
+            "weights",
+            "peak activations",
+            "area",
+        ],
+    )
+    for student in results.students:
+        for machine in results.machines:
+            point = by_key.get((student, machine))
+            if point is None:
+                table.rows.append(_unmeasured(results, student, machine, len(table.head)))
+                continue
+            row = point.rows[0]
+            band = point.energy_pj
+            table.rows.append(
+                Line(
+                    [
+                        Cell(f"{student}, {machine}"),
+                        Cell(percent(point.accuracy.mean)),
+                        Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
+                        _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
+                        _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
+                        _bytes_cell(row.weight_bytes),
+                        _bytes_cell(row.peak_activation_bytes),
+                        NOTHING if row.area_um2 is None else Cell(f"{row.area_um2 / 1e6:.3f} mm²"),
+                    ],
+                    "front" if standing[student, machine] == "front" else "",
+                )
+            )
+    return table
+
+
+def _unmeasured(results: Results, student: str, machine: str, columns: int) -> Line:
+    rows = [r for r in results.rows if (r.student, r.machine) == (student, machine)]
+    status = rows[0].status if rows else "missing"
+    reason = next((r.reason for r in rows if r.reason), "not run")
+    lines = reason.splitlines()
+    shown = " ".join(line.strip() for line in lines[:REFUSAL_LINES])
+    if len(lines) > REFUSAL_LINES:
+        shown += f" … and {len(lines) - REFUSAL_LINES} more"
+    kind = "wrap" if status == "refused" else "wrap bad"
+    return Line([Cell(f"{student}, {machine}"), Cell(status, shown, kind, columns - 1)])
+
+
+def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:
+    if seconds is None or cycles is None:
+        return NOTHING
+    return Cell(si(seconds, "s"), f"{cycles:,} cycles")
+
+
+def _bytes_cell(count: int | None) -> Cell:
+    return NOTHING if count is None else Cell(f"{count / 1024:.1f} KiB", f"{count:,} B")
+
+
+def size_table(results: Results) -> Table:
+    """Bytes on disk of every export against its teacher's float32 weights."""
+    table = Table(
+        "Bytes on disk",
+        "As the file system has them. Float32: the teacher's weights file. Export: graph and packed weights, which "
+        "is all that an inference needs; the folder also holds the processor and the labelled samples.",
+        [
+            "Export",
+            "float32",
+            "weights.safetensors",
+            "graph.json",
+            "export",
+            "float32 : export",
+            "whole folder",
+        ],
+    )
+    floats = {t.seed: t.float_bytes for t in results.trained if t.student == results.teacher}
+    for export in results.exported:
+        float32 = floats.get(export.seed)
+        sizes = [export.file_bytes.get(n) for n in ("weights.safetensors", "graph.json")]
+        ratio = f"{float32 / export.model_bytes:.1f}" if float32 and export.model_bytes else "–"
+        counts = [float32, *sizes, export.model_bytes]
+        table.rows.append(
+            Line(
+                [
+                    Cell(f"{export.student}, seed {export.seed}"),
+                    *(NOTHING if c is None else Cell(f"{c:,}") for c in counts),
+                    Cell(ratio),
+                    Cell(f"{sum(export.file_bytes.values()):,}"),
+                ]
+            )
+        )
+    return table
+
+
+def verify_table(results: Results) -> Table:
+    """Verification of every row: how many tensors differ from the reference (none may)."""
+    table = Table(
+        "Verification",
+        "Every tensor of the integer graph, accumulators included, compared for equality between the PyTorch "
+        "reference and the machine's packed kernels.",
+        ["Student, seed", *results.machines],
+    )
+    cells: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in results.rows:
+        cells.setdefault((row.student, row.seed), {})[row.machine] = row
+    for (student, seed), found in cells.items():
+        table.rows.append(
+            Line(
+                [
+                    Cell(f"{student}, seed {seed}"),
+                    *(_verify_cell(found[m]) if m in found else NOTHING for m in results.machines),
+                ]
+            )
+        )
+    return table
+
+
+def _verify_cell(row: Row) -> Cell:
+    if row.status != "ok":
+        return Cell(row.status, kind="" if row.status == "refused" else "bad")
+    unequal = row.unequal_tensors
+    detail = f"of {row.compared_tensors}, {row.verified_samples} samples"
+    return Cell(f"{unequal} unequal", detail, "bad" if unequal else "good")

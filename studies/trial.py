@@ -1,0 +1,153 @@
+"""What the nodes do: train, export, evaluate. Each is a pure function of its call, at module level.
+
+This file alone calls `qat` and `hwsim` for work, and it alone knows what their results look like: what
+it returns is the study's own JSON, which tables and figures read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsim.errors import BitwrightError, CapacityError, GraphError
+from studies.plan import NodeKind, write_atomically
+from studies.worker import Call, NodeFunction, Refused
+
+if TYPE_CHECKING:
+    from hwsim.arch.machine import Machine
+
+RUN_FOLDER = "run"
+MODEL_FOLDER = "model"
+FLOAT_WEIGHTS = "model.safetensors"
+RUN_JSON = "run.json"
+VERIFY_JSON = "verify.json"
+
+
+def train(call: Call) -> dict[str, Any]:
+    """Train the teacher, or a student of the first parent; a training that was cut off goes on.
+
+    Returns:
+        `test`: metric, value and, for an accuracy, correct and total on the first held-out part;
+        `validation`; which step was kept of how many; the weights' hash and their bytes on disk.
+    """
+    from qat.config import run_config
+    from qat.loop import train as train_run
+
+    pin_torch(call.spec["run"]["threads"])
+    teacher = str(call.parents[0] / RUN_FOLDER) if call.parents else None
+    config = run_config({**call.spec["run"], "teacher": teacher})
+    result = train_run(config, call.folder / RUN_FOLDER, progress=False)
+    part, measured = next(iter(result.tests.items()))
+    return {
+        "test": {
+            "part": part,
+            "metric": result.metric,
+            "value": measured[result.metric],
+            "correct": measured.get("correct"),
+            "total": measured["rows"],
+        },
+        "validation": result.validation,
+        "steps": result.steps,
+        "kept_step": result.kept_step,
+        "model_sha256": result.model_sha256,
+        "bytes": file_bytes(call.folder / RUN_FOLDER, FLOAT_WEIGHTS),
+    }
+
+
+def export(call: Call) -> dict[str, Any]:
+    """Turn the parent's student into an integer model; rungs A1 to A3 are measured on the way.
+
+    Returns:
+        `{"rungs": record of A1..A3, "bytes": {file: size}}`.
+    """
+    from qat.export import export as export_model
+
+    pin_torch(1)
+    model = call.folder / MODEL_FOLDER
+    shutil.rmtree(model, ignore_errors=True)
+    record = export_model(call.parents[0] / RUN_FOLDER, model)
+    return {"rungs": record, "bytes": file_bytes(model)}
+
+
+def evaluate(call: Call) -> dict[str, Any]:
+    """Verify the parent's model on one machine, tensor by tensor, and measure what it costs there.
+
+    The two full reports are left in the node's folder; returned is what tables and figures need.
+
+    Raises:
+        Refused: the machine cannot run the model; says all that it lacks.
+    """
+    import hwsim.api
+    from hwsim.graph.serialize import load
+
+    from hwsim.config.load import load_machine
+
+    pin_torch(1)
+    model = call.parents[0] / MODEL_FOLDER
+    machine = load_machine(call.spec["machine"])
+    if machine.sha256 != call.spec["machine_sha256"]:
+        raise BitwrightError(
+            f"machine {call.spec['machine']} was changed while the study ran; start the sweep again"
+        )
+    try:
+        machine.check(load(model))
+        run = hwsim.api.run(model, machine, samples=call.spec["samples"]).to_json()
+    except (GraphError, CapacityError) as reason:
+        raise Refused(str(reason)) from None
+    verification = hwsim.api.verify(model, machine, samples=call.spec["samples"]).to_json()
+    write_json(call.folder / RUN_JSON, run)
+    write_json(call.folder / VERIFY_JSON, verification)
+    return {**row_of(run, verification), "area_um2": array_area_um2(machine)}
+
+
+def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what a row needs out of the reports of `hwsim run` and `hwsim verify`."""
+    return {
+        "accuracy": run["accuracy"],
+        "energy_pj": run["energy_pj"],
+        "energy_by_component_pj": run["energy_by_component_pj"],
+        "latency_cycles": run["latency_cycles"],
+        "latency_s": run["latency_s"],
+        "weight_bytes": run["memory"]["weight_bytes"],
+        "peak_activation_bytes": run["memory"]["peak_activation_bytes"],
+        "not_modelled": run["not_modelled"],
+        "hashes": run["hashes"],
+        "verify": {
+            "ok": verification["ok"],
+            "unequal_tensors": len(verification["unequal"]),
+            "compared_tensors": verification["tensors"],
+            "samples": verification["samples"],
+        },
+    }
+
+
+def array_area_um2(machine: Machine) -> float | None:
+    """Return the area of a machine's compute arrays; None unless its file gives one for each."""
+    areas = [array.area_um2 for array in machine.arrays.values()]
+    known = [area.value for area in areas if area is not None]
+    return math.fsum(known) if len(known) == len(areas) else None
+
+
+FUNCTIONS: dict[NodeKind, NodeFunction] = {"train": train, "export": export, "evaluate": evaluate}
+
+
+def pin_torch(threads: int) -> None:
+    """Give torch a fixed number of threads: the order of a float sum depends on it."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def file_bytes(folder: Path, *names: str) -> dict[str, int]:
+    """Return the sizes of a folder's files (all, or the named ones), as the file system has them."""
+    paths = [folder / n for n in names] if names else sorted(folder.rglob("*"))
+    return {p.relative_to(folder).as_posix(): p.stat().st_size for p in paths if p.is_file()}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a report as indented JSON."""
+    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
