@@ -5,7 +5,7 @@ import plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import codes
+from kernel_samples import codes
 
 from hwsim.kernels import chunked_gemm
 

@@ -5,7 +5,7 @@ import plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import DEPTHS, FILLS, LEVELS, ROWS, codes
+from kernel_samples import DEPTHS, FILLS, LEVELS, ROWS, codes
 
 from hwsim.kernels import gemm, pack
 

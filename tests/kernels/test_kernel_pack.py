@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from samples import DEPTHS, FILLS, codes
+from kernel_samples import DEPTHS, FILLS, codes
 
 from hwsim.kernels import pack
 from hwsim.kernels.popcount import popcount_u64

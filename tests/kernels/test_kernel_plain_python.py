@@ -8,7 +8,7 @@ from pathlib import Path
 PROGRAM = """
 import numpy as np
 import plain
-from samples import codes
+from kernel_samples import codes
 from numba.core import config
 from hwsim.kernels import chunked_gemm, gemm, pack, requant, vector
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import DEPTHS, codes
+from kernel_samples import DEPTHS, codes
 
 from hwsim import reference
 from hwsim.errors import OverflowRefused
