@@ -12,7 +12,6 @@ max-plus recurrence: making any step shorter never makes the whole longer (docs/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -52,23 +51,6 @@ class Link:
             return 0
         rate = self.bits_per_cycle
         return self.latency_cycles + ceil_div(moved_bits * rate.denominator, rate.numerator)
-
-    def step_cycles(self, runs: int, run_bits: int) -> int:
-        """Return the whole length of a data step: overhead + latency + ceil(bits / width)."""
-        return self.overhead_cycles + self.bus_cycles(self.moved_bits(runs, run_bits))
-
-
-def vector_cycles(
-    rows: int,
-    elements: int,
-    lanes: int,
-    overhead_cycles: int,
-    cycles_per_row: int,
-    cycles_per_element: Sequence[int],
-) -> int:
-    """Return the length of a vector step: overhead + rows + sum over passes of ceil(elements / lanes)."""
-    beats = ceil_div(elements, lanes)
-    return overhead_cycles + rows * cycles_per_row + sum(beats * c for c in cycles_per_element)
 
 
 def closed_form(n: int, load: int, compute: int, depth: int, post: int, store: int) -> int:
