@@ -25,6 +25,8 @@ class Fault:
 
     path: tuple[str | int, ...]
     text: str
+    of_key: bool = False
+    """the key itself is wrong, not its value"""
 
 
 def find_faults(machine: MachineSpec) -> list[Fault]:
@@ -96,6 +98,7 @@ def _operators(machine: MachineSpec) -> Iterator[Fault]:
             yield Fault(
                 ("vector_unit", "operators", op),
                 f"must be a vector operator ({', '.join(known)}), not {op!r}{nearest(op, known)}",
+                of_key=True,
             )
 
 

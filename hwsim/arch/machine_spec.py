@@ -191,5 +191,5 @@ class MachineSpec(Spec):
 
 
 def _detail(fault: Fault) -> InitErrorDetails:
-    error = PydanticCustomError("machine", "{text}", {"text": fault.text})
+    error = PydanticCustomError("machine", "{text}", {"text": fault.text, "of_key": fault.of_key})
     return InitErrorDetails(type=error, loc=fault.path, input=None)

@@ -92,9 +92,11 @@ class Quantity(Spec):
                 " not {shown}",
                 {"shown": repr(data)},
             )
-        if "value" in data:
-            return {"low": data["value"], "high": data["value"], **data}
-        return data
+        value = data.get("value")
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        # A value that is no number is one fault, not three: the bounds then only keep silent.
+        bound = value if is_number else 1.0
+        return {"low": bound, "high": bound, **data}
 
     @model_validator(mode="after")
     def _bounds_enclose_value(self) -> Quantity:

@@ -29,7 +29,7 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, CoreResolver):
 
 def to_yaml(data: dict[str, Any]) -> str:
     """Return data as YAML text, keys in their own order."""
-    text = yaml.dump(data, Dumper=_Dumper, width=110)  # type: ignore[call-overload]
+    text = yaml.dump(data, Dumper=_Dumper, width=110)
     return str(text)
 
 

@@ -79,7 +79,8 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
             if e.path in missing:
                 messages.append(_placed(document, e.path, "must be given: this key is missing"))
         elif e.kind != UNKNOWN:
-            messages.append(_placed(document, e.path, _wording(e)))
+            of_key = bool(e.context.get("of_key"))
+            messages.append(_placed(document, e.path, _wording(e), of_key=of_key))
     return [text for _, text in sorted(messages, key=lambda m: m[0])]
 
 

@@ -1,0 +1,70 @@
+"""The command line: what it prints, how it ends, and that it answers quickly."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwsim.config.load import list_machines, load_machine
+
+BUDGET_S = 1.5
+
+
+def hwsim(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m hwsim` in a new process."""
+    return subprocess.run(
+        [sys.executable, "-m", "hwsim", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"]])
+def test_answers_within_the_budget_of_processor_time(arguments: list[str]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = hwsim(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    # Processor time, not the clock: a busy machine must not fail the test, an import of torch must.
+    spent = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+    assert spent < BUDGET_S
+
+
+def test_list_names_every_machine_with_its_description() -> None:
+    lines = hwsim("list").stdout.splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [list(m) for m in list_machines()]
+
+
+def test_an_expanded_machine_is_the_same_machine(tmp_path: Path) -> None:
+    done = hwsim("expand", "ternary_edge", "--set", "clock_hz=123")
+    assert done.returncode == 0
+    assert "extends" not in done.stdout
+    path = tmp_path / "expanded.yaml"
+    path.write_text(done.stdout, encoding="utf-8")
+    assert load_machine(path).sha256 == load_machine("ternary_edge", ["clock_hz=123"]).sha256
+
+
+def test_origins_name_the_file_or_the_option_of_every_key() -> None:
+    lines = hwsim("expand", "ternary_edge", "--set", "clock_hz=123", "--origin").stdout.splitlines()
+    assert "clock_hz: 123  # --set clock_hz=123" in lines
+    assert any("ternary_edge.yaml:" in line for line in lines)
+    assert any("base/edge_platform.yaml:" in line for line in lines)
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(hwsim("schema").stdout)["additionalProperties"] is False
+
+
+def test_alias_dispatches_and_suggests() -> None:
+    alias = [sys.executable, "-c", "from hwsim.bitwright_cli import main; main()"]
+    listed = subprocess.run([*alias, "hwsim", "list"], capture_output=True, text=True, check=False)
+    assert listed.returncode == 0
+    assert "xnor_edge" in listed.stdout
+    wrong = subprocess.run([*alias, "swep"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        "bitwright: COMMAND must be one of hwsim, qat, sweep, not 'swep'; did you mean 'sweep'?\n"
+    )

@@ -1,0 +1,168 @@
+"""`extends:` and `--set`: what wins, what is replaced as a whole, and who is blamed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hwsim.config.compose import compose
+from hwsim.config.load import list_machines, load_machine, machine_schema
+from hwsim.errors import ConfigError
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write files by name and return the first."""
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_mappings_merge_and_the_rest_is_replaced(tmp_path: Path) -> None:
+    top = write(
+        tmp_path,
+        top="extends: base\na: {x: 1}\nl: [3]\n",
+        base="a: {x: 0, y: 2}\nl: [1, 2]\nz: 5\n",
+    )
+    document = compose(top)
+    assert document.data == {"a": {"x": 1, "y": 2}, "l": [3], "z": 5}
+    assert str(document.place(("a", "x"))) == f"{top}:2:8"
+    assert str(document.place(("a", "y"))) == f"{tmp_path / 'base.yaml'}:1:14"
+
+
+def test_a_mapping_that_states_its_kind_replaces_the_whole(tmp_path: Path) -> None:
+    top = write(
+        tmp_path,
+        top="extends: base.yaml\nq: {value: 9, kind: assumed}\n",
+        base="q: {value: 1, low: 0.5, high: 2, kind: model}\n",
+    )
+    assert compose(top).data["q"] == {"value": 9, "kind": "assumed"}
+
+
+def test_a_user_file_may_extend_the_shipped_one_of_the_same_name(tmp_path: Path) -> None:
+    path = write(tmp_path, toy="extends: toy\nclock_hz: 7\n")
+    assert load_machine(path).spec.clock_hz == 7
+
+
+@pytest.mark.parametrize(
+    "files", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "c", "c": "a"}]
+)
+def test_a_circle_is_named(files: dict[str, str], tmp_path: Path) -> None:
+    path = write(tmp_path, **{name: f"x: 1\nextends: {base}\n" for name, base in files.items()})
+    last = tmp_path / f"{list(files)[-1]}.yaml"
+    circle = " -> ".join(f"{name}.yaml" for name in [*files, "a"])
+    with pytest.raises(ConfigError) as caught:
+        compose(path)
+    assert caught.value.faults == (f"{last}:2:10: extends: must not come back to itself: {circle}",)
+
+
+def test_a_base_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, m="extends: base/edge_platfrom\n")
+    with pytest.raises(
+        ConfigError, match=r"m\.yaml:1:10: extends: .*did you mean 'base/edge_platform'"
+    ):
+        load_machine(path)
+
+
+def test_faults_in_a_base_point_into_the_base(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        m="extends: mine\nclock_hz: 0\n",
+        mine="extends: toy\ndma: {channels: none, overhead_cycles: 1}\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_machine(path)
+    assert sorted(caught.value.faults) == [
+        f"{path}:2:11: clock_hz: must be greater than 0, not 0",
+        f"{tmp_path / 'mine.yaml'}:2:17: dma.channels: must be a whole number, not 'none'",
+    ]
+
+
+def test_overrides_reach_mappings_lists_and_new_keys() -> None:
+    spec = load_machine(
+        "toy",
+        [
+            "arrays.main.rows=2",
+            "arrays.main.formats.1.activation=UINT4",
+            "not_modelled=[a, b]",
+            "dma.energy_pj_per_bit={value: 1.5, kind: assumed, source: test}",
+        ],
+    ).spec
+    assert spec.arrays["main"].formats[1].activation == "UINT4"
+    assert spec.not_modelled == ["a", "b"]
+    assert spec.dma.energy_pj_per_bit.value == 1.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rows", "--set rows: must be PATH=VALUE"),
+        ("a..b=1", "--set a..b=1: must be PATH=VALUE"),
+        ("name.x=1", "--set name.x=1: name is 'toy', so it has no key 'x'"),
+        (
+            "arrays.main.formats.9.weight=INT4",
+            "--set arrays.main.formats.9.weight=INT4: arrays.main.formats is a list of 2",
+        ),
+        ("clock_mhz=5", "--set clock_mhz=5: clock_mhz: must be a known key"),
+        (
+            "arrays.main.energy.lane_op_fj=3",
+            "--set arrays.main.energy.lane_op_fj=3: arrays.main.energy.lane_op_fj:"
+            " must be a mapping with value, kind and source",
+        ),
+        ("arrays.main.rows=x", "--set arrays.main.rows=x: arrays.main.rows: must be a whole"),
+    ],
+)
+def test_a_wrong_override_is_blamed_itself(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_machine("toy", [override])
+    (fault,) = caught.value.faults
+    assert fault.startswith(message), fault
+
+
+def test_a_new_size_needs_new_numbers_or_a_function_or_insistence() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_machine("toy", ["memories.buffer.capacity_bytes=16KiB"])
+    (fault,) = caught.value.faults
+    assert re.match(
+        r"--set memories.buffer.capacity_bytes=16KiB: memories.buffer.capacity_bytes:"
+        r" must come with new read_pj, write_pj, leakage_mw, with `scaling:`",
+        fault,
+    )
+    insisted = load_machine(
+        "toy", ["memories.buffer.capacity_bytes=16KiB", "memories.buffer.fixed=true"]
+    )
+    assert insisted.memories["buffer"].read_pj.value == 1.0
+    # The edge machines state the function: four times the capacity is 4^0.78 times the access energy.
+    here, there = (
+        load_machine("xnor_edge", [f"memories.weight_sram.capacity_bytes={size}"])
+        for size in ("64KiB", "256KiB")
+    )
+    ratio = there.memories["weight_sram"].read_pj.value / here.memories["weight_sram"].read_pj.value
+    assert ratio == pytest.approx(4**0.78, rel=1e-12)
+
+
+def test_an_array_of_another_size_scales_area_or_is_refused() -> None:
+    twice = load_machine("xnor_edge", ["arrays.main.rows=16"]).arrays["main"]
+    once = load_machine("xnor_edge").arrays["main"]
+    assert twice.area_um2 is not None
+    assert once.area_um2 is not None
+    assert twice.area_um2.value == 2 * once.area_um2.value
+    with pytest.raises(ConfigError, match=r"arrays\.dot\.cols: must come with new area_um2"):
+        load_machine("xnor_edge", ["arrays.dot.cols=8"])
+
+
+def test_every_shipped_machine_loads_and_says_what_it_is() -> None:
+    for name, description in list_machines():
+        machine = load_machine(name)
+        assert machine.spec.name == name
+        assert description == machine.spec.description
+        assert machine.spec.not_modelled
+
+
+def test_the_schema_knows_every_array_kind_and_extends() -> None:
+    schema = machine_schema()
+    assert "extends" in schema["properties"]
+    assert {"XnorArraySpec", "TernaryArraySpec", "BitSerialArraySpec", "IntArraySpec"} <= set(
+        schema["$defs"]
+    )
