@@ -183,7 +183,8 @@ def exponentials(
     if mode == "direct":
         e = table[heads, delta >> shift]
     else:
-        assert m is not None and s is not None
+        assert m is not None
+        assert s is not None
         t = rshr(delta * m[:, None, None], s[:, None, None]).clamp(max=(1 << 15) - 1)
         octave = t >> EXP2_FRACTION_BITS
         e = rshr(table[heads, t & 255], octave)

@@ -1,0 +1,399 @@
+"""From the captured student to the static student: every value on a fixed grid, every contraction on codes.
+
+`freeze` rewrites the calls with what calibration saw. The result is still a list of float calls, which
+`hwsim.student` runs in float64 (the static student of docs/arithmetic.md, section 12) and `hwsim.lower`
+translates one by one into integer operators. All choices of formats and scales are made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.calibrate import Range, RangeMethod
+from hwsim.capture import IDENTITY, RESHAPES, Call, Captured, Frozen, Ref, refs
+from hwsim.errors import GraphError
+from hwsim.graph.dtype import DataType, int_, parse, uint
+from hwsim.graph.ir import Shape
+
+SUMS = ("aten.add", "aten.cat")
+CURVES = ("aten.gelu", "aten.tanh")
+FLOAT_LAYERS = ("aten.linear", "aten.conv2d")
+
+
+_INT12, _INT16 = int_(12), int_(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """Formats of what a student leaves without a quantiser."""
+
+    residual: DataType = _INT16
+    """residual stream and layer-norm outputs"""
+    curve: DataType = _INT12
+    """inputs of GELU and tanh: the table has one entry a code"""
+    layer_bits: int = 8
+    """weights and inputs of layers that the recipe leaves in float32"""
+    table: DataType = _INT16
+    """embedding tables that the recipe leaves in float32"""
+    logit_bits: int = 20
+    """the largest logit seen becomes about 2^logit_bits; the codes themselves are int32"""
+
+
+PROBABILITY = uint(17)
+PROBABILITY_SCALE = 2.0**-16
+_TINY = 1e-12
+_WIDEN = 1 + 2.0**-16
+"""A calibrated maximum is itself scale * accumulator: as a range it would make the requantisation of every
+such edge a rational with exact ties, which M/2^S breaks at random. This much wider, none is left."""
+
+
+def freeze(
+    captured: Captured,
+    ranges: Mapping[str, Range],
+    method: RangeMethod = "max",
+    formats: Formats | None = None,
+) -> Captured:
+    """Return the static student's calls.
+
+    Raises:
+        GraphError: a quantiser is dead, rounds by another rule, or a layer has no exact form; all at once.
+    """
+    return _Freezer(captured, ranges, method, formats or Formats()).run()
+
+
+class _Freezer:
+    def __init__(
+        self, captured: Captured, ranges: Mapping[str, Range], method: RangeMethod, formats: Formats
+    ) -> None:
+        self.captured = captured
+        self.ranges = ranges
+        self.method = method
+        self.formats = formats
+        self.source = captured.by_name()
+        self.calls: list[Call] = []
+        self.shapes: dict[str, Shape] = dict(captured.inputs)
+        self.replaced: dict[str, Any] = {}
+        self.gridded: set[str] = set()
+        """values that already lie on a grid"""
+        self.sum_scale = self._sum_scales()
+
+    def run(self) -> Captured:
+        faults: list[str] = []
+        for original in self.captured.calls:
+            call = replace(original, args=tuple(self._resolve(a) for a in original.args))
+            try:
+                self._rewrite(call)
+            except GraphError as fault:
+                faults.append(str(fault))
+        if faults:
+            raise GraphError("\n".join(faults))
+        outputs = []
+        for name in self.captured.outputs:
+            value = self._resolve(Ref(name))
+            scale = max(self.ranges[name].amax, _TINY) / 2.0**self.formats.logit_bits
+            outputs.append(self._snap(f"{name}_codes", value, int_(32), scale, "logits").name)
+        return replace(self.captured, calls=tuple(self.calls), outputs=tuple(outputs))
+
+    # -- where values come from and go to
+
+    def _through_identity(self, name: str) -> str:
+        while name in self.source and self.source[name].op in IDENTITY:
+            name = self.source[name].args[0].name
+        return name
+
+    def _users(self, name: str) -> list[Call]:
+        users: list[Call] = []
+        for call in self.captured.consumers(name):
+            users += self._users(call.name) if call.op in IDENTITY else [call]
+        return users
+
+    def _sum_scales(self) -> dict[str, float]:
+        """One scale for every connected family of sums: a pre-LN residual stream keeps one grid."""
+        sums = {c.name: c for c in self.captured.calls if c.op in SUMS}
+        parent = {name: name for name in sums}
+
+        def root(name: str) -> str:
+            while parent[name] != name:
+                name = parent[name]
+            return name
+
+        amax = dict.fromkeys(sums, 0.0)
+        for name, call in sums.items():
+            amax[name] = self.ranges[name].amax
+            for operand in refs(call.args):
+                behind = self._through_identity(operand)
+                amax[name] = max(amax[name], self.ranges[operand].amax)
+                if behind in sums:
+                    parent[root(name)] = root(behind)
+            for constant in _constants(call.args):
+                amax[name] = max(amax[name], float(np.abs(constant.array).max(initial=0)))
+        largest: dict[str, float] = {}
+        for name in sums:
+            largest[root(name)] = max(largest.get(root(name), _TINY), amax[name])
+        return {name: largest[root(name)] * _WIDEN / self.formats.residual.qmax for name in sums}
+
+    # -- emitting calls
+
+    def _emit(self, call: Call, on_grid: bool = False) -> Ref:
+        self.calls.append(call)
+        self.shapes[call.name] = call.shape
+        if on_grid:
+            self.gridded.add(call.name)
+        return Ref(call.name)
+
+    def _snap(self, name: str, x: Ref, dtype: DataType, scale: float, origin: str) -> Ref:
+        args = (x, dtype.name, scale)
+        return self._emit(Call(name, "hwsim.snap", args, self.shapes[x.name], origin), on_grid=True)
+
+    def _then_snap(self, call: Call, dtype: DataType, scale: float) -> None:
+        """Emit a call under another name and its value on a grid under the call's own name."""
+        inner = self._emit(replace(call, name=f"{call.name}_exact"))
+        self._snap(call.name, inner, dtype, scale, call.origin)
+
+    def _scale(self, name: str, dtype: DataType) -> float:
+        return max(self.ranges[name].limit(self.method, dtype), _TINY) * _WIDEN / dtype.qmax
+
+    def _full_scale(self, name: str, dtype: DataType) -> float:
+        """Scale that never saturates what calibration saw: for wide formats."""
+        return max(self.ranges[name].amax, _TINY) * _WIDEN / dtype.qmax
+
+    def _resolve(self, arg: Any) -> Any:
+        if isinstance(arg, Ref):
+            return self.replaced.get(arg.name, arg)
+        if isinstance(arg, tuple):
+            return tuple(self._resolve(a) for a in arg)
+        return arg
+
+    # -- one rule an operator
+
+    def _rewrite(self, call: Call) -> None:
+        original = self.source[call.name]
+        match call.op:
+            case op if (
+                op in IDENTITY
+                or op in RESHAPES
+                or op in ("aten.transpose", "aten.permute", "aten.slice", "aten.select")
+            ):
+                self._emit(
+                    call,
+                    on_grid=isinstance(call.args[0], Ref) and call.args[0].name in self.gridded,
+                )
+            case "bitwright.quantize_dynamic":
+                self._dynamic(call)
+            case "bitwright.quantize_static":
+                self._static(call)
+            case "getitem":
+                pair = self.replaced.get(refs(original.args)[0])
+                if pair is None:
+                    self._emit(call)
+                else:
+                    self.replaced[call.name] = pair[call.args[1]]
+            case "aten.linear":
+                codes, alpha = self._input_codes(call)
+                self._integer_linear(call, codes, alpha, call.args[1], call.args[2])
+            case "aten.conv2d":
+                self._patch_convolution(call)
+            case "aten.embedding":
+                codes, scale = row_codes(call.args[0].array, self.formats.table, per_row=False)
+                args = (call.args[1], Frozen(codes, (), call.origin), Frozen(scale))
+                self._embedding(replace(call, op="bitwright.embedding", args=args))
+            case "bitwright.embedding":
+                self._embedding(call)
+            case "aten.layer_norm":
+                self._layer_norm(call)
+            case "aten.gelu" | "aten.tanh":
+                self._curve(call)
+            case "bitwright.softmax":
+                self._softmax(call)
+            case "aten.add":
+                dtype = int_(32) if self._feeds_a_sum(call.name) else self.formats.residual
+                scale = self.sum_scale[call.name]
+                operands = tuple(_on_grid(a, scale) for a in call.args[:2])
+                self._emit(
+                    replace(call, op="hwsim.add", args=(*operands, dtype.name, scale)), on_grid=True
+                )
+            case "aten.cat":
+                self._concat(call)
+            case _:
+                self._emit(call)
+
+    def _feeds_a_sum(self, name: str) -> bool:
+        """Whether a value goes into one addition and nowhere else: it is then summed in int32."""
+        users = self._users(name)
+        return len(users) == 1 and users[0].op == "aten.add"
+
+    def _check_rounding(self, call: Call, rounding: str) -> None:
+        if rounding != "half_up":
+            raise GraphError(
+                f"{call.origin}: rounds {rounding!r}; the machine rounds half up, so its codes would differ."
+                " Train with a recipe whose rounding is half_up to export"
+            )
+
+    def _static(self, call: Call) -> None:
+        alpha = float(call.args[1].array.reshape(-1)[0])
+        if not alpha > 0:
+            raise GraphError(
+                f"{call.origin}: its scale alpha is {alpha}; a dead quantiser cannot be exported"
+            )
+        self._check_rounding(call, call.args[5])
+        self._emit(call)
+
+    def _dynamic(self, call: Call) -> None:
+        x, _, fmt, _, clip, rounding = call.args
+        self._check_rounding(call, rounding)
+        dtype = parse(fmt)
+        source = refs(self.source[call.name].args)[0]
+        scale = self._scale(source, dtype)
+        if clip > 0:
+            scale = min(scale, clip / dtype.qmax)
+        alpha = Frozen(np.array([scale]))
+        args = (x, alpha, None, None, fmt, "half_up", 0.0)
+        codes = self._emit(
+            Call(call.name, "bitwright.quantize_static", args, self.shapes[x.name], call.origin)
+        )
+        self.replaced[call.name] = (codes, alpha)
+
+    def _input_codes(self, call: Call) -> tuple[Ref, Frozen]:
+        """Put the input of a float layer on Int(8), or UInt(8) where it is never negative."""
+        x = call.args[0]
+        source = refs(self.source[call.name].args)[0]
+        bits = self.formats.layer_bits
+        dtype = uint(bits) if self.ranges[source].low >= 0 else int_(bits)
+        alpha = Frozen(np.array([self._scale(source, dtype)]))
+        args = (x, alpha, None, None, dtype.name, "half_up", 0.0)
+        name = f"{call.name}_input"
+        return self._emit(
+            Call(name, "bitwright.quantize_static", args, self.shapes[x.name], call.origin)
+        ), alpha
+
+    def _integer_linear(
+        self, call: Call, codes: Ref, alpha: Frozen, weight: Frozen, bias: Frozen | None
+    ) -> Ref:
+        narrow = int_(self.formats.layer_bits, narrow=True)
+        w_codes, w_scale = row_codes(weight.array, narrow, per_row=True)
+        args = (codes, alpha, Frozen(w_codes, (), weight.origin), Frozen(w_scale), bias)
+        return self._emit(replace(call, op="bitwright.linear", args=args))
+
+    def _patch_convolution(self, call: Call) -> None:
+        """conv2d without padding = im2col, an integer linear, and the way back to [B, C, h, w]."""
+        _, weight, bias, stride, padding, dilation, groups = call.args
+        if any(p != 0 for p in padding) or any(d != 1 for d in dilation) or groups != 1:
+            raise GraphError(
+                f"{call.origin}: a convolution must have no padding, dilation 1 and one group"
+            )
+        batch, channels, rows, cols = call.shape
+        depth = int(np.prod(weight.array.shape[1:]))
+        patches = int(rows) * int(cols)
+        codes, alpha = self._input_codes(call)
+        shape = (batch, patches, depth)
+        args = (codes, tuple(int(k) for k in weight.array.shape[2:]), tuple(stride))
+        columns = self._emit(Call(f"{call.name}_columns", "hwsim.im2col", args, shape, call.origin))
+        flat = Frozen(weight.array.reshape(weight.array.shape[0], depth), (), weight.origin)
+        inner = replace(call, name=f"{call.name}_product", shape=(batch, patches, channels))
+        product = self._integer_linear(inner, columns, alpha, flat, bias)
+        turned = self._emit(
+            Call(
+                f"{call.name}_turned",
+                "aten.transpose",
+                (product, 1, 2),
+                (batch, channels, patches),
+                call.origin,
+            )
+        )
+        self._emit(Call(call.name, "aten.view", (turned, call.shape), call.shape, call.origin))
+
+    def _embedding(self, call: Call) -> None:
+        users = self._users(call.name)
+        if self._feeds_a_sum(call.name):
+            self._then_snap(call, int_(32), self.sum_scale[users[0].name])
+        else:
+            self._then_snap(
+                call, self.formats.residual, self._full_scale(call.name, self.formats.residual)
+            )
+
+    def _layer_norm(self, call: Call) -> None:
+        x = call.args[0]
+        if x.name not in self.gridded:
+            source = refs(self.source[call.name].args)[0]
+            scale = self._full_scale(source, self.formats.residual)
+            x = self._snap(f"{call.name}_input", x, self.formats.residual, scale, call.origin)
+        scale = self._full_scale(call.name, self.formats.residual)
+        self._then_snap(replace(call, args=(x, *call.args[1:])), self.formats.residual, scale)
+
+    def _curve(self, call: Call) -> None:
+        source = refs(self.source[call.name].args)[0]
+        scale = self._full_scale(source, self.formats.curve)
+        x = self._snap(f"{call.name}_input", call.args[0], self.formats.curve, scale, call.origin)
+        curve = replace(call, args=(x, *call.args[1:]))
+        if self._one_plain_quantiser(call.name):
+            self._emit(curve)  # its table yields the consumer's codes directly
+        else:
+            self._then_snap(
+                curve, self.formats.residual, self._full_scale(call.name, self.formats.residual)
+            )
+
+    def _one_plain_quantiser(self, name: str) -> bool:
+        users = self._users(name)
+        if len(users) != 1:
+            return False
+        user = users[0]
+        if user.op == "bitwright.quantize_static":
+            return user.args[2] is None
+        return user.op in FLOAT_LAYERS or user.op == "bitwright.quantize_dynamic"
+
+    def _softmax(self, call: Call) -> None:
+        users = self._users(call.name)
+        binary = [u.op == "bitwright.quantize_static" and u.args[4] == "UNIPOLAR" for u in users]
+        if len(users) == 1 and all(binary):
+            self._emit(call)
+        elif any(binary):
+            raise GraphError(
+                f"{call.origin}: a binary attention map must be the only use of its softmax"
+            )
+        else:
+            self._then_snap(call, PROBABILITY, PROBABILITY_SCALE)
+
+    def _concat(self, call: Call) -> None:
+        scale = self.sum_scale[call.name]
+        parts = []
+        for i, part in enumerate(call.args[0]):
+            if isinstance(part, Frozen):
+                parts.append(_on_grid(part, scale))
+            else:
+                parts.append(
+                    self._snap(
+                        f"{call.name}_part{i}", part, self.formats.residual, scale, call.origin
+                    )
+                )
+        self._emit(replace(call, args=(tuple(parts), *call.args[1:])), on_grid=True)
+
+
+def _constants(args: Any) -> list[Frozen]:
+    if isinstance(args, Frozen):
+        return [args]
+    if isinstance(args, tuple):
+        return [f for a in args for f in _constants(a)]
+    return []
+
+
+def _on_grid(arg: Any, scale: float) -> Any:
+    """Round a constant to a grid; anything else passes."""
+    if not isinstance(arg, Frozen):
+        return arg
+    return replace(arg, array=np.floor(arg.array.astype(np.float64) / scale + 0.5) * scale)
+
+
+def row_codes(
+    weight: npt.NDArray[Any], dtype: DataType, per_row: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Symmetric codes of a float matrix [N, K] and their scale, [N] or [1]."""
+    w = weight.astype(np.float64)
+    amax = np.abs(w).max(axis=1) if per_row else np.abs(w).max(keepdims=True).reshape(1)
+    scale = np.maximum(amax, _TINY) / dtype.qmax
+    codes = np.floor(w / (scale[:, None] if per_row else scale) + 0.5)
+    return np.clip(codes, dtype.qmin, dtype.qmax), scale

@@ -1,0 +1,803 @@
+"""From the static student's calls to the integer graph, one rule an operator.
+
+A value of the student becomes one of three things: `Codes` (an integer tensor on a grid), `Acc` (an
+accumulator with a pending exact affine map, and perhaps a ReLU, that the consumer absorbs), or `Scores`
+(attention probabilities whose form the consumer decides). Nothing is rounded here: thresholds are exact,
+biases are kept at full precision until the consumer's constants are derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hwsim.capture import IDENTITY, RESHAPES, Call, Captured, Frozen, Ref, refs
+from hwsim.errors import GraphError
+from hwsim.freeze import PROBABILITY
+from hwsim.graph import derive
+from hwsim.graph.dtype import BIPOLAR, DataType, int_, parse, uint
+from hwsim.graph.ir import Attr, Constant, Node, QuantGraph, Shape, Tensor
+from hwsim.graph.numeric import matmul_bound, weight_bound
+
+ACCUMULATOR = int_(32)
+THRESHOLD_BITS = 2
+"""formats of at most this many bits are reached by thresholds, wider ones by requant"""
+VIEWS = RESHAPES | {"aten.transpose", "aten.permute", "aten.slice", "aten.select", "getitem"}
+
+
+_FAULTY = object()
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where rung A finds a graph tensor in the static student: a call's value and how to read its codes."""
+
+    call: str
+    kind: str
+    """`acc`: the accumulator itself; `codes`: the value is codes; `grid`: quantise it as below"""
+    dtype: DataType = ACCUMULATOR
+    scale: float = 1.0
+    shift: npt.NDArray[np.float64] | None = None
+    views: tuple[Call, ...] = ()
+    """view calls applied on top, in order"""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """value = scale * codes."""
+
+    tensor: str
+    dtype: DataType
+    scale: float
+
+
+@dataclass(frozen=True)
+class Acc:
+    """value = f(affine(codes)) seen through `views`; f is the ReLU where `relu`."""
+
+    tensor: str
+    affine: derive.Affine
+    bound: int
+    call: str
+    """the call whose value has the base tensor's own layout"""
+    relu: bool = False
+    views: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A softmax whose output format its consumer decides."""
+
+    acc: Acc
+    causal: bool
+    masked: bool
+    call: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The graph and, for every tensor of it, its tap."""
+
+    graph: QuantGraph
+    taps: Mapping[str, Tap]
+
+
+def lower(static: Captured, meta: Mapping[str, Any] | None = None) -> Lowered:
+    """Translate the static student.
+
+    Args:
+        static: what `hwsim.freeze.freeze` returned.
+        meta: what the trainer knows (task, metric, method, seed, revision), stored in the graph.
+
+    Raises:
+        GraphError: calls that have no exact integer form; all of them are listed.
+    """
+    return _Lowering(static).run(dict(meta or {}))
+
+
+class _Lowering:
+    def __init__(self, static: Captured) -> None:
+        self.static = static
+        self.nodes: list[Node] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.constants: dict[str, Constant] = {}
+        self.taps: dict[str, Tap] = {}
+        self.values: dict[str, Any] = {}
+        self.shapes = dict(static.inputs) | {c.name: c.shape for c in static.calls}
+        self.inputs: list[str] = []
+
+    def run(self, meta: dict[str, Any]) -> Lowered:
+        for name, shape in self.static.inputs.items():
+            self.values[name] = Ref(name) if name != "attention_mask" else None
+            if shape[1:] == ("T",) and name != "attention_mask":
+                self._add_input(name, int_(32), shape)
+        faults: list[str] = []
+        for call in self.static.calls:
+            if any(self.values[name] is _FAULTY for name in refs(call.args)):
+                self.values[call.name] = _FAULTY  # its cause is already in the list
+                continue
+            try:
+                self.values[call.name] = self._lower(call, [self._arg(a) for a in call.args])
+            except GraphError as fault:
+                faults.append(str(fault))
+                self.values[call.name] = _FAULTY
+        if faults:
+            raise GraphError(
+                "the model has no exact integer graph:\n" + "\n".join(dict.fromkeys(faults))
+            )
+        outputs = tuple(self.values[name].tensor for name in self.static.outputs)
+        graph = QuantGraph(
+            tuple(self.nodes), self.tensors, self.constants, tuple(self.inputs), outputs,
+            self.static.max_length, meta,
+        )  # fmt: skip
+        return Lowered(graph, self.taps)
+
+    # -- building blocks
+
+    def _arg(self, arg: Any) -> Any:
+        if isinstance(arg, Ref):
+            return self.values[arg.name]
+        if isinstance(arg, tuple):
+            return tuple(self._arg(a) for a in arg)
+        return arg
+
+    def _add_input(self, name: str, dtype: DataType, shape: Shape, scale: float = 1.0) -> None:
+        self.inputs.append(name)
+        self.tensors[name] = Tensor(name, dtype, shape[1:], scale)
+
+    def _unique(self, origin: str, what: str) -> str:
+        stem = f"{origin}.{what}" if origin else what
+        name, i = stem, 2
+        while name in self.tensors:
+            name, i = f"{stem}_{i}", i + 1
+        return name
+
+    def _node(
+        self, call: Call, op: str, what: str, inputs: tuple[str, ...], dtype: DataType, shape: Shape, tap: Tap,
+        constants: Mapping[str, tuple[DataType, npt.NDArray[Any]]] | None = None,
+        attrs: Mapping[str, Attr] | None = None, scale: float | tuple[float, ...] = 1.0,
+    ) -> str:  # fmt: skip
+        name = self._unique(call.origin, what)
+        names: dict[str, str] = {}
+        for role, (kind, array) in (constants or {}).items():
+            names[role] = f"{name}.{role}"
+            small = kind.bits <= 8 and role in ("weight",)
+            stored = np.ascontiguousarray(array.astype(np.int8 if small else np.int64))
+            self.constants[names[role]] = Constant(names[role], kind, stored)
+        self.tensors[name] = Tensor(name, dtype, shape, scale)
+        self.nodes.append(Node(name, op, inputs, names, attrs or {}, call.origin or call.name))
+        self.taps[name] = tap
+        return name
+
+    def _views(self, call: Call, tensor: str, views: tuple[Call, ...], tap: Tap) -> str:
+        """Emit the view nodes that lead from a base tensor to what the student sees."""
+        for i, view in enumerate(views):
+            tensor = self._view(call, tensor, view, replace(tap, views=tap.views + views[: i + 1]))
+        return tensor
+
+    def _view(self, call: Call, tensor: str, view: Call, tap: Tap) -> str:
+        source = self.tensors[tensor]
+        shape = view.shape[1:]
+        rank = len(source.shape) + 1
+        what = f"{tensor.rsplit('.', 1)[-1]}"
+        here = replace(call, origin=tensor.rsplit(".", 1)[0] if "." in tensor else "")
+
+        def emit(op: str, name: str, attrs: Mapping[str, Attr], out: Shape = shape) -> str:
+            return self._node(
+                here,
+                op,
+                f"{what}_{name}",
+                (tensor,),
+                source.dtype,
+                out,
+                tap,
+                attrs=attrs,
+                scale=source.scale,
+            )
+
+        if view.op in RESHAPES:
+            return emit("reshape", "reshaped", {"shape": shape})
+        if view.op in ("aten.transpose", "aten.permute"):
+            axes = _permutation(view, rank)
+            if axes[-1] == rank - 2:
+                return emit("permute", "heads", {"axes": axes})
+            if axes == (*range(rank - 3), rank - 2, rank - 3):
+                return emit("relayout", "relayout", {})
+            raise GraphError(
+                f"{view.origin}: a permutation {axes} that moves the packing axis has no operator"
+            )
+        if view.op == "aten.select":
+            axis, index = int(view.args[1]), int(view.args[2])
+            cut_shape = (*source.shape[: axis - 1], 1, *source.shape[axis:])
+            tap = replace(tap, views=(*tap.views[:-1], replace(view, op="select_keep")))
+            sliced = emit(
+                "slice",
+                "selected",
+                {"axis": axis - 1, "start": index, "stop": index + 1},
+                cut_shape,
+            )
+            tensor = sliced
+            tap = self.taps[sliced]
+            tap = replace(tap, views=(*tap.views[:-1], view))
+            return self._node(
+                here, "reshape", f"{what}_token", (sliced,), source.dtype, shape, tap,
+                attrs={"shape": shape}, scale=source.scale,
+            )  # fmt: skip
+        if view.op == "aten.slice":
+            axis, start = int(view.args[1]) % rank, int(view.args[2] or 0)
+            size = shape[axis - 1]
+            if isinstance(size, str) or axis == 0:
+                raise GraphError(
+                    f"{view.origin}: a slice along the batch or the sequence axis has no operator"
+                )
+            return emit(
+                "slice", "sliced", {"axis": axis - 1, "start": start, "stop": start + int(size)}
+            )
+        raise GraphError(f"{view.origin}: {view.op} is no view that the graph can express")
+
+    def _concrete(self, acc_shape: Shape, views: tuple[Call, ...]) -> npt.NDArray[np.int64]:
+        """Channel index of the base tensor's last axis at every element of the viewed shape (T = 3)."""
+        shape = [3 if isinstance(d, str) else d for d in acc_shape]
+        index = torch.arange(shape[-1]).expand(1, *shape).contiguous()
+        for view in views:
+            index = apply_view(index, view, 3)
+        result: npt.NDArray[np.int64] = index[0].numpy()
+        return result
+
+    def _pull_back(
+        self, acc: Acc, shift: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64] | None:
+        """Move per-channel parameters of the viewed last axis to the base's last axis; None if they mix."""
+        if shift.size == 1:
+            return shift
+        channel = self._concrete(self.tensors[acc.tensor].shape, acc.views)
+        if channel.shape[-1] != shift.size:
+            return None
+        base = np.full(self.tensors[acc.tensor].shape[-1], np.nan)
+        seen = np.broadcast_to(shift, channel.shape)
+        for c, v in zip(channel.reshape(-1, shift.size)[0], shift, strict=True):
+            base[int(c)] = v
+        if np.isnan(base).any() or not (base[channel] == seen).all():
+            return None
+        return base
+
+    def _materialise(self, call: Call, acc: Acc) -> Acc:
+        """Emit an accumulator's views, so that the viewed tensor becomes the base."""
+        if not acc.views:
+            return acc
+        if acc.affine.channels > 1:
+            raise GraphError(
+                f"{call.origin}: per-channel scales cannot follow the views of {acc.call}"
+            )
+        tap = self.taps[acc.tensor]
+        tensor = self._views(call, acc.tensor, acc.views, tap)
+        return replace(acc, tensor=tensor, views=(), call=acc.views[-1].name)
+
+    def _as_acc(self, value: Codes | Acc) -> Acc:
+        if isinstance(value, Acc):
+            return value
+        bound = value.dtype.max_abs
+        affine = derive.Affine(np.array([value.scale]), np.zeros(1))
+        return Acc(value.tensor, affine, bound, "")
+
+    # -- quantisation of a value
+
+    def _quantise(
+        self, call: Call, value: Codes | Acc, dtype: DataType, scale: float,
+        shift: npt.NDArray[np.float64] | None, what: str = "codes",
+    ) -> Codes:  # fmt: skip
+        """Bring a value to a format: thresholds up to 2 bits, requant above; views follow on the codes."""
+        if (
+            isinstance(value, Codes)
+            and value.dtype == dtype
+            and value.scale == scale
+            and shift is None
+        ):
+            return value
+        acc = self._as_acc(value)
+        moved = np.zeros(1) if shift is None else shift.astype(np.float64)
+        base = self._pull_back(acc, moved)
+        if base is None:
+            acc = self._materialise(call, acc)
+            base = moved
+        tap = self._grid_tap(call, value, acc, dtype, scale, base if shift is not None else None)
+        shape = self.tensors[acc.tensor].shape
+        where = f"{call.origin}.{what}"
+        constants: dict[str, tuple[DataType, npt.NDArray[Any]]]
+        if dtype.bits <= THRESHOLD_BITS:
+            levels, direction = derive.threshold_constants(
+                acc.affine, scale, base, acc.relu, dtype, acc.bound
+            )
+            width = int_(min(64, acc.bound.bit_length() + 2))
+            constants = {"threshold": (width, levels), "direction": (BIPOLAR, direction)}
+            op = "threshold"
+        else:
+            if acc.relu and dtype.is_signed:
+                raise GraphError(
+                    f"{where}: a ReLU in front of a signed {dtype} quantiser is not expressible; use an unsigned format"
+                )
+            total = derive.Affine(acc.affine.scale, acc.affine.bias + base)
+            m, s, b = derive.requant_constants(total, scale, acc.bound, where)
+            constants = {
+                "M": (uint(derive.MULTIPLIER_BITS), m),
+                "S": (uint(6), s),
+                "B": (int_(64), b),
+            }
+            op = "requant"
+        tensor = self._node(
+            call, op, what, (acc.tensor,), dtype, shape, tap, constants, scale=scale
+        )
+        return Codes(self._views(call, tensor, acc.views, tap), dtype, scale)
+
+    def _grid_tap(
+        self, call: Call, value: Codes | Acc, acc: Acc, dtype: DataType, scale: float,
+        shift: npt.NDArray[np.float64] | None,
+    ) -> Tap:  # fmt: skip
+        if isinstance(value, Acc):
+            return Tap(acc.call, "grid", dtype, scale, shift)
+        source = self.taps.get(value.tensor)
+        if source is None:  # a graph input
+            return Tap(call.args[0].name, "grid", dtype, scale, shift)
+        return Tap(call.args[0].name, "grid", dtype, scale, shift)
+
+    # -- one rule an operator
+
+    def _lower(self, call: Call, a: list[Any]) -> Any:
+        op = call.op
+        if op in IDENTITY:
+            return a[0]
+        if op in VIEWS:
+            return self._lower_view(call, a)
+        match op:
+            case "bitwright.quantize_static":
+                return self._quantize_static(call, a)
+            case "hwsim.snap":
+                if isinstance(a[0], Scores):
+                    return self._softmax(call, a[0])
+                if isinstance(a[0], Curve):
+                    return self._table(call, a[0], parse(a[1]), a[2])
+                if isinstance(a[0], (Normalised, Rows)):
+                    return a[0].emit(call, parse(a[1]), a[2])
+                return self._quantise(call, a[0], parse(a[1]), a[2], None, self._snap_name(call))
+            case "bitwright.linear":
+                return self._linear(call, a)
+            case "bitwright.matmul":
+                return self._matmul(call, a)
+            case "bitwright.softmax":
+                acc = a[0]
+                masked = call.args[1] is not None
+                return Scores(self._materialise(call, acc), bool(a[2]), masked, call.name)
+            case "bitwright.embedding":
+                return Rows(lambda c, dtype, scale: self._embedding(c, call, a, dtype, scale))
+            case "aten.layer_norm":
+                return Normalised(lambda c, dtype, scale: self._layer_norm(c, a, dtype, scale))
+            case "aten.relu":
+                acc = self._as_acc(a[0])
+                if acc.views:
+                    raise GraphError(
+                        f"{call.origin}: a ReLU behind a view has no exact integer form"
+                    )
+                return replace(acc, relu=True, call=call.name)
+            case "aten.gelu" | "aten.tanh":
+                return Curve(a[0], _curve(call), call.name)
+            case "aten.split" | "aten.split_with_sizes":
+                return self._split(call, a)
+            case "hwsim.add":
+                return self._add(call, a)
+            case "aten.cat":
+                return self._concat(call, a)
+            case "hwsim.im2col":
+                return self._im2col(call, a)
+        raise GraphError(f"{call.origin or call.name}: {op} has no exact integer form")
+
+    @staticmethod
+    def _snap_name(call: Call) -> str:
+        return {"logits": "codes"}.get(call.origin, "snapped")
+
+    def _lower_view(self, call: Call, a: list[Any]) -> Any:
+        value = a[0]
+        if call.op == "getitem":
+            part = value[a[1]]
+            return (
+                replace(part, call=call.name) if isinstance(part, Acc) and not part.views else part
+            )
+        if isinstance(value, Acc):
+            return self._view_of_acc(call, value)
+        if isinstance(value, Codes):
+            tap = self.taps.get(
+                value.tensor, Tap(call.args[0].name, "grid", value.dtype, value.scale)
+            )
+            tensor = self._views(call, value.tensor, (call,), tap)
+            return replace(value, tensor=tensor)
+        raise GraphError(f"{call.origin}: {call.op} of this value has no exact integer form")
+
+    def _view_of_acc(self, call: Call, acc: Acc) -> Acc:
+        if call.op != "aten.slice" or acc.views:
+            return replace(acc, views=(*acc.views, call))
+        axis, start = int(call.args[1]) % len(call.shape), int(call.args[2] or 0)
+        if axis != len(call.shape) - 1:
+            return replace(acc, views=(*acc.views, call))
+        stop = start + int(call.shape[-1])
+        tensor = self._view(call, acc.tensor, call, replace(self.taps[acc.tensor], views=(call,)))
+        part = derive.Affine(
+            acc.affine.scale[start:stop] if acc.affine.scale.size > 1 else acc.affine.scale,
+            acc.affine.bias[start:stop] if acc.affine.bias.size > 1 else acc.affine.bias,
+        )
+        return replace(acc, tensor=tensor, affine=part, call=call.name)
+
+    def _split(self, call: Call, a: list[Any]) -> tuple[Any, ...]:
+        """A split along the last axis is one slice a part."""
+        source = self.shapes[call.args[0].name]
+        axis = int(a[2]) % len(source)
+        total = source[axis]
+        if isinstance(total, str):
+            raise GraphError(f"{call.origin}: a split along the sequence has no operator")
+        sizes = list(a[1]) if isinstance(a[1], tuple) else [int(a[1])] * (int(total) // int(a[1]))
+        parts, start = [], 0
+        for i, size in enumerate(sizes):
+            shape = (*source[:axis], int(size), *source[axis + 1 :])
+            args = (call.args[0], axis, start, start + int(size), 1)
+            piece = Call(f"{call.name}_{i}", "aten.slice", args, shape, call.origin)
+            parts.append(self._lower_view(piece, [a[0], *args[1:]]))
+            start += int(size)
+        return tuple(parts)
+
+    def _quantize_static(self, call: Call, a: list[Any]) -> Codes:
+        dtype = parse(a[4])
+        scale = float(np.float64(a[1].array.reshape(-1)[0]))
+        shift = None if a[2] is None else a[2].array.reshape(-1).astype(np.float64)
+        value = a[0]
+        if isinstance(value, Ref):  # the model's own input: the host makes the codes
+            if value.name in self.inputs:
+                raise GraphError(f"{call.origin}: the input {value.name} has two quantisers")
+            self._add_input(value.name, dtype, self.static.inputs[value.name], scale)
+            return Codes(value.name, dtype, scale)
+        if isinstance(value, Scores):
+            if shift is not None:
+                raise GraphError(
+                    f"{call.origin}: a shift on a binary attention map has no operator"
+                )
+            return self._softmax_binary(call, value, dtype, scale)
+        if isinstance(value, Curve):
+            return self._table(call, value, dtype, scale)
+        what = f"{_last(call.origin, 'codes')}"
+        return self._quantise(call, value, dtype, scale, shift, what)
+
+    def _linear(self, call: Call, a: list[Any]) -> Acc:
+        codes, a_scale, weight, w_scale, bias = a
+        if not isinstance(codes, Codes):
+            raise GraphError(f"{call.origin}: the input of an integer linear must be codes")
+        w = weight.array.astype(np.int64)
+        w_type = code_type(w)
+        scale = a_scale.array.astype(np.float64).reshape(-1) * w_scale.array.astype(
+            np.float64
+        ).reshape(-1)
+        offset = np.zeros(1) if bias is None else bias.array.astype(np.float64)
+        shape = (*self.tensors[codes.tensor].shape[:-1], w.shape[0])
+        tensor = self._node(
+            call, "linear", "acc", (codes.tensor,), ACCUMULATOR, shape, Tap(call.name, "acc"),
+            {"weight": (w_type, w)}, scale=tuple(scale) if scale.size > 1 else float(scale[0]),
+        )  # fmt: skip
+        bound = weight_bound(w, codes.dtype)
+        if bound > ACCUMULATOR.qmax:
+            raise GraphError(
+                f"{call.origin}: the accumulator could reach {bound}, more than 32 bits hold"
+            )
+        return Acc(tensor, derive.Affine(scale, offset), bound, call.name)
+
+    def _matmul(self, call: Call, a: list[Any]) -> Acc:
+        left, l_scale, right, r_scale, transposed, factor = a
+        if not (isinstance(left, Codes) and isinstance(right, Codes)):
+            raise GraphError(f"{call.origin}: both operands of an attention product must be codes")
+        if not transposed:  # both operands reduce over their last axis: V is packed along tokens
+            source = self.tensors[right.tensor]
+            rank = len(source.shape) + 1
+            shape = (*source.shape[:-2], source.shape[-1], source.shape[-2])
+            turn = Call(
+                f"{call.name}_v",
+                "aten.transpose",
+                (call.args[2], rank - 2, rank - 1),
+                ("B", *shape),
+                call.origin,
+            )
+            tap = self.taps[right.tensor]
+            tensor = self._view(call, right.tensor, turn, replace(tap, views=(*tap.views, turn)))
+            right = replace(right, tensor=tensor)
+        l_shape, r_shape = self.tensors[left.tensor].shape, self.tensors[right.tensor].shape
+        scale = np.array(
+            [
+                float(l_scale.array.reshape(-1)[0])
+                * float(r_scale.array.reshape(-1)[0])
+                * float(factor)
+            ]
+        )
+        k = self.static.max_length if isinstance(l_shape[-1], str) else int(l_shape[-1])
+        bound = matmul_bound(k, left.dtype, right.dtype)
+        shape = (*l_shape[:-1], r_shape[-2])
+        what = "scores_acc" if transposed else "context_acc"
+        tensor = self._node(
+            call, "matmul", what, (left.tensor, right.tensor), ACCUMULATOR, shape, Tap(call.name, "acc"),
+            scale=float(scale[0]),
+        )  # fmt: skip
+        return Acc(tensor, derive.Affine(scale, np.zeros(1)), bound, call.name)
+
+    def _exponent(
+        self, scores: Scores
+    ) -> tuple[dict[str, tuple[DataType, npt.NDArray[Any]]], dict[str, Attr]]:
+        """Table and mode of a softmax: one entry a difference where few are possible, else 2^-t."""
+        acc = scores.acc
+        scale = float(acc.affine.scale[0])
+        operands = self._node_inputs(acc.tensor)
+        shift = int(all(self.tensors[t].dtype == BIPOLAR for t in operands))
+        delta = 2 * acc.bound
+        attrs: dict[str, Attr] = {"causal": scores.causal, "masked": scores.masked, "shift": shift}
+        if (delta >> shift) + 1 <= derive.DIRECT_MAX_ENTRIES:
+            table = derive.softmax_direct_table(scale, delta, shift)
+            return {"table": (uint(25), table)}, attrs | {"mode": "direct"}
+        m, s = derive.multiplier(scale * float(np.log2(np.e)) * 256, f"{acc.call}.softmax")
+        constants: dict[str, tuple[DataType, npt.NDArray[Any]]] = {
+            "table": (uint(21), derive.softmax_exp2_table()),
+            "M": (uint(derive.MULTIPLIER_BITS), np.array([m])),
+            "S": (uint(6), np.array([s])),
+        }
+        return constants, attrs | {"mode": "exp2", "shift": 0}
+
+    def _node_inputs(self, tensor: str) -> tuple[str, ...]:
+        return next(n.inputs for n in self.nodes if n.name == tensor)
+
+    def _softmax(self, call: Call, scores: Scores) -> Codes:
+        constants, attrs = self._exponent(scores)
+        scale = float(call.args[2])
+        tap = Tap(scores.call, "grid", PROBABILITY, scale)
+        shape = self.tensors[scores.acc.tensor].shape
+        tensor = self._node(
+            call,
+            "softmax",
+            "probabilities",
+            (scores.acc.tensor,),
+            PROBABILITY,
+            shape,
+            tap,
+            constants,
+            attrs,
+            scale,
+        )
+        return Codes(tensor, PROBABILITY, scale)
+
+    def _softmax_binary(self, call: Call, scores: Scores, dtype: DataType, alpha: float) -> Codes:
+        constants, attrs = self._exponent(scores)
+        attrs = attrs | {"level": derive.binary_softmax_level(alpha)}
+        tap = Tap(scores.call, "grid", dtype, alpha)
+        shape = self.tensors[scores.acc.tensor].shape
+        tensor = self._node(
+            call,
+            "softmax_binary",
+            "map",
+            (scores.acc.tensor,),
+            dtype,
+            shape,
+            tap,
+            constants,
+            attrs,
+            alpha,
+        )
+        return Codes(tensor, dtype, alpha)
+
+    def _table(self, call: Call, curve: Curve, dtype: DataType, scale: float) -> Codes:
+        x = curve.x
+        if not isinstance(x, Codes):
+            raise GraphError(f"{call.origin}: the input of a table must be codes")
+        table = derive.unary_table(curve.function, x.dtype, x.scale, dtype, scale)
+        tap = Tap(curve.call, "grid", dtype, scale)
+        shape = self.tensors[x.tensor].shape
+        tensor = self._node(
+            call,
+            "table",
+            "table",
+            (x.tensor,),
+            dtype,
+            shape,
+            tap,
+            {"table": (dtype, table)},
+            scale=scale,
+        )
+        return Codes(tensor, dtype, scale)
+
+    def _layer_norm(self, call: Call, a: list[Any], dtype: DataType, scale: float) -> Codes:
+        x, normalised_shape, gamma, beta, eps = a[:5]
+        if not isinstance(x, Codes) or len(normalised_shape) != 1:
+            raise GraphError(
+                f"{call.origin}: a layer norm must run over the last axis of a value on a grid"
+            )
+        n = int(normalised_shape[0])
+        g = np.ones(n) if gamma is None else gamma.array.astype(np.float64)
+        b = np.zeros(n) if beta is None else beta.array.astype(np.float64)
+        c = derive.layer_norm_constants(g, b, float(eps), x.dtype, x.scale, scale, call.origin)
+        shape = self.tensors[x.tensor].shape
+        tensor = self._node(
+            call, "layer_norm", "normalised", (x.tensor,), dtype, shape, Tap(call.name, "grid", dtype, scale),
+            {"G": (int_(26), c.g), "B": (int_(64), c.b)}, {"E": c.e, "F": c.f, "Q": c.q}, scale,
+        )  # fmt: skip
+        return Codes(tensor, dtype, scale)
+
+    def _embedding(
+        self, snap: Call, call: Call, a: list[Any], dtype: DataType, scale: float
+    ) -> Codes:
+        ids, weight, w_scale = a
+        if not isinstance(ids, Ref):
+            raise GraphError(f"{call.origin}: an embedding must read the ids of an input")
+        codes = weight.array.astype(np.int64)
+        rows = np.broadcast_to(w_scale.array.astype(np.float64).reshape(-1), (codes.shape[0],))
+        m, s = derive.embedding_factors(np.ascontiguousarray(rows), scale, call.origin)
+        shape = (*self.tensors[ids.name].shape, codes.shape[1])
+        constants: dict[str, tuple[DataType, npt.NDArray[Any]]] = {
+            "weight": (code_type(codes), codes),
+            "M": (uint(derive.MULTIPLIER_BITS), m),
+        }
+        tensor = self._node(
+            snap, "embedding", "rows", (ids.name,), dtype, shape, Tap(snap.name, "grid", dtype, scale),
+            constants, {"S": s}, scale,
+        )  # fmt: skip
+        return Codes(tensor, dtype, scale)
+
+    def _add(self, call: Call, a: list[Any]) -> Codes:
+        dtype, scale = parse(a[2]), float(a[3])
+        shape = call.shape[1:]
+        operands, addend = [], None
+        for i, value in enumerate(a[:2]):
+            if isinstance(value, Frozen):
+                addend = np.floor(_constant_rows(value, shape, call) / scale + 0.5).astype(np.int64)
+            elif isinstance(value, Codes):
+                operands.append(value)
+            else:
+                source = call.args[i]
+                branch = replace(call, args=(source,))
+                narrow = dtype if dtype.bits <= 24 else int_(32)
+                operands.append(self._quantise(branch, value, narrow, scale, None, "branch"))
+        m, s = derive.add_factors(
+            [o.scale for o in operands] + [scale] * (addend is not None), scale, call.origin
+        )
+        constants: dict[str, tuple[DataType, npt.NDArray[Any]]] = {
+            "M": (uint(31), m),
+            "S": (uint(6), s),
+        }
+        if addend is not None:
+            constants["addend"] = (
+                int_(16) if np.abs(addend).max(initial=0) < 1 << 15 else int_(32),
+                addend,
+            )
+        tensor = self._node(
+            call, "add", "sum", tuple(o.tensor for o in operands), dtype, shape,
+            Tap(call.name, "grid", dtype, scale), constants, scale=scale,
+        )  # fmt: skip
+        return Codes(tensor, dtype, scale)
+
+    def _concat(self, call: Call, a: list[Any]) -> Codes:
+        parts = a[0]
+        if (
+            len(parts) != 2
+            or not isinstance(parts[0], Frozen)
+            or not isinstance(parts[1], Codes)
+            or a[1] != 1
+        ):
+            raise GraphError(
+                f"{call.origin}: a concatenation must put constant rows in front of a value, along tokens"
+            )
+        rest = parts[1]
+        rows = np.floor(parts[0].array[0].astype(np.float64) / rest.scale + 0.5).astype(np.int64)
+        tensor = self._node(
+            call, "concat", "tokens", (rest.tensor,), rest.dtype, call.shape[1:],
+            Tap(call.name, "grid", rest.dtype, rest.scale), {"rows": (rest.dtype, rows)}, scale=rest.scale,
+        )  # fmt: skip
+        return replace(rest, tensor=tensor)
+
+    def _im2col(self, call: Call, a: list[Any]) -> Codes:
+        codes, kernel, stride = a
+        tensor = self._node(
+            call, "im2col", "patches", (codes.tensor,), codes.dtype, call.shape[1:],
+            Tap(call.name, "codes", codes.dtype, codes.scale), attrs={"kernel": kernel, "stride": stride},
+            scale=codes.scale,
+        )  # fmt: skip
+        return replace(codes, tensor=tensor)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A GELU or tanh whose output grid its consumer decides."""
+
+    x: Any
+    function: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    call: str
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A layer norm that is emitted by the grid that follows it."""
+
+    emit: Callable[[Call, DataType, float], Codes]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An embedding look-up that is emitted by the grid that follows it."""
+
+    emit: Callable[[Call, DataType, float], Codes]
+
+
+def code_type(codes: npt.NDArray[np.int64]) -> DataType:
+    """Smallest weight format that holds these codes: bipolar, ternary, or a signed integer."""
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+    if low >= -1 and high <= 1:
+        return BIPOLAR if (codes != 0).all() and codes.size else parse("TERNARY")
+    bits = max(high.bit_length(), (-low - 1).bit_length()) + 1
+    return int_(8) if bits <= 8 else int_(16) if bits <= 16 else int_(32)
+
+
+def _constant_rows(value: Frozen, shape: Shape, call: Call) -> npt.NDArray[np.float64]:
+    """A constant operand as [T|1, C]: without its batch axis."""
+    array = value.array.astype(np.float64)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.shape[-1] != shape[-1]:
+        raise GraphError(
+            f"{call.origin}: a constant of shape {value.array.shape} cannot be added to {shape}"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _curve(call: Call) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    def evaluate(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        t = torch.from_numpy(x)
+        y = (
+            t.tanh()
+            if call.op == "aten.tanh"
+            else torch.nn.functional.gelu(t, approximate=call.args[1])
+        )
+        result: npt.NDArray[np.float64] = y.numpy()
+        return result
+
+    return evaluate
+
+
+def _permutation(view: Call, rank: int) -> tuple[int, ...]:
+    """Axes of one sample (without the batch) in their new order."""
+    order = list(range(rank))
+    if view.op == "aten.transpose":
+        i, j = int(view.args[1]) % rank, int(view.args[2]) % rank
+        order[i], order[j] = order[j], order[i]
+    else:
+        order = [int(d) % rank for d in view.args[1]]
+    if order[0] != 0:
+        raise GraphError(f"{view.origin}: the batch axis cannot move")
+    return tuple(d - 1 for d in order[1:])
+
+
+def _last(path: str, default: str) -> str:
+    return path.rsplit(".", 1)[-1] if path else default
+
+
+def apply_view(x: torch.Tensor, view: Call, length: int) -> torch.Tensor:
+    """Apply a view call to a batched tensor whose sequence length is `length`."""
+    if view.op in RESHAPES:
+        sizes = [{"B": x.shape[0], "T": length}[d] if isinstance(d, str) else d for d in view.shape]
+        return x.reshape(sizes)
+    match view.op:
+        case "aten.transpose":
+            return x.transpose(int(view.args[1]), int(view.args[2]))
+        case "aten.permute":
+            return x.permute(view.args[1])
+        case "aten.select":
+            return x.select(int(view.args[1]), int(view.args[2]))
+        case "select_keep":
+            return x.select(int(view.args[1]), int(view.args[2])).unsqueeze(int(view.args[1]))
+        case "aten.slice":
+            axis, start = int(view.args[1]) % x.ndim, int(view.args[2] or 0)
+            return x.narrow(axis, start, int(view.shape[axis]))
+    raise GraphError(f"{view.op} is no view")
