@@ -184,7 +184,7 @@ def front_figure(
             )
         _widen_log_axis(axes)
         axes.margins(y=0.12)
-        _front_legend(figure, students, machines, columns=4 if width >= WIDE else 2)
+        _front_legend(figure, students, machines, wide=width >= WIDE)
         return drawing
 
     return paint
@@ -211,10 +211,13 @@ def _widen_log_axis(axes: Axes) -> None:
 
 
 def _front_legend(
-    figure: Figure, students: Sequence[str], machines: Sequence[str], columns: int
+    figure: Figure, students: Sequence[str], machines: Sequence[str], wide: bool
 ) -> None:
+    """Put colours and shapes below the axes: as two rows on a wide figure, as two columns on a narrow one."""
     from matplotlib.lines import Line2D
 
+    columns = max(len(students), len(machines))
+    empty = Line2D([], [], ls="", label=" ")
     colours = [
         Line2D([], [], ls="", marker="o", color=SERIES[i % len(SERIES)], label=name)
         for i, name in enumerate(students)
@@ -223,56 +226,72 @@ def _front_legend(
         Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], color=MUTED, label=name)
         for i, name in enumerate(machines)
     ]
-    for handles in (shapes, colours):
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=min(columns, len(handles)),
-            handletextpad=0.3,
-            columnspacing=1.4,
-            borderpad=0.1,
-        )
+    colours += [empty] * (columns - len(colours))
+    shapes += [empty] * (columns - len(shapes))
+    # matplotlib fills a legend column by column
+    pairs = [h for pair in zip(colours, shapes, strict=True) for h in pair]
+    figure.legend(
+        handles=pairs if wide else [*colours, *shapes],
+        loc="outside lower center",
+        ncols=columns if wide else 2,
+        handletextpad=0.3,
+        columnspacing=1.6,
+    )
 
 
 def stack_figure(points: Sequence[Point]) -> Painter:
-    """Energy of every point by component of its machine, on a linear axis because stacks add up."""
+    """Energy of every point by component of its machine: shares as lengths, the total beside each bar."""
     names = _components(points)
 
     def paint(width: float) -> Drawing:
-        figure, axes = _new_figure(width, 1.5 + 0.27 * len(points) + 0.2 * len(names) / (width / 2))
+        wide = width >= WIDE
+        columns = 5 if wide else 2
+        height = 1.1 + (0.27 if wide else 0.36) * len(points) + 0.2 * -(-len(names) // columns)
+        figure, axes = _new_figure(width, height)
         drawing = Drawing(figure)
-        labels = [_two_part_label(p, width) for p in points]
         left = [0.0] * len(points)
         for part, name in enumerate(names):
-            values = [_component_pj(p, name, names) * 1e-6 for p in points]
+            joules = [_component_pj(p, name, names) * 1e-12 for p in points]
+            shares = [
+                100 * j / (p.energy_pj.nominal * 1e-12) for j, p in zip(joules, points, strict=True)
+            ]
             bars = axes.barh(
                 range(len(points)),
-                values,
+                shares,
                 left=left,
-                height=0.72,
+                height=0.74,
                 color=PARTS[part % len(PARTS)],
                 label=name,
                 edgecolor=PAPER,
-                linewidth=0.4,
+                linewidth=0.5,
             )
-            for index, (bar, value) in enumerate(zip(bars, values, strict=True)):
+            for index, bar in enumerate(bars):
                 key = f"part-{part}-{index}"
                 bar.set_gid(key)
-                total = points[index].energy_pj.nominal * 1e-6
-                share = value / total if total else 0.0
                 drawing.titles[key] = (
                     f"{points[index].student} on {points[index].machine}\n"
-                    f"{name}: {si(value * 1e-6, 'J')}, {100 * share:.1f} % of {si(total * 1e-6, 'J')}"
+                    f"{name}: {si(joules[index], 'J')}, {shares[index]:.1f} %"
                 )
-            left = [a + b for a, b in zip(left, values, strict=True)]
-        axes.set_yticks(range(len(points)), labels)
+            left = [a + b for a, b in zip(left, shares, strict=True)]
+        for index, point in enumerate(points):
+            axes.annotate(
+                si(point.energy_pj.nominal * 1e-12, "J"),
+                (left[index], index),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+            )
+        axes.set_xlim(0, 118 if wide else 128)  # room for the totals
+        axes.set_xticks(range(0, 101, 20 if wide else 50))
+        axes.set_yticks(range(len(points)), [_two_part_label(p, width) for p in points])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-        axes.grid(True, axis="x")
-        axes.set_xlabel("Energy an inference, nominal (µJ)")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("Share of the energy of an inference (%)")
         figure.legend(
             loc="outside lower center",
-            ncols=5 if width >= WIDE else 2,
+            ncols=columns,
             handlelength=1.0,
             handleheight=1.0,
             columnspacing=1.2,

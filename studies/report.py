@@ -39,8 +39,8 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "energy_by_component": (
         "Where the energy goes",
-        "Nominal energy of one inference by component of the machine, mean over seeds. The axis is linear, so that "
-        "lengths add up.",
+        "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
+        "beside each bar. Hover or focus a part for its joules.",
     ),
 }
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +72,7 @@ def describe(plan: Plan, folder: Path) -> str:
 def run_study(
     plan: Plan,
     folder: Path,
-    functions: dict[str, NodeFunction],
+    functions: Mapping[str, NodeFunction],
     workers: int,
 ) -> list[Node]:
     """Run what is left of a plan on this computer; return the nodes without a result.
@@ -152,7 +153,7 @@ def _sweep(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         unfinished = run_study(
-            plan, folder, dict(FUNCTIONS), default_workers() if workers is None else workers
+            plan, folder, FUNCTIONS, default_workers() if workers is None else workers
         )
     except KeyboardInterrupt:
         done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import BitwrightError, CapacityError, GraphError
-from studies.plan import NodeKind, write_atomically
+from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def array_area_um2(machine: Machine) -> float | None:
     return math.fsum(known) if len(known) == len(areas) else None
 
 
-FUNCTIONS: dict[NodeKind, NodeFunction] = {"train": train, "export": export, "evaluate": evaluate}
+FUNCTIONS: dict[str, NodeFunction] = {"train": train, "export": export, "evaluate": evaluate}
 
 
 def pin_torch(threads: int) -> None:

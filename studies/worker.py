@@ -7,7 +7,6 @@ ledger line loses nothing: the next one reads the marker.
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 import traceback
@@ -30,7 +29,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a node function is given: its spec, its own empty folder and its parents' folders."""
+    """What a node function is given: its spec, its own folder and its parents' folders.
+
+    After an attempt that was cut off the folder is as that one left it: a training goes on from its last
+    checkpoint, everything else clears its place first.
+    """
 
     spec: Mapping[str, Any]
     folder: Path
@@ -55,16 +58,12 @@ class Outcome:
 def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
     """Run one node in this process. Never raises for a fault of the node; leaves a marker if it ended."""
     start = time.monotonic()
-    if call.folder.exists():
-        shutil.rmtree(
-            call.folder
-        )  # outputs without a marker are those of an attempt that was cut off
-    call.folder.mkdir(parents=True)
+    call.folder.mkdir(parents=True, exist_ok=True)
     status: Status = "ok"
     result: dict[str, Any] | None = None
     error: str | None = None
     with (
-        (call.folder / LOG_FILE).open("w", encoding="utf-8", buffering=1) as log,
+        (call.folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log,
         redirect_stdout(log),
         redirect_stderr(log),
     ):

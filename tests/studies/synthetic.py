@@ -1,0 +1,150 @@
+"""A finished study folder with invented numbers of plausible size: what the report is tested and looked at with."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from studies.ledger import Attempt, Ledger
+from studies.plan import Node, Plan, make_node
+
+STUDENTS = {"W8A8": 0.975, "W2A8 KD": 0.962, "W2A8 TI-G": 0.969, "W1A1 BiT": 0.931}
+MACHINES = {"xnor_edge": 0.9, "ternary_edge": 1.3, "bitserial_edge": 2.1, "int8_edge": 4.0}
+BITS = {"W8A8": 8.0, "W2A8 KD": 2.6, "W2A8 TI-G": 2.6, "W1A1 BiT": 1.0}
+COMPONENTS = {
+    "main array": 0.2,
+    "dot unit": 0.12,
+    "vector unit": 0.16,
+    "weight buffer": 0.1,
+    "activation buffer": 0.11,
+    "output buffer": 0.05,
+    "DMA": 0.02,
+    "DRAM": 0.14,
+    "control": 0.06,
+    "leakage": 0.03,
+    "idle clock": 0.01,
+}
+REFUSED = ("W8A8", "xnor_edge")
+TOTAL = 540
+
+
+def evaluation(student: str, seed: int, machine: str, accuracy: int) -> dict[str, Any]:
+    """Return the result of one evaluation."""
+    energy = 2.2e5 * MACHINES[machine] ** (BITS[student] / 4) * (1 + BITS[student] / 3)
+    cycles = int(9000 * BITS[student] ** 0.5 * MACHINES[machine] ** 0.3)
+    return {
+        "accuracy": {"correct": accuracy, "total": TOTAL, "value": accuracy / TOTAL},
+        "energy_pj": {"low": 0.7 * energy, "nominal": energy, "high": 1.5 * energy},
+        "energy_by_component_pj": {k: v * energy for k, v in COMPONENTS.items()},
+        "latency_cycles": {"cold": cycles * 2, "steady": cycles},
+        "latency_s": {"cold": cycles * 2 / 2e8, "steady": cycles / 2e8},
+        "weight_bytes": int(13_000 * BITS[student]),
+        "peak_activation_bytes": 9_216,
+        "area_um2": 1.1e5 if machine != "int8_edge" else None,
+        "not_modelled": ["clock tree", *(["operand gating"] if machine == "int8_edge" else [])],
+        "hashes": {
+            "model": f"{student}{seed}".encode().hex() * 3,
+            "machine": machine.encode().hex() * 4,
+            "code": "c0de",
+        },
+        "verify": {"ok": True, "unequal_tensors": 0, "compared_tensors": 187, "samples": TOTAL},
+    }
+
+
+def make_folder(
+    folder: Path,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    students: dict[str, float] = STUDENTS,
+    unequal: bool = False,
+    fail: bool = False,
+) -> Path:
+    """Write plan and ledger of a study; `unequal` and `fail` put one bad row of each kind into it."""
+    study = {
+        "name": "digits",
+        "question": "What do one and two bits cost in accuracy, and save in energy, on digits?",
+        "task": {"name": "digits"},
+        "teacher": {"name": "float32"},
+        "students": [{"name": s} for s in students],
+        "seeds": list(seeds),
+        "objectives": ["energy_pj", "latency_s"],
+    }
+    draw = random.Random(4)
+    nodes: list[Node] = []
+    outcomes: list[tuple[Node, str, dict[str, Any] | None, str | None]] = []
+
+    def add(
+        kind: Any, label: str, parents: list[Node], result: dict[str, Any], **tags: Any
+    ) -> Node:
+        node = make_node(kind, label, {"label": label}, parents, tags=tags)
+        nodes.append(node)
+        outcomes.append((node, "ok", result, None))
+        return node
+
+    def trained(share: float) -> dict[str, Any]:
+        correct = round(TOTAL * (share + draw.uniform(-0.008, 0.008)))
+        test = {"metric": "accuracy", "value": correct / TOTAL, "correct": correct, "total": TOTAL}
+        return {"test": test, "bytes": {"model.safetensors": 431_112}}
+
+    for seed in seeds:
+        teacher = add(
+            "train", f"float32 seed {seed}", [], trained(0.979), student="float32", seed=seed
+        )
+        for student, share in students.items():
+            tags = {"student": student, "seed": seed}
+            result = trained(share)
+            run = add("train", f"{student} seed {seed}", [teacher], result, **tags)
+            sizes = {
+                "weights.safetensors": int(13_400 * BITS[student]),
+                "graph.json": 41_000,
+                "samples.safetensors": 39_000,
+            }
+            model = add(
+                "export",
+                f"export {student} seed {seed}",
+                [run],
+                {"bytes": sizes, "rungs": {}},
+                **tags,
+            )
+            for machine in MACHINES:
+                numbers = evaluation(student, seed, machine, result["test"]["correct"])
+                label = f"{student} seed {seed} on {machine}"
+                add("evaluate", label, [model], numbers, **tags, machine=machine)
+                node = nodes[-1]
+                if (student, machine) == REFUSED:
+                    outcomes[-1] = (
+                        node,
+                        "refused",
+                        None,
+                        "machine xnor_edge cannot run this graph, it lacks:\n  linear of INT8 x INT8: layer.0.q, layer.0.k",
+                    )
+                elif unequal and (machine, seed, student) == ("int8_edge", 1, "W8A8"):
+                    numbers["verify"]["unequal_tensors"] = 3
+                elif fail and (machine, seed, student) == ("int8_edge", 1, "W1A1 BiT"):
+                    outcomes[-1] = (node, "failed", None, "MemoryError: <script>alert(1)</script>")
+    plan = Plan(study, tuple(nodes))
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.save(folder)
+    volatile = {
+        "seconds": 12.3,
+        "host": "bench",
+        "date": "2026-11-22T10:00:00+00:00",
+        "git_revision": "0123456789abcdef0123456789abcdef01234567",
+    }
+    with Ledger(folder) as ledger:
+        for node, status, outcome, error in outcomes:
+            ledger.append(
+                Attempt(
+                    node.id,
+                    1,
+                    status,  # type: ignore[arg-type]
+                    node.kind,
+                    node.label,
+                    node.spec,
+                    node.parents,
+                    outcome,
+                    error,
+                    volatile,
+                )
+            )
+    return folder
