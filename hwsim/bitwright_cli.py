@@ -34,4 +34,5 @@ def main() -> None:
         )
         sys.exit(2)
     sys.argv = [f"bitwright {command}", *arguments[1:]]
-    runpy.run_module(MODULES[command], run_name="__main__")
+    # As `python -m` does: worker processes must find the functions that a study hands them.
+    runpy.run_module(MODULES[command], run_name="__main__", alter_sys=True)
