@@ -15,7 +15,7 @@ from hwsim.arch.spec import Quantity
 from hwsim.config.load import list_machines, load_machine
 from hwsim.errors import ConfigError, GraphError
 from hwsim.graph.dtype import BIPOLAR, TERNARY, int_, uint
-from hwsim.graph.ir import Constant, Node, QuantGraph, Tensor
+from hwsim.graph.ir import Attr, Constant, Node, QuantGraph, Tensor
 from hwsim.graph.ops import OPERATORS
 
 INT8 = int_(8)
@@ -34,7 +34,7 @@ def graph() -> QuantGraph:
         Constant("w", INT8, np.ones((4, 8), np.int8)),
         Constant("table", int_(32), np.zeros((1, 9), np.int64)),
     ]
-    softmax = {"mode": "direct", "shift": 0, "causal": False, "masked": False}
+    softmax: dict[str, Attr] = {"mode": "direct", "shift": 0, "causal": False, "masked": False}
     return QuantGraph(
         nodes=(
             Node("fc1", "linear", ("x",), {"weight": "w"}),
