@@ -120,14 +120,11 @@ class Timeline:
 
 def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
+    # One memory layout, so that the kernel is compiled once.
+    columns = (steps.load, steps.fresh, steps.compute, steps.post, steps.store, steps.emits)
     end = int(
         _recurrence(
-            steps.load,
-            steps.fresh,
-            steps.compute,
-            steps.post,
-            steps.store,
-            steps.emits,
+            *(np.ascontiguousarray(c) for c in columns),
             np.array(stage.halves, dtype=np.int64),
             np.array(stage.owned, dtype=np.bool_),
             stage.depth,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hwsim.arch.machine import operand_types
 from hwsim.engine.memory_plan import Group, MemoryPlan, require_constants_fit, row_constants
-from hwsim.graph.ir import Node, QuantGraph
+from hwsim.graph.ir import Attr, Node, QuantGraph
 from hwsim.mapping.gemm import GemmProblem, Place
 from hwsim.mapping.rowwise import RowProblem, RowSource
 from hwsim.mapping.site import Site
@@ -16,9 +16,6 @@ from hwsim.mapping.tile import row_bits
 
 Scenario = Literal["cold", "steady"]
 """`cold`: resident constants must come from DRAM once. `steady`: they are on chip."""
-
-WHOLE = ("concat", "im2col")
-"""Operators whose rows cannot be cut apart: one unit is the whole tensor."""
 
 
 @dataclass
@@ -82,10 +79,10 @@ class ProblemMaker:
         out_row = row_bits(self.graph.tensors[node.name].dtype, shape[-1])
         rows = math.prod(shape[:-1]) // self.plan.repeats[index]
         units = rows
-        if node.op in WHOLE:
-            units = 1
-        elif node.op == "relayout":  # a unit is one transposed matrix
-            units = math.prod(shape[:-2])
+        if node.op == "relayout":  # a unit is one transposed matrix
+            units = math.prod(shape[:-2]) // self.plan.repeats[index]
+        elif node.op == "im2col":  # a unit is one row of patches
+            units = self._patch_rows(node)
         load, fetch, free = self._constants(index, (node,))
         sources = tuple(
             self._source(node, t, units, index, first=i == 0) for i, t in enumerate(node.inputs)
@@ -114,6 +111,11 @@ class ProblemMaker:
         dtype = self.graph.tensors[tensor].dtype
         if node.op == "embedding":
             bits = dtype.bits  # one token id
+        elif node.op == "im2col":  # the band of pixels under one row of patches
+            channels, _, width = shape
+            bits = channels * _pair(node.attrs["kernel"])[0] * row_bits(dtype, width)
+        elif node.op == "concat":  # rows pass one by one; those in front are priced as if read, too
+            bits = row_bits(dtype, shape[-1])
         else:
             total = math.prod(shape[:-1]) * row_bits(dtype, shape[-1])
             bits = total // (units * self.plan.repeats[index])
@@ -125,6 +127,11 @@ class ProblemMaker:
             streams=not self.plan.is_on_chip(tensor),
             passes=passes,
         )
+
+    def _patch_rows(self, node: Node) -> int:
+        height = self._shape(node.inputs[0])[1]
+        kernel, stride = _pair(node.attrs["kernel"]), _pair(node.attrs["stride"])
+        return (height - kernel[0]) // stride[0] + 1
 
     def _table(self, node: Node) -> RowSource:
         """Return the rows gathered from an embedding table, each with its multiplier."""
@@ -180,3 +187,10 @@ class ProblemMaker:
         require_constants_fit(head, transient, free[self.site.weight], self.site.weight)
         free[self.site.weight] -= transient
         return load, fetch, tuple(sorted(free.items()))
+
+
+def _pair(value: Attr) -> tuple[int, int]:
+    """Return a (height, width) attribute."""
+    if not (isinstance(value, tuple) and len(value) == 2):
+        raise TypeError(f"kernel and stride must be pairs, not {value!r}")
+    return int(value[0]), int(value[1])

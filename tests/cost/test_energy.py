@@ -1,0 +1,89 @@
+"""Prices, joint uncertainty and provenance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hwsim.config.load import load_machine
+from hwsim.engine.energy import DRAWS, Count, Ledger, Prices, draw_position, waiting_counts
+
+
+def ledger(machine: str, *counts: Count) -> Ledger:
+    return Ledger(Prices(load_machine(machine)), [("node", c) for c in counts])
+
+
+def test_band_of_one_quantity_is_its_log_uniform_percentiles() -> None:
+    # dram_bit: 8 .. 31 pJ, nominal 10.9
+    band = ledger("int8_edge", Count("dram", "load_bit", "weight", 1000)).total
+    assert band.nominal == pytest.approx(10900)
+    assert band.low == pytest.approx(8000 * (31 / 8) ** 0.05, rel=0.05)
+    assert band.high == pytest.approx(8000 * (31 / 8) ** 0.95, rel=0.05)
+
+
+def test_shared_quantities_move_together() -> None:
+    # Reads and writes of both memories are one unknown: the band of a sum is the sum of the bands.
+    read = Count("memory:weight_sram", "read", "weight", 10)
+    write = Count("memory:activation_sram", "write", "output", 10)
+    parts = [ledger("int8_edge", c).total for c in (read, write)]
+    both = ledger("int8_edge", read, write).total
+    assert both.high == pytest.approx(math.fsum(p.high for p in parts))
+    assert both.low == pytest.approx(math.fsum(p.low for p in parts))
+
+
+def test_independent_quantities_do_not() -> None:
+    bits = Count("dram", "load_bit", "weight", 100)
+    reads = Count("memory:weight_sram", "read", "weight", 30)
+    parts = [ledger("int8_edge", c).total for c in (bits, reads)]
+    both = ledger("int8_edge", bits, reads).total
+    assert both.high < 0.99 * math.fsum(p.high for p in parts)
+
+
+def test_machines_that_share_a_quantity_share_its_draw() -> None:
+    names = {
+        Prices(load_machine(m)).price("dram", "load_bit").name for m in ("xnor_edge", "int8_edge")
+    }
+    assert len(names) == 1
+    own = {Prices(load_machine(m)).price("dma", "bit").name for m in ("xnor_edge", "int8_edge")}
+    assert len(own) == 2  # not declared as shared
+
+
+def test_draws_are_seeded_and_depend_on_the_name_alone() -> None:
+    assert np.array_equal(draw_position("a"), draw_position("a"))
+    assert not np.array_equal(draw_position("a"), draw_position("b"))
+    assert draw_position("a").shape == (DRAWS,)
+    assert not np.array_equal(draw_position("a"), draw_position("a", seed=1))
+
+
+def test_femtojoules_and_milliwatts_become_picojoules() -> None:
+    prices = Prices(load_machine("toy"))
+    assert prices.price("array:main", "lane_op:INT8xINT8").pj == pytest.approx(0.1)
+    # 0.1 mW at 100 MHz: 1e-4 J/s * 1e-8 s = 1 pJ
+    assert prices.price("memory:buffer", "leakage_cycle").pj == pytest.approx(1.0)
+
+
+def test_unknown_actions_have_no_price() -> None:
+    prices = Prices(load_machine("toy"))
+    for component, action in (("memory:buffer", "erase"), ("array:main", "nap"), ("fan", "turn")):
+        with pytest.raises(KeyError):
+            prices.price(component, action)
+
+
+def test_waiting_is_paid_by_every_unit_that_waits() -> None:
+    counts = waiting_counts(load_machine("toy"), 100, {"array:main": 40})
+    found = {(c.component, c.action): c.count for c in counts}
+    assert found["array:main", "idle_cycle"] == 60
+    assert found["vector", "idle_cycle"] == 100
+    assert found["memory:buffer", "leakage_cycle"] == 100
+
+
+def test_share_on_assumed_figures() -> None:
+    mixed = ledger(
+        "int8_edge",
+        Count("dram", "load_bit", "weight", 100),  # kind: model
+        Count("dma", "bit", "weight", 100),  # kind: assumed
+    )
+    assert mixed.share_assumed_frac() == pytest.approx(3 / (3 + 1090))
+    assert ledger("int8_edge").share_assumed_frac() == 0.0
