@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from hwsim.config.source import Document, KeyPath, dotted
 from hwsim.errors import nearest
 
-MISSING, UNKNOWN = "missing", "extra_forbidden"
+MISSING, UNKNOWN, WRONG_TYPE = "missing", "extra_forbidden", "wrong_type"
 
 _BOUNDS = {
     "greater_than": "greater than {gt}",
@@ -59,10 +59,15 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
     """
     found = [
         _Error(
-            e["type"], _in_document(e["loc"], document.data), e["msg"], e["input"], e.get("ctx", {})
+            e["type"],
+            _in_document(e["loc"], document.data, missing=e["type"] == MISSING),
+            e["msg"],
+            e["input"],
+            e.get("ctx", {}),
         )
         for e in error.errors(include_url=False)
     ]
+    found = _unions_joined(found)
     missing = {e.path for e in found if e.kind == MISSING}
     messages: list[tuple[tuple[str, int, int], str]] = []
     for e in found:
@@ -82,6 +87,21 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
             of_key = bool(e.context.get("of_key"))
             messages.append(_placed(document, e.path, _wording(e), of_key=of_key))
     return [text for _, text in sorted(messages, key=lambda m: m[0])]
+
+
+def _unions_joined(errors: list[_Error]) -> list[_Error]:
+    """Make one error of those that a union of plain types gives for one value, one a type."""
+    wanted: dict[KeyPath, list[str]] = {}
+    joined: list[_Error] = []
+    for e in errors:
+        if e.kind not in _TYPES:
+            joined.append(e)
+            continue
+        if e.path not in wanted:
+            wanted[e.path] = []
+            joined.append(_Error(WRONG_TYPE, e.path, "", e.value, {"wanted": wanted[e.path]}))
+        wanted[e.path].append(_TYPES[e.kind].format(**e.context))
+    return joined
 
 
 def _placed(
@@ -107,8 +127,8 @@ def _wording(error: _Error) -> str:
     shown = _shown(error.value)
     if error.kind in _BOUNDS:
         return f"must be {_BOUNDS[error.kind].format(**error.context)}, not {shown}"
-    if error.kind in _TYPES:
-        return f"must be {_TYPES[error.kind].format(**error.context)}, not {shown}"
+    if error.kind == WRONG_TYPE:
+        return f"must be {' or '.join(dict.fromkeys(error.context['wanted']))}, not {shown}"
     if error.kind == "literal_error":
         allowed = str(error.context["expected"])
         options = [o.strip(" '") for o in allowed.replace(" or ", ", ").split(",")]
@@ -133,19 +153,37 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _in_document(loc: tuple[int | str, ...], data: Any) -> KeyPath:
+def _in_document(loc: tuple[int | str, ...], data: Any, *, missing: bool) -> KeyPath:
     """Drop the parts of an error's location that pydantic invents, such as a union's tag.
 
-    The last part is kept even where the document lacks it: it may be the missing key.
+    A tag may be spelled like a key, so all ways of dropping parts are tried and the one that explains
+    most of the location wins. A missing key is kept although the document lacks it.
     """
-    path: list[str | int] = []
-    for position, part in enumerate(loc):
-        if _holds(data, part):
-            data = data[part]
-        elif position < len(loc) - 1 or not isinstance(data, dict):
-            continue
-        path.append(part)
-    return tuple(path)
+    if not missing:
+        return max(_readings(loc, data), key=lambda path: (path[-1:] == loc[-1:], len(path)))
+    parents = [
+        path
+        for path in _readings(loc[:-1], data)
+        if isinstance(at := _at(data, path), dict) and loc[-1] not in at
+    ]
+    return (*max(parents, key=len, default=()), loc[-1])
+
+
+def _readings(loc: tuple[int | str, ...], data: Any) -> Iterator[KeyPath]:
+    """Yield every way to read a location as a path of the document by dropping parts."""
+    if not loc:
+        yield ()
+        return
+    if _holds(data, loc[0]):
+        for rest in _readings(loc[1:], data[loc[0]]):
+            yield (loc[0], *rest)
+    yield from _readings(loc[1:], data)
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        data = data[part]
+    return data
 
 
 def _holds(data: Any, part: str | int) -> bool:
