@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from tiny_runs import word_tokenizer
 
 from hwsim.errors import DataError
 from qat.data.spec import TaskSpec
 from qat.data.tables import TABLES, Table
 from qat.data.task import Task, carve_out, load_task
 from qat.data.tsv import read_rows
-
-from tiny_runs import word_tokenizer
 
 HEADERS = {
     "sst2": "sentence\tlabel",
@@ -155,7 +154,7 @@ def test_a_missing_folder_says_what_to_set(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(DataError, match="task 'sst3' is unknown; .*did you mean 'sst2'"):
+    with pytest.raises(DataError, match=r"task 'sst3' is unknown; .*did you mean 'sst2'"):
         task("sst3")
 
 

@@ -1,0 +1,168 @@
+"""The loop: a run that was stopped and resumed equals one that never was, bit for bit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import SMALL_VIT, digits_run
+
+from hwsim.errors import CheckpointError, ConfigError
+from qat import checkpoint
+from qat.loop import TrainingDiverged, train
+from qat.objective import Objective
+from qat.state import newest_state
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the objective raise at a step, as a signal would in the middle of a run."""
+    whole = Objective.__call__
+
+    def call(self: Objective, batch: Any, at: int) -> Any:
+        if at == step:
+            raise Killed
+        return whole(self, batch, at)
+
+    monkeypatch.setattr(Objective, "__call__", call)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    train(digits_run(model={"family": "vit", "config": SMALL_VIT}, train={"steps": 30}), folder)
+    return folder
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    result = json.loads((folder / "result.json").read_text())
+    del result["wall_s"]
+    return {
+        "result": result,
+        "log": (folder / "train.jsonl").read_text(),
+        "model": (folder / "model.safetensors").read_bytes(),
+    }
+
+
+@pytest.mark.parametrize("recipe", ["float", "w2a8_ti_g", "w1a1_bit"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    recipe: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {} if recipe == "float" else {"teacher": str(teacher)}
+    config = digits_run(
+        recipe, **changes, train={"steps": 10, "evaluate_every": 3, "accumulate": 2}
+    )
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(patched, 7)
+        train(config, tmp_path / "stopped")
+    state = newest_state(tmp_path / "stopped")
+    assert state is not None
+    assert state.name == "state-00000006"
+    torch.manual_seed(12345)  # the generators of another process are elsewhere
+    train(config, tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+    assert newest_state(tmp_path / "stopped") is None
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(digits_run(seed=seed), tmp_path / name)
+    assert outcome(tmp_path / "a")["model"] == outcome(tmp_path / "b")["model"]
+    assert outcome(tmp_path / "a")["model"] != outcome(tmp_path / "c")["model"]
+
+
+def test_a_finished_run_is_returned_and_another_configuration_refused(tmp_path: Path) -> None:
+    first = train(digits_run(), tmp_path / "run")
+    assert train(digits_run(), tmp_path / "run") == first
+    with pytest.raises(CheckpointError, match="a run of another configuration"):
+        train(digits_run(seed=1), tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(CheckpointError, match="not empty and not a run"):
+        train(digits_run(), tmp_path / "other")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Objective.__call__
+
+    def call(self: Objective, batch: Any, step: int) -> Any:
+        loss, parts = whole(self, batch, step)
+        return (loss * float("nan") if step == 6 else loss), parts
+
+    monkeypatch.setattr(Objective, "__call__", call)
+    with pytest.raises(
+        TrainingDiverged, match=r"loss is nan at step 6; the state in .*state-00000004"
+    ):
+        train(digits_run(), tmp_path / "run")
+    assert newest_state(tmp_path / "run") is not None
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    spec = {"steps": 40, "evaluate_every": 2, "early_stopping": 2, "learning_rate": 1e-9}
+    measured = train(digits_run(train=spec), tmp_path / "run")
+    assert measured.stopped_early
+    assert measured.steps == 6
+
+
+def test_only_steps_with_constant_ranges_and_no_intervention_are_kept(
+    teacher: Path, tmp_path: Path
+) -> None:
+    spec = {"steps": 10, "evaluate_every": 1}
+    config = digits_run("w2a8_ti_g", teacher=str(teacher), train=spec)
+    measured = train(config, tmp_path / "run")
+    assert measured.kept_step > 8
+    log = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
+    phases = {entry["step"]: entry["phase"] for entry in log if entry["event"] == "step"}
+    assert phases[1].startswith("intervention_")
+    assert phases[10] == "distillation"
+    rates = {entry["step"]: entry["lr_weight"] for entry in log if entry["event"] == "step"}
+    assert rates[3] > rates[2]  # the second step of the method has a schedule of its own
+
+
+def test_a_student_starts_as_its_teacher_and_the_teacher_stays(
+    teacher: Path, tmp_path: Path
+) -> None:
+    before = (teacher / "model.safetensors").read_bytes()
+    student = digits_run("w8a8", teacher=str(teacher), train={"learning_rate": 1e-6})
+    measured = train(student, tmp_path / "run")
+    assert (teacher / "model.safetensors").read_bytes() == before
+    reference = json.loads((teacher / "result.json").read_text())
+    assert measured.teacher_sha256 == reference["model_sha256"]
+    difference = measured.tests["test"]["correct"] - reference["tests"]["test"]["correct"]
+    assert abs(difference) <= 15
+
+
+def test_the_result_says_where_it_comes_from(tmp_path: Path) -> None:
+    measured = train(digits_run(), tmp_path / "run")
+    values = json.loads((tmp_path / "run" / "result.json").read_text())
+    test = values["tests"]["test"]
+    assert test["rows"] == 540
+    assert test["accuracy"] == pytest.approx(test["correct"] / 540)
+    assert test["accuracy_wilson95"][0] < test["accuracy"] < test["accuracy_wilson95"][1]
+    assert values["model_sha256"] == checkpoint.file_sha256(tmp_path / "run" / "model.safetensors")
+    assert values["versions"]["torch"] == torch.__version__
+    assert values["seed"] == 0
+    assert measured.wall_s > 0
+
+
+def test_a_recipe_that_distils_needs_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="teacher: recipe 'w8a8' learns from a teacher: name one"):
+        train(digits_run("w8a8"), tmp_path / "run")
+
+
+def test_unknown_and_dictated_model_keys_are_refused(tmp_path: Path) -> None:
+    model = {"family": "vit", "config": {"hiden_size": 8, "num_channels": 3}}
+    with pytest.raises(ConfigError) as fault:
+        train(digits_run(model=model), tmp_path / "run")
+    assert fault.value.faults == (
+        "model.config.hiden_size: ViTConfig has no such key; did you mean 'hidden_size'?",
+        "model.config.num_channels: the task 'digits' dictates it",
+    )
