@@ -72,12 +72,11 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class MappedGemm:
-    """Steps, stage and transfers of one candidate, and the cycles that its transfers hold the bus."""
+    """Steps, stage and transfers of one candidate."""
 
     steps: Steps
     stage: Stage
     transfers: tuple[Count, ...]
-    bus_cycles: int
 
 
 def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> dict[str, int]:
@@ -104,6 +103,47 @@ def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -
         bits = t.tm * row_bits(p.out, t.tn)
         take(site.output, bits, p.batch * m_tiles * n_tiles)
     return taken
+
+
+def lower_bound(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> int:
+    """Return cycles that no schedule of a candidate can beat, without laying its tiles out.
+
+    The bus serves one transfer at a time; and the array cannot start before the first tiles are there,
+    nor the operator end before the last result has left.
+    """
+    link = site.link
+    m_parts, n_parts, k_parts = parts(p.m, t.tm), parts(p.n, t.tn), parts(p.k, t.tk)
+    m_tiles, n_tiles = ceil_div(p.m, t.tm), ceil_div(p.n, t.tn)
+    split = t.tk < p.k
+
+    def bus(rows: int, cols: int, whole: int, dtype: DataType) -> int:
+        return link.bus_cycles(_moved(rows, cols, whole, dtype, link))
+
+    work = sum(
+        m_times * n_times * k_times * array.cycles(tm, tn, tk, p.a, p.w)
+        for tm, m_times in m_parts
+        for tn, n_times in n_parts
+        for tk, k_times in k_parts
+    )
+    held = first = 0
+    if p.a_place == "stream":
+        again = n_tiles if split or t.order == "weight" else 1
+        held += again * sum(m * k * bus(tm, tk, p.k, p.a) for tm, m in m_parts for tk, k in k_parts)
+        first += bus(t.tm, t.tk, p.k, p.a)
+    if p.w_place != "chip":
+        stays = p.w_place == "fill" or t.order == "weight" or (n_tiles == 1 and not split)
+        held += (1 if stays else m_tiles) * sum(
+            n * k * bus(tn, tk, p.k, p.w) for tn, n in n_parts for tk, k in k_parts
+        )
+        first += bus(t.tn, t.tk, p.k, p.w)
+    tm, tn = m_parts[-1][0], n_parts[-1][0]
+    last = array.spec.pipeline_depth_cycles + _post_cycles(p, tm, tn, site)
+    if p.out_streams:
+        held += sum(m * n * bus(r, c, p.out_row, p.out) for r, m in m_parts for c, n in n_parts)
+        last += link.overhead_cycles + bus(tm, tn, p.out_row, p.out)
+    if p.constant_bits:
+        first += link.bus_cycles(link.moved_bits(1, p.constant_bits))
+    return max(p.batch * held, first + p.batch * work + last)
 
 
 def _kinds(total: int, tile: int) -> tuple[list[int], npt.NDArray[np.int64]]:
@@ -196,7 +236,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         ),
         direct=not p.epilogue,
     )
-    return MappedGemm(steps, stage, _transfer_counts(bits, site), int(cycles.sum()))
+    return MappedGemm(steps, stage, _transfer_counts(bits, site))
 
 
 def _changes(*index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -213,16 +253,14 @@ def _tile_bits(
 
     A tile that holds whole rows is one contiguous run; any other is a run a row.
     """
-    table = [
-        [
-            link.moved_bits(1, r * row_bits(dtype, c))
-            if c == whole
-            else link.moved_bits(r, code_bits(dtype, c))
-            for c in cols
-        ]
-        for r in rows
-    ]
+    table = [[_moved(r, c, whole, dtype, link) for c in cols] for r in rows]
     return np.array(table, dtype=np.int64)
+
+
+def _moved(rows: int, cols: int, whole: int, dtype: DataType, link: Link) -> int:
+    if cols == whole:
+        return link.moved_bits(1, rows * row_bits(dtype, cols))
+    return link.moved_bits(rows, code_bits(dtype, cols))
 
 
 def _bus_cycles(bits: npt.NDArray[np.int64], link: Link) -> npt.NDArray[np.int64]:

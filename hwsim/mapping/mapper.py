@@ -15,7 +15,15 @@ from hwsim.arch.component import ArrayComponent, ceil_div
 from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import Timeline, simulate
 from hwsim.errors import CapacityError
-from hwsim.mapping.gemm import GemmProblem, Order, Tiling, buffer_bytes, build, work_counts
+from hwsim.mapping.gemm import (
+    GemmProblem,
+    Order,
+    Tiling,
+    buffer_bytes,
+    build,
+    lower_bound,
+    work_counts,
+)
 from hwsim.mapping.rowwise import RowProblem, build_rows, row_buffer_bytes
 from hwsim.mapping.site import Site
 from hwsim.mapping.tile import tile_sizes
@@ -109,7 +117,7 @@ class Mapper:
     def _search_gemm(self, p: GemmProblem, name: str) -> Mapping:
         array = self._site.machine.arrays[p.array]
         free = dict(p.free_bytes)
-        legal: list[tuple[int, Tiling, Buffers]] = []
+        legal: list[tuple[int, int, Tiling, Buffers]] = []
         smallest: Buffers | None = None
         for t in tilings(p, array):
             taken = buffer_bytes(p, t, array, self._site)
@@ -118,18 +126,17 @@ class Mapper:
                     smallest = taken
                 continue
             tiles = p.batch * ceil_div(p.m, t.tm) * ceil_div(p.n, t.tn) * ceil_div(p.k, t.tk)
-            legal.append((tiles, t, taken))
+            legal.append((lower_bound(p, t, array, self._site), tiles, t, taken))
         if not legal:
             raise CapacityError(_capacity_text(name, smallest or {}, free))
-        legal.sort(key=lambda c: c[0])  # stable: few tiles first give a good bound early
-        tried = [c for c in legal if c[0] <= STEP_LIMIT] or legal[:1]
+        legal.sort(key=lambda c: c[:2])  # stable
+        tried = [c for c in legal if c[1] <= STEP_LIMIT] or [min(legal, key=lambda c: c[1])]
         best: Mapping | None = None
         best_key: tuple[int, float, int] | None = None
-        for tiles, t, taken in tried:
-            mapped = build(p, t, array, self._site)
-            bound = max(int(mapped.steps.compute.sum()), mapped.bus_cycles)
+        for bound, tiles, t, taken in tried:
             if best_key is not None and bound > best_key[0]:
-                continue
+                break  # nor can any candidate after it be faster
+            mapped = build(p, t, array, self._site)
             timeline = simulate(mapped.steps, mapped.stage)
             if best_key is not None and timeline.cycles > best_key[0]:
                 continue
@@ -141,8 +148,8 @@ class Mapper:
                 best = Mapping(
                     tile, t.order, tiles, len(tried), timeline, counts, tuple(sorted(taken.items()))
                 )
-        if best is None:  # the first candidate is never skipped
-            raise AssertionError(name)
+        if best is None:
+            raise AssertionError(f"{name}: the first candidate is never skipped")
         return best
 
     def _search_rows(self, p: RowProblem, name: str) -> Mapping:
@@ -174,7 +181,7 @@ class Mapper:
                     tuple(sorted(taken.items())),
                 )
         if best is None:
-            raise AssertionError(name)
+            raise AssertionError(f"{name}: the first candidate is never skipped")
         return best
 
 

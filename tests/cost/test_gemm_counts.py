@@ -12,8 +12,9 @@ import pytest
 from hwsim.arch.component import ArrayComponent
 from hwsim.config.load import load_machine
 from hwsim.engine.energy import Count
+from hwsim.engine.timing import simulate
 from hwsim.graph.dtype import parse
-from hwsim.mapping.gemm import GemmProblem, Tiling, build, work_counts
+from hwsim.mapping.gemm import GemmProblem, Tiling, build, lower_bound, work_counts
 from hwsim.mapping.mapper import tilings
 from hwsim.mapping.site import Site
 
@@ -202,6 +203,8 @@ def check(p: GemmProblem, machine_name: str) -> None:
         got = summed((*mapped.transfers, *work_counts(p, t, array, site)))
         assert got == Interpreter(p, t, array, site).run(), t
         assert int(mapped.steps.compute.sum()) >= p.batch * array.beats(p.m, p.n, p.k, p.a, p.w)
+        timeline = simulate(mapped.steps, mapped.stage)
+        assert timeline.bus_busy <= lower_bound(p, t, array, site) <= timeline.cycles
 
 
 VARIANTS = {
