@@ -49,6 +49,11 @@ class Row:
     verified_samples: int | None = None
     model_sha256: str | None = None
     machine_sha256: str | None = None
+    share_assumed_frac: float | None = None
+    """share of the joules that rests on unit energies without a source"""
+    side_array_cycles_frac: float | None = None
+    side_array_energy_frac: float | None = None
+    """shares of the arrays after the machine's first: what the main array's formats exclude"""
     reason: str | None = None
     components_pj: Mapping[str, float] = field(default_factory=dict)
     not_modelled: tuple[str, ...] = ()
@@ -201,6 +206,7 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
     if attempt.result is None:
         return Row(student, seed, machine, attempt.status, reason=attempt.error)
     r = attempt.result
+    side_arrays = list(r["arrays"].values())[1:]
     return Row(
         student,
         seed,
@@ -224,6 +230,9 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
         verified_samples=r["verify"]["samples"],
         model_sha256=r["hashes"]["model"],
         machine_sha256=r["hashes"]["machine"],
+        share_assumed_frac=r["share_assumed_frac"],
+        side_array_cycles_frac=math.fsum(a["cycles_frac"] for a in side_arrays),
+        side_array_energy_frac=math.fsum(a["energy_frac"] for a in side_arrays),
         components_pj=r["energy_by_component_pj"],
         not_modelled=tuple(r["not_modelled"]),
     )

@@ -117,7 +117,9 @@ def machine_table(results: Results, points: Sequence[Point]) -> Table:
         "Machines",
         "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
         "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
-        "chip. A dot marks the points on the front; area is that of the compute arrays, where the machine's file "
+        "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
+        "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
+        "marks the points on the front; area is that of the compute arrays, where the machine's file "
         "gives one.",
         [
             "Student, machine",
@@ -127,6 +129,8 @@ def machine_table(results: Results, points: Sequence[Point]) -> Table:
             "latency cold",
             "weights",
             "peak activations",
+            "shared unit",
+            "assumed",
             "area",
         ],
     )
@@ -148,6 +152,10 @@ def machine_table(results: Results, points: Sequence[Point]) -> Table:
                         _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
                         _bytes_cell(row.weight_bytes),
                         _bytes_cell(row.peak_activation_bytes),
+                        _share_cell(row),
+                        NOTHING
+                        if row.share_assumed_frac is None
+                        else Cell(percent(row.share_assumed_frac)),
                         NOTHING if row.area_um2 is None else Cell(f"{row.area_um2 / 1e6:.3f} mm²"),
                     ],
                     "front" if standing[student, machine] == "front" else "",
@@ -172,6 +180,14 @@ def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:
     if seconds is None or cycles is None:
         return NOTHING
     return Cell(si(seconds, "s"), f"{cycles:,} cycles")
+
+
+def _share_cell(row: Row) -> Cell:
+    if row.side_array_energy_frac is None or row.side_array_cycles_frac is None:
+        return NOTHING
+    return Cell(
+        percent(row.side_array_energy_frac), f"{percent(row.side_array_cycles_frac)} of cycles"
+    )
 
 
 def _bytes_cell(count: int | None) -> Cell:

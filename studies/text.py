@@ -8,6 +8,9 @@ from studies.pareto import Interval
 from studies.statistics import Estimate
 from studies.table import Point, Results, judged
 
+SPACE = "\N{NO-BREAK SPACE}"
+"""between a number and its unit"""
+
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 COST_NAMES = {"energy_pj": "energy", "latency_s": "latency"}
@@ -16,26 +19,26 @@ COST_NAMES = {"energy_pj": "energy", "latency_s": "latency"}
 def si(value: float, unit: str) -> str:
     """Write a quantity below a few thousand units with three digits and an SI prefix.
 
-    >>> si(1.2345e-6, "J"), si(0.0, "J"), si(2.0e-3, "s")
-    ('1.23 µJ', '0 J', '2.00 ms')
+    >>> [text.replace(SPACE, " ") for text in (si(1.2345e-6, "J"), si(0.0, "J"), si(2.0e-3, "s"))]
+    ['1.23 µJ', '0 J', '2.00 ms']
     """
     if value == 0:
-        return f"0 {unit}"
+        return f"0{SPACE}{unit}"
     # the limit is a little under 1 so that 0.9999 is rounded to 1.00 of its own prefix
     factor, prefix = next((f for f in _PREFIXES if abs(value) >= 0.9995 * f[0]), _PREFIXES[-1])
     scaled = value / factor
     digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:.{digits}f} {prefix}{unit}"
+    return f"{scaled:.{digits}f}{SPACE}{prefix}{unit}"
 
 
 def percent(fraction: float) -> str:
     """Write a fraction in per cent with one decimal."""
-    return f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f}{SPACE}%"
 
 
 def percent_range(low: float, high: float) -> str:
     """Write an interval of fractions in per cent."""
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
+    return f"{100 * low:.1f}–{100 * high:.1f}{SPACE}%"
 
 
 def joules(energy_pj: float) -> str:
@@ -46,7 +49,7 @@ def joules(energy_pj: float) -> str:
 def energy(band: Interval) -> str:
     """Write an energy in pJ with its 5-95 % band.
 
-    >>> energy(Interval(1e6, 2e6, 3e6))
+    >>> energy(Interval(1e6, 2e6, 3e6)).replace(SPACE, " ")
     '2.00 µJ (1.00 µJ to 3.00 µJ)'
     """
     return f"{joules(band.nominal)} ({joules(band.low)} to {joules(band.high)})"

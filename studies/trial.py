@@ -109,7 +109,11 @@ def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str,
     return {
         "accuracy": run["accuracy"],
         "energy_pj": run["energy_pj"],
-        "energy_by_component_pj": run["energy_by_component_pj"],
+        "energy_by_component_pj": {
+            name: band["nominal"] for name, band in run["energy_by_component_pj"].items()
+        },
+        "share_assumed_frac": run["share_assumed_frac"],
+        "arrays": run["arrays"],
         "latency_cycles": run["latency_cycles"],
         "latency_s": run["latency_s"],
         "weight_bytes": run["memory"]["weight_bytes"],

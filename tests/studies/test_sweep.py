@@ -1,0 +1,223 @@
+"""Study files and the command: names, places of faults, folders, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import standins
+import typer
+
+from hwsim.errors import ConfigError
+from studies import sweep
+from studies.plan import Plan, load_plan
+from studies.space import build_plan, find_study, load_study, shipped_studies
+
+STUDY = """\
+schema: studies/study/1
+name: tiny
+question: Does it work?
+task: digits
+teacher:
+  name: float32
+  model: {family: vit}
+  recipe: float
+  train: {steps: 2}
+students:
+  - {name: W8A8, recipe: w8a8, train: {steps: 2}}
+  - {name: W1A1, recipe: w1a1_bit, train: {steps: 3}}
+seeds: [0, 1]
+machines: [toy, int8_edge]
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_plan_shares_what_can_be_shared(study_file: Path) -> None:
+    plan = build_plan(load_study(study_file))
+    assert {k: len(plan.of_kind(k)) for k in ("train", "export", "evaluate")} == {
+        "train": 2 + 4,
+        "export": 4,
+        "evaluate": 8,
+    }
+    assert len(plan.by_id) == len(plan.nodes)
+    seen: set[str] = set()
+    for node in plan.nodes:
+        assert seen.issuperset(node.parents)
+        seen.add(node.id)
+
+
+def test_identity_follows_content_and_nothing_else(study_file: Path) -> None:
+    base = build_plan(load_study(study_file))
+
+    def changed(old: str, new: str) -> set[str]:
+        assert old in STUDY
+        study_file.write_text(STUDY.replace(old, new))
+        other = build_plan(load_study(study_file))
+        ids = base.by_id.keys()
+        return {n.label for n in other.nodes if n.id not in ids}
+
+    assert changed("Does it work?", "Is it so?") == set()
+    assert changed("seeds: [0, 1]", "seeds: [1]") == set()
+    assert changed("machines: [toy, int8_edge]", "machines: [toy]") == set()
+    assert changed("[toy, int8_edge]", "[toy, int8_edge, xnor_edge]") == {
+        f"{s} seed {n} on xnor_edge" for s in ("W8A8", "W1A1") for n in (0, 1)
+    }
+    one_student = changed("recipe: w8a8, train: {steps: 2}", "recipe: w8a8, train: {steps: 4}")
+    assert one_student
+    assert all("W8A8" in label for label in one_student)
+    assert len(changed("  train: {steps: 2}\n", "  train: {steps: 9}\n")) == len(base.nodes)
+
+
+def test_overrides_reach_every_key(study_file: Path) -> None:
+    study = load_study(study_file, ["seeds=[7]", "students.0.train.steps=5", "samples=16"])
+    assert study.seeds == (7,)
+    assert study.students[0].train.steps == 5
+    assert study.samples == 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("recipe: w8a8", "recipe: w8a9", r"w8a9.*did you mean 'w8a8'"),
+        ("int8_edge]", "int8_egde]", r"int8_egde.*did you mean 'int8_edge'"),
+        ("seeds: [0, 1]", "seed: [0, 1]", r"tiny\.yaml:13:1: seed.*seeds"),
+        ("seeds: [0, 1]", "seeds: [0, one]", r"tiny\.yaml:13:12: seeds\.1: .*whole number"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", r"tiny\.yaml:.*seeds must differ from each other.*0"),
+        ("seeds: [0, 1]", "seeds: []", r"tiny\.yaml:13:8: seeds: "),
+        ("name: tiny", "name: Tiny Study", r"tiny\.yaml:2:7: name: "),
+        ("  model: {family: vit}\n", "", r"tiny\.yaml:.*teacher\.model must be given"),
+        ("{steps: 3}", "{steps: 3, epochs: 1}", r"tiny\.yaml:12:.*exactly one of steps and epochs"),
+        ("task: digits\n", "", r"tiny\.yaml:.*task: "),
+    ],
+)
+def test_faults_have_their_place(study_file: Path, old: str, new: str, message: str) -> None:
+    assert old in STUDY
+    study_file.write_text(STUDY.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        build_plan(load_study(study_file))
+
+
+def test_all_unknown_names_are_told_at_once(study_file: Path) -> None:
+    study_file.write_text(STUDY.replace("w8a8", "w8a9").replace("[toy,", "[toi,"))
+    with pytest.raises(ConfigError) as error:
+        build_plan(load_study(study_file))
+    assert len(error.value.faults) == 2
+
+
+def test_shipped_studies_are_valid() -> None:
+    assert "digits" in shipped_studies()
+    for path in shipped_studies().values():
+        plan = build_plan(load_study(path))
+        assert plan.study["name"] == path.stem
+    with pytest.raises(ConfigError, match="did you mean 'digits'"):
+        find_study("digit")
+
+
+def use_standins(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    """Let the command run a stand-in plan."""
+    monkeypatch.setattr("studies.space.build_plan", lambda study, invocation: plan)
+    monkeypatch.setattr("studies.trial.FUNCTIONS", standins.FUNCTIONS)
+    monkeypatch.setattr("studies.report.build_report", lambda folder: folder / "report.html")
+
+
+def command(study_file: Path, out: Path, **options: Any) -> int:
+    with pytest.raises(typer.Exit) as exit_:
+        sweep.main(str(study_file), out, 0, **options)
+    return exit_.value.exit_code
+
+
+def test_sweep_resumes_refuses_another_study_and_moves_the_old_one_aside(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, counter = tmp_path / "out", tmp_path / "count"
+    plan = standins.make_plan(counter)
+    use_standins(monkeypatch, plan)
+    assert command(study_file, out) == 0
+    first = counter.stat().st_size
+    assert "teacher: ok in" in capsys.readouterr().out
+    assert command(study_file, out) == 0
+    assert counter.stat().st_size == first
+    assert load_plan(out) == plan
+
+    other = Plan({"name": "another"}, plan.nodes)
+    use_standins(monkeypatch, other)
+    assert command(study_file, out) == 2
+    err = capsys.readouterr().err
+    assert "holds another study ('stand-in'" in err
+    assert "differs in name" in err
+    assert "--fresh" in err
+
+    assert command(study_file, out, fresh=True) == 0
+    assert counter.stat().st_size == 2 * first
+    (aside,) = tmp_path.glob("out.*")
+    assert load_plan(aside).study == plan.study
+
+
+def test_a_folder_with_other_things_is_not_touched(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    use_standins(monkeypatch, standins.make_plan(tmp_path / "count"))
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").touch()
+    assert command(study_file, out) == 2
+    assert "not empty and not a study" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["chapter1.tex"]
+
+
+def test_failures_end_in_exit_code_1_with_a_list(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    use_standins(monkeypatch, standins.make_plan(tmp_path / "count", fail=True))
+    assert command(study_file, tmp_path / "out") == 1
+    output = capsys.readouterr()
+    assert "failed: student bb" in output.err
+    assert output.err.count("blocked: ") == 4
+    assert "ValueError: loss is nan at step 7" in output.out
+    assert "report: " in output.out
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    plan = standins.make_plan(tmp_path / "count")
+    use_standins(monkeypatch, plan)
+
+    def interrupted(call: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("studies.trial.FUNCTIONS", {**standins.FUNCTIONS, "export": interrupted})
+    assert command(study_file, tmp_path / "out") == 130
+    assert (
+        "stopped: 3 of 11 nodes are finished and kept; the same command" in capsys.readouterr().err
+    )
+    use_standins(monkeypatch, plan)
+    assert command(study_file, tmp_path / "out") == 0  # the lock was given back, too
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    study_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert command(study_file, tmp_path / "out", dry_run=True) == 0
+    text = capsys.readouterr().out
+    assert "train        6 nodes, 6 to do" in text
+    assert "W1A1 seed 1 on int8_edge" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_plans_import_no_torch() -> None:
+    code = (
+        "import sys, studies.sweep, studies.report, studies.space\n"
+        "studies.space.build_plan(studies.space.load_study(studies.space.find_study('digits')))\n"
+        "assert not {'torch', 'transformers', 'numba'} & sys.modules.keys(), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
