@@ -24,7 +24,7 @@ from hwsim.graph.ops import STUDENT_NAMESPACE, STUDENT_OPS
 
 BATCH = "B"
 
-# ATen operators that change no value and move no element.
+# ATen operators that change no value and move no element: capture drops them.
 IDENTITY = {
     "aten.dropout", "aten.alias", "aten.contiguous", "aten.clone", "aten.detach", "aten.to", "aten._to_copy",
 }  # fmt: skip
@@ -159,8 +159,12 @@ class _Importer:
         if op not in SUPPORTED:
             self.unsupported.setdefault(op, []).append(origin or node.name)
         name = node.name
+        shape = self.shape(node.meta.get("val"))
+        if op in IDENTITY or (op in RESHAPES and shape == self.shape(node.args[0].meta.get("val"))):
+            self.values[name] = resolved[0]
+            return
         args = tuple(_freeze(a) for a in resolved)
-        self.calls.append(Call(name, op, args, self.shape(node.meta.get("val")), origin))
+        self.calls.append(Call(name, op, args, shape, origin))
         self.values[name] = Ref(name)
 
     def fold(self, node: torch.fx.Node, origin: str) -> Any:

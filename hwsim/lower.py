@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hwsim.capture import IDENTITY, RESHAPES, Call, Captured, Frozen, Ref, refs
+from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.freeze import PROBABILITY
 from hwsim.graph import derive
@@ -349,8 +349,6 @@ class _Lowering:
 
     def _lower(self, call: Call, a: list[Any]) -> Any:
         op = call.op
-        if op in IDENTITY:
-            return a[0]
         if op in VIEWS:
             return self._lower_view(call, a)
         match op:

@@ -65,13 +65,9 @@ def _bound_update(acc: Tensor, profile: NumericProfile, where: str) -> Tensor:
 
 
 def _planes(x: Tensor, dtype: DataType) -> list[tuple[int, Tensor]]:
-    """Split codes into (weight, 0/1 plane) pairs, low bits first, the sign plane negative."""
-    if (
-        dtype.kind == "bipolar"
-    ):  # value = 2*bit - 1 is the array's offset; as planes: plus part - minus part
-        return [(1, (x > 0).long()), (-1, (x < 0).long())]
-    if dtype.kind == "ternary":
-        return [(1, (x > 0).long()), (-1, (x < 0).long())]
+    """Split codes into (weight, 0/1 plane) pairs, low bits first; a two's-complement top plane is negative."""
+    if dtype.kind == "bipolar":
+        return [(1, (x > 0).long())]
     top = dtype.bits - 1
     return [
         (-(1 << i) if dtype.is_signed and i == top else 1 << i, (x >> i) & 1)
@@ -94,6 +90,16 @@ def contract_profile(
                     acc = _bound_update(acc + update, profile, where)
         else:
             acc = _bound_update(acc + contract(chunk_a, chunk_w), profile, where)
+    return _read_out(acc, a, w, a_type, w_type) if profile.bit_serial else acc
+
+
+def _read_out(acc: Tensor, a: Tensor, w: Tensor, a_type: DataType, w_type: DataType) -> Tensor:
+    """Turn sums over stored bits into sums over codes: a BIPOLAR operand x is stored as (x + 1)/2."""
+    if a_type.kind == "bipolar":
+        w_bits = (w > 0).long() if w_type.kind == "bipolar" else w
+        acc = 2 * acc - w_bits.sum(-1).unsqueeze(-2)
+    if w_type.kind == "bipolar":
+        acc = 2 * acc - a.sum(-1, keepdim=True)
     return acc
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwsim.capture import IDENTITY, RESHAPES, Call, Captured, Frozen, Ref
+from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType, parse
 from hwsim.graph.ir import Shape
@@ -108,8 +108,6 @@ class Interpreter:
 
     def _call(self, call: Call, a: list[Any]) -> Any:
         op = call.op
-        if op in IDENTITY:
-            return a[0]
         if op in RESHAPES:
             return a[0].reshape(self._shape(call.shape))
         match op:

@@ -12,9 +12,9 @@ from hwsim.arch.component import (
     ArrayComponent,
     ArraySpec,
     Codes,
-    NumericProfile,
 )
 from hwsim.graph.dtype import BIPOLAR, DataType
+from hwsim.graph.numeric import NumericProfile
 from hwsim.registry import register
 
 

@@ -8,8 +8,7 @@ initiation interval.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,8 @@ from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph import dtype as dt
 from hwsim.graph.dtype import DataType
+from hwsim.graph.numeric import NumericProfile, Overflow, matmul_bound, weight_bound
 
-Overflow = Literal["error", "wrap", "clamp"]
 OVERFLOW_RULES: dict[Overflow, int] = {"error": 0, "wrap": 1, "clamp": 2}
 """rule -> its number in the chunked kernels"""
 
@@ -132,21 +131,6 @@ class ArraySpec(Spec):
             return None
         component: type[ArrayComponent] = registry.lookup("array", kind)
         return component.spec_class
-
-
-@dataclass(frozen=True, slots=True)
-class NumericProfile:
-    """All that a result may depend on where the static bound does not fit the accumulator."""
-
-    accumulator_bits: int
-    overflow: Overflow
-    lanes: int
-    bit_serial: bool
-    """planes are accumulated one by one: weight planes outside, activation planes inside"""
-
-    def fits(self, bound: int) -> bool:
-        """Tell whether sums of at most this magnitude never leave the accumulator."""
-        return bound <= (1 << (self.accumulator_bits - 1)) - 1
 
 
 def signed_bits(value: int) -> int:
@@ -265,10 +249,7 @@ class ArrayComponent(ABC):
             a: type of the activation.
             w: type of the other operand.
         """
-        if weight is None:
-            return k * a.max_abs * w.max_abs
-        row_sums = np.abs(weight.astype(np.int64)).sum(axis=1)
-        return int(row_sums.max(initial=0)) * a.max_abs
+        return matmul_bound(k, a, w) if weight is None else weight_bound(weight, a)
 
     def gemm(
         self,

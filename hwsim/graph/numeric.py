@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.graph.dtype import DataType
-from hwsim.graph.ir import Node, QuantGraph
 
 Overflow = Literal["error", "wrap", "clamp"]
 
@@ -18,8 +17,10 @@ Overflow = Literal["error", "wrap", "clamp"]
 class NumericProfile:
     """How an array accumulates: chunks of `lanes` along K, each added to an accumulator of A bits.
 
-    With `bit_serial` the chunks are outer, weight planes next, activation planes inner, and each
-    update of the accumulator is one application of the overflow rule.
+    With `bit_serial` the chunks are outer, weight planes next, activation planes inner, and each update
+    of the accumulator is one application of the overflow rule. Planes are the bits of the stored number:
+    two's complement, TERNARY in two bits; BIPOLAR is one bit b of value 2b - 1, and what the offset adds
+    is corrected where the accumulator is read out.
     """
 
     accumulator_bits: int
@@ -32,10 +33,9 @@ class NumericProfile:
         """Largest magnitude that fits on the positive side: 2^(A-1) - 1."""
         return (1 << (self.accumulator_bits - 1)) - 1
 
-
-def planes(dtype: DataType) -> int:
-    """Bit-planes a bit-serial array needs for a number type: ternary has a plus and a minus plane."""
-    return dtype.bits
+    def fits(self, bound: int) -> bool:
+        """Tell whether sums of at most this magnitude never leave the accumulator."""
+        return bound <= self.limit
 
 
 def weight_bound(weight: npt.NDArray[Any], a: DataType) -> int:
@@ -48,23 +48,3 @@ def weight_bound(weight: npt.NDArray[Any], a: DataType) -> int:
 def matmul_bound(k: int, a: DataType, b: DataType) -> int:
     """Largest |acc| of a product of two activations: K * max|a| * max|b|."""
     return k * a.max_abs * b.max_abs
-
-
-def bit_serial_bound(k: int, a: DataType, w: DataType) -> int:
-    """Largest partial sum of a bit-serial product: K * (2^wb - 1) * (2^ab - 1)."""
-    return k * ((1 << planes(w)) - 1) * ((1 << planes(a)) - 1)
-
-
-def node_bound(graph: QuantGraph, node: Node, length: int) -> int:
-    """Static bound of a contraction node at a sequence length (0 elsewhere)."""
-    if node.op == "linear":
-        return weight_bound(graph.constant(node, "weight"), graph.tensors[node.inputs[0]].dtype)
-    if node.op == "matmul":
-        a, b = (graph.tensors[t] for t in node.inputs)
-        return matmul_bound(a.bind(length)[-1], a.dtype, b.dtype)
-    return 0
-
-
-def needs_profile(bound: int, profile: NumericProfile, serial_bound: int) -> bool:
-    """Say whether the array's own accumulation order and width decide the result."""
-    return (serial_bound if profile.bit_serial else bound) > profile.limit
