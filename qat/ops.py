@@ -31,18 +31,18 @@ def _custom_op(name: str) -> Any:
     )
 
 
-def round_codes(u: Tensor, rounding: str) -> Tensor:
-    """Round to integers: `half_up` is floor(u + 1/2), `half_even` is what `torch.round` does."""
+def _round_(u: Tensor, rounding: str) -> Tensor:
+    """Round u in place: `half_up` is floor(u + 1/2), `half_even` is what `torch.round` does."""
     if rounding == "half_up":
-        return torch.floor(u + 0.5)
+        return u.add_(0.5).floor_()
     if rounding == "half_even":
-        return torch.round(u)
+        return u.round_()
     raise ValueError(f"rounding must be half_up or half_even, not {rounding!r}")
 
 
 def sign_codes(x: Tensor) -> Tensor:
     """Sign with sign(0) = +1, also for -0.0: a third level has no bit."""
-    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return (x >= 0).to(x.dtype).mul_(2.0).sub_(1.0)
 
 
 def mask_like(valid: Tensor, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def quantize_weight(
         kept = magnitude > param * _rows(mean(magnitude))
         count = mean(kept.to(w.dtype))
         scale = mean(magnitude * kept) / count.clamp_min(1.0 / w.numel())
-        codes = torch.where(kept, sign_codes(clipped), 0.0)
+        codes = sign_codes(clipped).mul_(kept)
     elif method in ("bwn", "bwn_centred"):
         scale = mean(magnitude)
         codes = sign_codes(clipped - clipped.mean() if method == "bwn_centred" else clipped)
@@ -92,7 +92,7 @@ def quantize_weight(
         largest = magnitude.amax(dim=1) if granularity == "row" else magnitude.amax().reshape(1)
         scale = largest / dtype.qmax
         safe = _rows(scale.clamp_min(SMALLEST_SCALE))
-        codes = round_codes(clipped / safe, "half_up").clamp(-dtype.qmax, dtype.qmax)
+        codes = _round_(clipped / safe, "half_up").clamp_(-dtype.qmax, dtype.qmax)
     else:
         raise ValueError(f"weight method must be twn, bwn, bwn_centred or absmax, not {method!r}")
     return codes, scale.clamp_min(SMALLEST_SCALE)
@@ -142,7 +142,7 @@ def quantize_static(
     shifted = x if shift is None else x + shift
     if dtype.kind == "bipolar":
         return sign_codes(shifted)
-    return round_codes(shifted / alpha, rounding).clamp(dtype.qmin, dtype.qmax)
+    return _round_(shifted / alpha, rounding).clamp_(dtype.qmin, dtype.qmax)
 
 
 @quantize_static.register_fake
@@ -222,15 +222,14 @@ def quantize_dynamic(
     """Codes of x and the scale amax / qmax that its own (valid, clipped) values give."""
     dtype = parse(fmt)
     clipped = x.clamp(-clip, clip) if clip > 0 else x
-    magnitude = clipped.abs() if dtype.is_signed else clipped.clamp_min(0)
     if granularity == "token":
-        largest = magnitude.amax(dim=-1, keepdim=True)
+        low, high = torch.aminmax(clipped, dim=-1, keepdim=True)
     else:
-        if valid is not None:
-            magnitude = magnitude * mask_like(valid, magnitude)
-        largest = magnitude.amax().reshape(1)
+        real = clipped if valid is None else clipped * mask_like(valid, clipped)
+        low, high = (limit.reshape(1) for limit in torch.aminmax(real))
+    largest = torch.maximum(high, -low) if dtype.is_signed else high
     scale = (largest / dtype.qmax).clamp_min(SMALLEST_SCALE)
-    return round_codes(clipped / scale, rounding).clamp(dtype.qmin, dtype.qmax), scale
+    return _round_(clipped / scale, rounding).clamp_(dtype.qmin, dtype.qmax), scale
 
 
 @quantize_dynamic.register_fake

@@ -1,0 +1,52 @@
+"""Signs of a dying low-bit training are seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import batch_of, tiny
+
+from qat.health import HealthMonitor
+from qat.prepare import prepare
+from qat.quantizers.lifecycle import initialise
+from qat.recipe import load_recipe
+
+
+def test_a_fresh_student_is_alive_and_flips_are_counted() -> None:
+    batch = batch_of("bert")
+    student = prepare(tiny("bert"), load_recipe("w1a1_bit"))
+    initialise(student, [batch])
+    monitor = HealthMonitor(student)
+    first = monitor.measure(batch)
+    assert first["alphas_at_floor"] == 0
+    assert 0 < first["map_entropy_bits"] <= 1
+    assert "flipped_signs" not in first
+    with torch.no_grad():
+        student.bert.encoder.layer[0].intermediate.dense.weight.mul_(-1)
+    quantised = sum(
+        m.weight.numel() for m in student.modules() if getattr(m, "weight_quantizer", None)
+    )
+    assert monitor.measure(batch)["flipped_signs"] == pytest.approx(16 * 32 / quantised)
+
+
+def test_dead_steps_and_constant_bits_are_seen() -> None:
+    batch = batch_of("vit")
+    student = prepare(tiny("vit"), load_recipe("w1a1_bit"))
+    initialise(student, [batch])
+    monitor = HealthMonitor(student)
+    before = monitor.measure(batch)["constant_bits"]
+    dead = student.vit.layers[0].mlp.fc1.input_quantizer
+    with torch.no_grad():
+        dead.shift.fill_(100.0)
+        dead.alpha.copy_(dead.floor)
+    after = monitor.measure(batch)
+    assert after["alphas_at_floor"] == pytest.approx(1 / 20)
+    # 16 of all watched channels became constant, less those that were before or follow from it
+    assert after["constant_bits"] > before
+
+
+def test_models_without_one_bit_parts_have_fewer_numbers() -> None:
+    student = prepare(tiny("vit"), load_recipe("w2a8_kd"))
+    monitor = HealthMonitor(student)
+    assert monitor.measure(batch_of("vit")) == {}
+    assert monitor.measure(batch_of("vit")) == {"flipped_signs": 0}
