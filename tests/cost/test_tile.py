@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwsim.arch.component import ceil_div
 from hwsim.graph.dtype import parse
 from hwsim.mapping.tile import MOST_SIZES, code_bits, parts, row_bits, stored_bytes, tile_sizes
 
@@ -38,10 +39,8 @@ def test_tile_sizes_are_whole_blocks_from_the_dimension_down_to_one_block(
 @QUIET
 @given(st.integers(1, 80), st.integers(1, 8))
 def test_small_dimensions_keep_every_distinct_ceiling(dimension: int, block: int) -> None:
-    blocks = -(-dimension // block)
-    wanted = {
-        min(dimension, -(-(-(-dimension // j)) // block) * block) for j in range(1, blocks + 1)
-    }
+    equal = {ceil_div(dimension, j) for j in range(1, ceil_div(dimension, block) + 1)}
+    wanted = {min(dimension, ceil_div(size, block) * block) for size in equal}
     got = set(tile_sizes(dimension, block))
     assert got == wanted if len(wanted) <= MOST_SIZES else got < wanted
 
