@@ -58,7 +58,7 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 
 
 def test_an_unknown_metric_names_the_nearest() -> None:
-    with pytest.raises(DataError, match="metric 'mathews' is unknown; .*did you mean 'matthews'"):
+    with pytest.raises(DataError, match=r"metric 'mathews' is unknown; .*did you mean 'matthews'"):
         metrics.compute(("mathews",), np.zeros((1, 2)), np.array([0]))
 
 

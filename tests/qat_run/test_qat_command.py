@@ -1,0 +1,72 @@
+"""`python -m qat` as a user meets it: exit codes, messages without a traceback, no torch for --help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = """\
+schema: qat/run/1
+name: tiny
+task: digits
+model:
+  family: vit
+  config: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 24, patch_size: 4}
+recipe: float
+train: {steps: 4, batch_size: 16, evaluate_every: 2}
+"""
+
+
+def qat(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qat", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_train_then_eval_print_the_same_measurements(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    trained = qat("train", "run.yaml", "--out", "run", "--set", "seed=3", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stderr == ""
+    measured = qat("eval", "run", cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    assert measured.stdout.splitlines() == trained.stdout.splitlines()[1:]
+    assert "540 rows" in measured.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "none.yaml", "--out", "run"), "none.yaml"),
+        (("train", "bad.yaml", "--out", "run"), "bad.yaml:9:3: train.step"),
+        (("eval", "nowhere"), "nowhere: not a run of `python -m qat train`"),
+    ],
+)
+def test_a_users_fault_is_a_message_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    bad = CONFIG.replace(
+        "train: {steps: 4, batch_size: 16, evaluate_every: 2}", "train:\n  step: 4"
+    )
+    (tmp_path / "bad.yaml").write_text(bad)
+    answer = qat(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["export", "--help"]])
+def test_help_does_not_load_torch(arguments: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from qat.__main__ import app\n"
+        f"answer = CliRunner().invoke(app, {arguments!r})\n"
+        "assert answer.exit_code == 0, answer.output\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'numba'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr

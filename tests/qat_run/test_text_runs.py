@@ -1,0 +1,121 @@
+"""Text tasks end to end on tiny models: masks, regression, a language model with a tied head."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import word_tokenizer
+
+from hwsim.errors import CheckpointError, ConfigError, DataError
+from qat.checkpoint import load
+from qat.config import run_config
+from qat.evaluate import evaluate
+from qat.loop import train
+
+TRAIN = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 3}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a Hugging Face folder: a BERT of two tiny layers without a head, and its tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert")
+    config = BertConfig(
+        vocab_size=19,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def table(folder: Path, score: bool) -> dict[str, Any]:
+    for part in ("train", "dev"):
+        rows = [
+            {"a": "row of " * (n % 5 + 1), "b": f"sentence {n}", "y": n / 7 if score else n % 2}
+            for n in range(40)
+        ]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "text": ["a", "b"],
+        "label": "y",
+        "metric": ["spearman", "pearson"] if score else "accuracy",
+        "train": str(folder / "train.jsonl"),
+        "dev": str(folder / "dev.jsonl"),
+        "max_tokens": 24,
+    }
+
+
+def run(**values: Any) -> Any:
+    return run_config({"schema": "qat/run/1", "name": "tiny", "train": TRAIN, **values})
+
+
+@pytest.mark.parametrize("score", [False, True])
+def test_a_table_trains_a_teacher_and_a_student(score: bool, bert: Path, tmp_path: Path) -> None:
+    task = table(tmp_path, score)
+    train(run(task=task, recipe="float", model={"checkpoint": str(bert)}), tmp_path / "teacher")
+    for recipe in ("w2a8_ti_g", "w1a1_bit"):
+        student = run(task=task, recipe=recipe, teacher=str(tmp_path / "teacher"))
+        measured = train(student, tmp_path / recipe)
+        assert measured.metric == ("spearman" if score else "accuracy")
+        loaded = load(tmp_path / recipe)
+        again = evaluate(loaded.model, loaded.task.tests["dev"], loaded.task)
+        assert again == measured.tests["dev"]
+        assert loaded.model.config.num_labels == (1 if score else 2)
+        assert (tmp_path / recipe / "tokenizer.json").is_file()
+
+
+def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:
+    task = table(tmp_path, score=False)
+    measured = train(run(task=task, recipe="w8a8", teacher=str(bert)), tmp_path / "run")
+    assert measured.teacher_sha256 is not None
+
+
+def test_a_language_model_trains_and_loads_with_its_tied_head(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog, again and again. " * 60)
+    task = {"name": "lm", "train": str(text), "dev": str(text), "block_tokens": 24}
+    model = {
+        "family": "gpt2",
+        "config": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24},
+    }
+    spec = {**TRAIN, "steps": 40, "batch_size": 8, "learning_rate": 1e-2, "evaluate_every": 20}
+    teacher = train(run(task=task, recipe="float", model=model, train=spec), tmp_path / "teacher")
+    assert teacher.tests["test"]["perplexity"] < 60  # 256 symbols: an untrained model is above 200
+    student = run(task=task, recipe="w2a8_kd", teacher=str(tmp_path / "teacher"))
+    measured = train(student, tmp_path / "student")
+    loaded = load(tmp_path / "student")
+    again = evaluate(loaded.model, loaded.task.tests["test"], loaded.task)
+    assert again == measured.tests["test"]
+
+
+def test_a_text_task_needs_a_tokenizer(bert: Path, tmp_path: Path) -> None:
+    task = table(tmp_path, score=False)
+    with pytest.raises(ConfigError, match="a text task needs a `checkpoint:` or a `teacher:`"):
+        train(run(task=task, recipe="float", model={"family": "bert"}), tmp_path / "run")
+
+
+def test_a_family_that_cannot_do_the_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="'gpt2' cannot do a classification task; it does language"
+    ):
+        train(run(task="digits", recipe="float", model={"family": "gpt2"}), tmp_path / "run")
+
+
+def test_a_checkpoint_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    task = table(tmp_path, score=False)
+    with pytest.raises(CheckpointError, match=r"\./nowhere: no such folder"):
+        train(run(task=task, recipe="w8a8", teacher="./nowhere"), tmp_path / "run")
+
+
+def test_too_short_a_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("short")
+    task = {"name": "lm", "train": str(tmp_path / "t.txt"), "dev": str(tmp_path / "t.txt")}
+    with pytest.raises(DataError, match="must hold at least 64 tokens, holds 5"):
+        train(run(task=task, recipe="float", model={"family": "gpt2"}), tmp_path / "run")
