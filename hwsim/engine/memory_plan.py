@@ -15,7 +15,7 @@ from hwsim.errors import CapacityError, GraphError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.site import Site
-from hwsim.mapping.tile import stored_bytes
+from hwsim.mapping.tile import row_bits, stored_bytes
 
 FUSIBLE = ("requant", "threshold", "table")
 """Vector operators of one input, element by element, that may run on an array's output tile."""
@@ -76,6 +76,8 @@ class MemoryPlan:
         resident: names of the stores that stay on chip.
         live_on_chip: bytes of on-chip activations during each group.
         live_off_chip: bytes of activations in DRAM during each group.
+        spilled: storage roots in DRAM that are neither input nor output of the graph.
+        graph_liveness_bytes: peak of live tensors if every node ran by itself.
     """
 
     length: int
@@ -321,11 +323,17 @@ def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
     for node in graph.nodes:
         if node.op == "embedding":
             names = (node.constants["weight"], node.constants["M"])
-            held = size(names[0]) + size(names[1])
             vocabulary = graph.constant(node, "weight").shape[0]
+            row = size(names[0]) // vocabulary
+            once = 0
+            if graph.constant(node, "M").size > 1:  # a multiplier stands in each row
+                row += row_bits(graph.constants[names[1]].dtype, 1) // 8
+            else:
+                once = size(names[1])
+            held = vocabulary * row + once
             ids = graph.tensors[node.inputs[0]].elements(length)
-            row = size(names[0]) // vocabulary + (8 if graph.constant(node, "M").size > 1 else 0)
-            stores[names[0]] = Store(names[0], names, held, min(held, ids * row), True)
+            used = min(held, ids * row + once)
+            stores[names[0]] = Store(names[0], names, held, used, True)
             continue
         for role, name in sorted(node.constants.items()):
             if name in stores:

@@ -120,11 +120,15 @@ class Timeline:
 
 def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
-    # One memory layout, so that the kernel is compiled once.
-    columns = (steps.load, steps.fresh, steps.compute, steps.post, steps.store, steps.emits)
+    # Contiguous columns throughout, so that the kernel is compiled for one memory layout.
     end = int(
         _recurrence(
-            *(np.ascontiguousarray(c) for c in columns),
+            np.ascontiguousarray(steps.load),
+            np.ascontiguousarray(steps.fresh),
+            np.ascontiguousarray(steps.compute),
+            np.ascontiguousarray(steps.post),
+            np.ascontiguousarray(steps.store),
+            np.ascontiguousarray(steps.emits),
             np.array(stage.halves, dtype=np.int64),
             np.array(stage.owned, dtype=np.bool_),
             stage.depth,
