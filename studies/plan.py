@@ -64,7 +64,6 @@ def source_sha256(kind: NodeKind) -> str:
     digests: list[list[str]] = []
     for entry in SOURCES[kind]:
         package, _, rest = entry.partition("/")
-        # importlib.resources finds the package without running it (qat and hwsim import lazily anyway)
         root = Path(str(files(package)))
         target = root / rest if rest else root
         found = [target] if target.is_file() else sorted(target.rglob("*"))
