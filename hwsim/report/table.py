@@ -74,6 +74,17 @@ def _band_text(band: Mapping[str, float]) -> str:
     return f"{energy_text(band['nominal'])} ({low} .. {high})"
 
 
+def _value_text(value: object) -> str:
+    """Write a metric, an interval or a group of metrics on one line."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value_text(v)}" for name, v in value.items())
+    if isinstance(value, list | tuple):
+        return " .. ".join(_value_text(v) for v in value)
+    return str(value)
+
+
 def _totals(result: Mapping[str, Any]) -> Table:
     table = Table(title=escape(f"{result['model']} on {result['machine']}"), show_header=False)
     table.add_column("what")
@@ -81,8 +92,7 @@ def _totals(result: Mapping[str, Any]) -> Table:
     accuracy = result["accuracy"]
     if accuracy is not None:
         for name, value in accuracy.items():
-            shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-            table.add_row(escape(str(name)), escape(shown))
+            table.add_row(escape(str(name)), escape(_value_text(value)))
     for scenario in ("steady", "cold"):
         cycles, seconds = result["latency_cycles"][scenario], result["latency_s"][scenario]
         table.add_row(f"latency, {scenario}", f"{cycles:,} cycles = {time_text(seconds)}")

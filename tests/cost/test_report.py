@@ -23,7 +23,12 @@ from hwsim.report.table import bytes_text, energy_text, print_result, time_text
 def data(block: Callable[..., QuantGraph]) -> dict[str, Any]:
     machine = load_machine("xnor_edge")
     report = cost(block("BIPOLAR", "BIPOLAR"), machine)
-    accuracy = {"metric": "accuracy", "value": 0.5, "samples": 4}
+    accuracy = {
+        "metric": "accuracy",
+        "value": 0.5,
+        "metrics": {"f1": 0.25},
+        "wilson_95": [0.1, 0.9],
+    }
     result = Result("digits[w1a1]", "ab" * 32, machine.sha256, report, accuracy, ["a note"])
     loaded: dict[str, Any] = json.loads(json.dumps(result.to_json()))
     return loaded
@@ -67,6 +72,8 @@ def test_console_shows_totals_and_what_is_not_modelled(data: dict[str, Any]) -> 
     text = out.getvalue()
     assert "digits[w1a1] on xnor_edge" in text  # brackets are not markup
     assert "latency, cold" in text
+    assert "f1 0.2500" in text
+    assert "0.1000 .. 0.9000" in text
     assert "(3 of" in text
     assert "note: a note" in text
     assert "not modelled: overlap of operators" in text
