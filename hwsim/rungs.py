@@ -191,7 +191,9 @@ def compare_local(run: StaticRun, checks: dict[str, OperatorCheck]) -> None:
         check.allowed_share = ALLOWED_SHARE.get(node.op, 0.0)
         if node.op == "requant":
             # M/2^S is within 2^-31 of the ratio: codes this large meet a tie that much more often
-            check.allowed_share = max(check.allowed_share, float(np.abs(want).max(initial=0)) * 2.0**-30)
+            check.allowed_share = max(
+                check.allowed_share, float(np.abs(want).max(initial=0)) * 2.0**-30
+            )
         check.allowed_largest = LARGEST[str(node.attrs["mode"])] if node.op == "softmax" else 1
         check.elements += difference.size
         check.differing += int(np.count_nonzero(difference))

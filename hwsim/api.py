@@ -1,0 +1,157 @@
+"""The two calls of a user: run a model on a machine, and verify that the machine computes it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim.arch.machine import Machine
+from hwsim.config.load import load_machine
+from hwsim.engine.cost import cost
+from hwsim.engine.execute import execute, numeric_profiles
+from hwsim.engine.inject import Injection
+from hwsim.errors import DataError
+from hwsim.graph.ir import QuantGraph
+from hwsim.graph.serialize import Model, Samples, load
+from hwsim.metrics import compute, wilson_interval
+from hwsim.report.result import Result
+from hwsim.verify import Verification, batches, first_samples, verify_model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A result that can show itself."""
+
+    result: Result
+    file_bytes: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: `Result.to_json`, and the bytes of the export's files."""
+        return {**self.result.to_json(), "file_bytes": self.file_bytes}
+
+    def render(self, console: Console) -> None:
+        """Print the tables."""
+        from hwsim.report.table import print_result
+
+        print_result(self.to_json(), console)
+
+
+def run(
+    model: Model | Path | str,
+    machine: Machine | str,
+    samples: int | None = None,
+    cost_only: bool = False,
+    overrides: Sequence[str] = (),
+) -> RunResult:
+    """Execute a model on a machine and report accuracy, cycles, energy and memory.
+
+    Args:
+        model: an export folder, or one that is loaded.
+        machine: a shipped machine's name, a YAML file, or a loaded machine.
+        samples: use the first N stored samples; all of them for None.
+        cost_only: shapes only, no data.
+        overrides: `key=value` changes of the machine.
+
+    Raises:
+        GraphError: the machine lacks an operator or a format.
+        CapacityError: not even one tile of an operator fits.
+        OverflowRefused: an accumulator left its range under the rule `error`.
+        DataError: data is to run, and the export carries no samples.
+    """
+    loaded, on = _load(model, machine, overrides)
+    graph = loaded.graph
+    on.check(graph)
+    accuracy, length = None, None
+    notes: list[str] = []
+    if not cost_only:
+        chosen = first_samples(_samples(loaded), samples)
+        accuracy = measure(graph, on, chosen)
+        if chosen.lengths is not None:
+            length = int(chosen.lengths.max())
+            notes.append(f"costs are those of the longest of these samples, {length} tokens")
+        for node, profile in numeric_profiles(graph, on, graph.max_length).items():
+            notes.append(
+                f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"
+                " bound does not fit, the array's own order of accumulation was executed"
+            )
+    report = cost(graph, on, length)
+    result = Result(loaded.name, loaded.sha256, on.sha256, report, accuracy, notes)
+    return RunResult(result, dict(loaded.file_bytes))
+
+
+def verify(
+    model: Model | Path | str,
+    machine: Machine | str,
+    samples: int | None = None,
+    inject: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Verification:
+    """Compare every tensor of a model on a machine with the reference; arguments as in `run`.
+
+    Args:
+        inject: `FIELD:NODE:INDEX:BIT`, one bit to flip in the machine's memory first.
+    """
+    injection = None if inject is None else Injection.parse(inject)
+    loaded, on = _load(model, machine, overrides)
+    return verify_model(loaded, on, first_samples(_samples(loaded), samples), injection)
+
+
+def measure(graph: QuantGraph, machine: Machine, samples: Samples) -> dict[str, Any]:
+    """Return the task's metrics of the machine's own outputs, with the Wilson interval of an accuracy."""
+    logits, labels = [], []
+    scale = np.asarray(graph.tensors[graph.outputs[0]].scale, np.float64)
+    for rows, inputs, lengths in batches(graph, samples):
+        codes = next(
+            x for name, x in execute(graph, machine, inputs, lengths) if name == graph.outputs[0]
+        )
+        values = codes.astype(np.float64) * scale
+        wanted = samples.labels[rows]
+        if wanted.ndim == 2:  # a language model: every position whose next token counts
+            wanted = wanted[:, : values.shape[1]]
+            counts = wanted != IGNORED_LABEL
+            values, wanted = values[counts], wanted[counts]
+        logits.append(values)
+        labels.append(wanted)
+    return judge(graph.meta, np.concatenate(logits), np.concatenate(labels))
+
+
+def judge(meta: Any, logits: Any, labels: Any) -> dict[str, Any]:
+    """Metrics of logits [N, C] and labels [N] by the names in the graph's meta data."""
+    names = list(meta.get("metrics", ["accuracy"]))
+    values = compute(names, logits, labels)
+    out: dict[str, Any] = {
+        "metric": names[0],
+        "value": values[names[0]],
+        "metrics": values,
+        "total": len(labels),
+    }
+    if "accuracy" in names:
+        correct = int((logits.argmax(axis=1) == labels).sum())
+        low, high = wilson_interval(correct, len(labels))
+        out |= {"correct": correct, "wilson_95": [low, high]}
+    return out
+
+
+def _load(
+    model: Model | Path | str, machine: Machine | str, overrides: Sequence[str]
+) -> tuple[Model, Machine]:
+    loaded = model if isinstance(model, Model) else load(model)
+    on = machine if isinstance(machine, Machine) else load_machine(machine, overrides)
+    return loaded, on
+
+
+def _samples(model: Model) -> Samples:
+    if model.samples is None or len(model.samples) == 0:
+        raise DataError(
+            f"{model.folder}: carries no samples to run; export with samples, or use --cost for the shapes alone"
+        )
+    return model.samples

@@ -1,0 +1,130 @@
+"""Flip one bit in the machine's memory: the proof that verification can fail.
+
+`FIELD:NODE:INDEX:BIT`: FIELD is a constant's role (weight, M, S, B, threshold, table) of NODE, or `length`
+(the length register of sample INDEX; NODE is any node that masks). INDEX counts elements in row-major
+order. BIT counts from the lowest bit of the stored number: BIPOLAR has bit 0, TERNARY bit 0 (plane of +1)
+and bit 1 (plane of -1, both set act as 0), the rest are two's complement of their width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.errors import BitwrightError, nearest
+from hwsim.graph.dtype import DataType
+from hwsim.graph.ir import Constant, QuantGraph
+
+FIELDS = ("weight", "M", "S", "B", "threshold", "table", "length")
+LENGTH_BITS = 32
+
+
+class InjectionError(BitwrightError):
+    """An injection that names no bit of the model."""
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A bit to flip."""
+
+    field: str
+    node: str
+    index: int
+    bit: int
+
+    @classmethod
+    def parse(cls, text: str) -> Injection:
+        """Read `FIELD:NODE:INDEX:BIT`.
+
+        Raises:
+            InjectionError: the text has another form.
+        """
+        parts = text.split(":")
+        if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
+            raise InjectionError(
+                f"--inject must be FIELD:NODE:INDEX:BIT, for example weight:NODE:0:0, not {text!r}"
+            )
+        if parts[0] not in FIELDS:
+            raise InjectionError(
+                f"--inject: FIELD must be one of {', '.join(FIELDS)}, not {parts[0]!r}{nearest(parts[0], FIELDS)}"
+            )
+        return cls(parts[0], parts[1], int(parts[2]), int(parts[3]))
+
+    def __str__(self) -> str:
+        return f"{self.field}:{self.node}:{self.index}:{self.bit}"
+
+    def into_graph(self, graph: QuantGraph) -> QuantGraph:
+        """Return the graph as it lies in the damaged memory; the graph itself for `length`.
+
+        Raises:
+            InjectionError: no such node, constant, element or bit.
+        """
+        nodes = graph.by_name
+        if self.node not in nodes:
+            raise InjectionError(
+                f"--inject: the model has no node {self.node!r}{nearest(self.node, list(nodes))}"
+            )
+        node = nodes[self.node]
+        if self.field == "length":
+            if not node.attrs.get("masked"):
+                masking = [n.name for n in graph.nodes if n.attrs.get("masked")]
+                some = f"; nodes that do: {', '.join(masking[:3])}" if masking else ""
+                raise InjectionError(f"--inject: node {self.node} does not mask by length{some}")
+            return graph
+        if self.field not in node.constants:
+            have = [r for r in node.constants if r in FIELDS]
+            raise InjectionError(
+                f"--inject: node {self.node} ({node.op}) has no {self.field}; it has {', '.join(have) or 'no constants'}"
+            )
+        constant = graph.constants[node.constants[self.field]]
+        flipped = Constant(constant.name, constant.dtype, self._flip(constant))
+        return replace(graph, constants={**graph.constants, constant.name: flipped})
+
+    def into_lengths(self, lengths: npt.NDArray[np.int64], first_row: int) -> npt.NDArray[np.int64]:
+        """Flip the bit in a batch's length registers; `first_row` is the batch's first sample."""
+        row = self.index - first_row
+        if self.field != "length" or not 0 <= row < len(lengths):
+            return lengths
+        if self.bit >= LENGTH_BITS - 1:
+            raise InjectionError(
+                f"--inject: a length register has bits 0 to {LENGTH_BITS - 2}, not {self.bit}"
+            )
+        damaged = lengths.copy()
+        damaged[row] ^= 1 << self.bit
+        return damaged
+
+    def _flip(self, constant: Constant) -> npt.NDArray[Any]:
+        if self.index >= constant.array.size:
+            raise InjectionError(
+                f"--inject: {constant.name} has elements 0 to {constant.array.size - 1}, not {self.index}"
+            )
+        if self.bit >= constant.dtype.bits:
+            raise InjectionError(
+                f"--inject: {constant.name} is {constant.dtype}, its bits are 0 to {constant.dtype.bits - 1}, not {self.bit}"
+            )
+        array = constant.array.copy()
+        flat = array.reshape(-1)
+        flat[self.index] = flip_bit(int(flat[self.index]), self.bit, constant.dtype)
+        return array
+
+
+def flip_bit(code: int, bit: int, dtype: DataType) -> int:
+    """Return the code that a stored code becomes when one of its bits flips.
+
+    >>> from hwsim.graph.dtype import BIPOLAR, TERNARY, int_
+    >>> flip_bit(1, 0, BIPOLAR), flip_bit(0, 1, TERNARY), flip_bit(1, 1, TERNARY), flip_bit(5, 7, int_(8))
+    (-1, -1, 0, -123)
+    """
+    if dtype.kind == "bipolar":
+        return -code
+    if dtype.kind == "ternary":
+        planes = [int(code > 0), int(code < 0)]
+        planes[bit] ^= 1
+        return planes[0] - planes[1]
+    raw = (code & ((1 << dtype.bits) - 1)) ^ (1 << bit)
+    if dtype.is_signed and raw >> (dtype.bits - 1):
+        raw -= 1 << dtype.bits
+    return raw

@@ -1,0 +1,284 @@
+"""An exported model on disk: graph.json, weights.safetensors, samples.safetensors, manifest.json.
+
+Nothing is pickled: loading a stranger's folder runs no code. Constants are packed at their true width
+(docs/files.md); the manifest holds the SHA-256 of every file, and the model's identity is the SHA-256 over
+graph and weights. The folder appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from hwsim.errors import CheckpointError, GraphError
+from hwsim.graph import packing
+from hwsim.graph.dtype import parse
+from hwsim.graph.ir import Constant, Node, QuantGraph, Tensor
+
+SCHEMA = "hwsim/model/1"
+GRAPH_FILE = "graph.json"
+WEIGHTS_FILE = "weights.safetensors"
+SAMPLES_FILE = "samples.safetensors"
+RECORD_FILE = "rungs.json"
+MANIFEST_FILE = "manifest.json"
+IDENTITY_FILES = (GRAPH_FILE, WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled inputs as the host makes them: codes or ids, real lengths, labels."""
+
+    inputs: Mapping[str, npt.NDArray[np.int64]]
+    """[N, *shape] per graph input; sequences are padded on the right with 0"""
+    labels: npt.NDArray[Any]
+    """[N] classes or regression targets, or [N, T] next tokens with -100 where none counts"""
+    lengths: npt.NDArray[np.int64] | None = None
+    """[N] real length of each sequence"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an export folder holds."""
+
+    folder: Path
+    graph: QuantGraph
+    samples: Samples | None
+    record: Mapping[str, Any]
+    """rungs A1-A3 as `qat export` ran them, bound to this model's hash"""
+    sha256: str
+    file_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+def save(
+    folder: Path,
+    graph: QuantGraph,
+    samples: Samples | None = None,
+    record: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, Path] | None = None,
+) -> str:
+    """Write an export folder and return the model's SHA-256.
+
+    Args:
+        folder: where to; an older export there is replaced in one step.
+        graph: the integer graph.
+        samples: labelled samples to run it on.
+        record: rungs A1-A3; the model's hash is written into it.
+        extra_files: name in the folder -> file to copy (tokenizer, image processor).
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write_json(temporary / GRAPH_FILE, graph_to_json(graph))
+    packed = {
+        c.name: packing.encode(c.array, c.dtype).reshape(-1) for c in graph.constants.values()
+    }
+    save_file(packed, temporary / WEIGHTS_FILE)
+    identity = _identity({name: _sha256(temporary / name) for name in IDENTITY_FILES})
+    if samples is not None:
+        save_file(_sample_tensors(samples), temporary / SAMPLES_FILE)
+    if record is not None:
+        _write_json(temporary / RECORD_FILE, {**record, "model_sha256": identity})
+    for name, source in (extra_files or {}).items():
+        shutil.copyfile(source, temporary / name)
+    files = {p.name: _sha256(p) for p in sorted(temporary.iterdir())}
+    _write_json(
+        temporary / MANIFEST_FILE, {"schema": SCHEMA, "model_sha256": identity, "files": files}
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(temporary, folder)
+    return identity
+
+
+def load(folder: Path | str) -> Model:
+    """Read an export folder, after checking every file against the manifest.
+
+    Raises:
+        CheckpointError: it is no export, or a file is missing, truncated or altered.
+    """
+    folder = Path(folder)
+    manifest = _read_json(folder / MANIFEST_FILE)
+    if manifest.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{folder / MANIFEST_FILE}: schema must be '{SCHEMA}', is {manifest.get('schema')!r};"
+            " make an export with `python -m qat export RUN --out MODEL`"
+        )
+    _check_files(folder, manifest)
+    try:
+        graph = graph_from_json(_read_json(folder / GRAPH_FILE), load_file(folder / WEIGHTS_FILE))
+        samples = _read_samples(folder / SAMPLES_FILE, graph)
+    except (SafetensorError, KeyError, TypeError, ValueError, GraphError) as fault:
+        raise CheckpointError(f"{folder}: damaged: {fault}") from None
+    record = _read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).exists() else {}
+    identity = manifest["model_sha256"]
+    if record and record.get("model_sha256") != identity:
+        raise CheckpointError(f"{folder / RECORD_FILE}: belongs to another model; export again")
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
+    return Model(folder, graph, samples, record, identity, sizes)
+
+
+def graph_to_json(graph: QuantGraph) -> dict[str, Any]:
+    """Return a graph without its arrays as plain data."""
+    return {
+        "schema": SCHEMA,
+        "rounding": "half_up",
+        "sign_of_zero": 1,
+        "max_length": graph.max_length,
+        "inputs": list(graph.inputs),
+        "outputs": list(graph.outputs),
+        "meta": dict(graph.meta),
+        "tensors": [
+            {
+                "name": t.name,
+                "type": t.dtype.name,
+                "shape": list(t.shape),
+                "scale": list(t.scale) if isinstance(t.scale, tuple) else t.scale,
+                "zero_point": t.zero_point,
+            }
+            for t in graph.tensors.values()
+        ],
+        "constants": [
+            {
+                "name": c.name,
+                "type": c.dtype.name,
+                "shape": list(c.array.shape),
+                "encoding": packing.default_encoding(c.dtype),
+            }
+            for c in graph.constants.values()
+        ],
+        "nodes": [
+            {
+                "name": n.name,
+                "op": n.op,
+                "inputs": list(n.inputs),
+                "constants": dict(n.constants),
+                "attrs": {k: list(v) if isinstance(v, tuple) else v for k, v in n.attrs.items()},
+                "origin": n.origin,
+            }
+            for n in graph.nodes
+        ],
+    }
+
+
+def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> QuantGraph:
+    """Rebuild a graph from `graph_to_json` and the packed arrays.
+
+    Raises:
+        ValueError: an array does not decode; the message names the constant.
+        KeyError: a key or an array is missing.
+        GraphError: the graph is not consistent.
+    """
+    constants = {}
+    for c in data["constants"]:
+        dtype, shape = parse(c["type"]), tuple(int(d) for d in c["shape"])
+        try:
+            array = packing.decode(arrays[c["name"]], dtype, shape, c["encoding"])
+        except ValueError as fault:
+            raise ValueError(f"constant {c['name']}: {fault}") from None
+        constants[c["name"]] = Constant(c["name"], dtype, array)
+    tensors = {
+        t["name"]: Tensor(
+            t["name"],
+            parse(t["type"]),
+            tuple(t["shape"]),
+            tuple(t["scale"]) if isinstance(t["scale"], list) else float(t["scale"]),
+            int(t["zero_point"]),
+        )
+        for t in data["tensors"]
+    }
+    nodes = tuple(
+        Node(
+            n["name"],
+            n["op"],
+            tuple(n["inputs"]),
+            n["constants"],
+            {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()},
+            n["origin"],
+        )
+        for n in data["nodes"]
+    )
+    return QuantGraph(
+        nodes, tensors, constants, tuple(data["inputs"]), tuple(data["outputs"]), int(data["max_length"]), data["meta"]
+    )  # fmt: skip
+
+
+def _sample_tensors(samples: Samples) -> dict[str, npt.NDArray[Any]]:
+    tensors = {f"inputs.{name}": np.ascontiguousarray(x) for name, x in samples.inputs.items()}
+    tensors["labels"] = np.ascontiguousarray(samples.labels)
+    if samples.lengths is not None:
+        tensors["lengths"] = np.ascontiguousarray(samples.lengths)
+    return tensors
+
+
+def _read_samples(path: Path, graph: QuantGraph) -> Samples | None:
+    if not path.exists():
+        return None
+    tensors = load_file(path)
+    inputs = {name: tensors[f"inputs.{name}"].astype(np.int64) for name in graph.inputs}
+    return Samples(inputs, tensors["labels"], tensors.get("lengths"))
+
+
+def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    faults = []
+    for name, wanted in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{path}: missing, though the manifest lists it")
+        elif _sha256(path) != wanted:
+            faults.append(
+                f"{path}: altered or truncated: its SHA-256 must be {wanted[:12]}..., is"
+                f" {_sha256(path)[:12]}...; export the model again"
+            )
+    if not faults and _identity(manifest["files"]) != manifest["model_sha256"]:
+        faults.append(
+            f"{folder / MANIFEST_FILE}: its model_sha256 does not fit its own list of files"
+        )
+    if faults:
+        raise CheckpointError("\n".join(faults))
+
+
+def _identity(hashes: Mapping[str, str]) -> str:
+    text = "".join(f"{name} {hashes[name]}\n" for name in IDENTITY_FILES)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: no such file; is {path.parent} an exported model?"
+        ) from None
+    except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as fault:
+        raise CheckpointError(f"{path}: damaged: {fault}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: must be a JSON object, is a {type(data).__name__}")
+    return data

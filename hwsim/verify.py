@@ -1,0 +1,194 @@
+"""Rung B: every tensor of the graph, as the machine computes it, equal to the reference bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.arch.machine import Machine
+from hwsim.engine.execute import execute, numeric_profiles
+from hwsim.engine.inject import Injection
+from hwsim.graph.ir import QuantGraph
+from hwsim.graph.serialize import Model, Samples
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BATCH = 16
+
+
+@dataclass
+class Unequal:
+    """A tensor that differs."""
+
+    tensor: str
+    op: str
+    differing: int
+    first_sample: int
+    first_index: list[int]
+    expected: int
+    got: int
+
+
+@dataclass
+class Verification:
+    """What `hwsim verify` found."""
+
+    model: str
+    model_sha256: str
+    machine: str
+    machine_sha256: str
+    samples: int
+    tensors: int
+    elements: int
+    unequal: list[Unequal]
+    """in execution order: the first one is where the fault entered"""
+    record: dict[str, Any]
+    """rungs A1-A3 as the export stored them"""
+    inject: str | None = None
+    profiles: dict[str, str] = field(default_factory=dict)
+    """contractions whose accumulators are modelled because their static bound does not fit"""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor is equal."""
+        return not self.unequal
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self) | {"ok": self.ok, "rung_c": "not run"}
+
+    def render(self, console: Console) -> None:
+        """Print what was compared and what came of it."""
+        console.print(
+            f"model {self.model} ({self.model_sha256[:12]}) on {self.machine} ({self.machine_sha256[:12]})"
+        )
+        for line in self._rung_a():
+            console.print(line)
+        for node, text in self.profiles.items():
+            console.print(f"numeric profile: {node}: {text}")
+        if self.inject is not None:
+            console.print(f"injected: {self.inject}, in the machine's memory only")
+        verdict = f"{len(self.unequal)} unequal of {self.tensors} tensors, {self.elements} elements, {self.samples} samples"
+        console.print(f"rung B: {verdict}")
+        for u in self.unequal[:5]:
+            console.print(
+                f"  {u.tensor} ({u.op}): {u.differing} elements differ, first at sample {u.first_sample}"
+                f" {u.first_index}: must be {u.expected}, is {u.got}"
+            )
+        if self.inject is not None and self.ok:
+            console.print("the flip is masked: it changes no tensor on these samples")
+        console.print("rung C (RTL): not run")
+
+    def _rung_a(self) -> Iterator[str]:
+        if not self.record:
+            yield "rungs A1-A3: no record in this export"
+            return
+        r = self.record
+        held = "hold" if r["holds"] else "FAIL"
+        bits = r["a2_identical_bits"]
+        identical = "" if bits is None else f", samples with identical 1-bit codes {bits:.4f}"
+        yield (
+            f"rungs A1-A3 {held} (from the export, {r['samples']} samples): A1 {len(r['a1'])} operators;"
+            f" A2 agreement {r['a2_agreement']:.4f}{identical}; A3 agreement {r['a3_agreement']:.4f}"
+        )
+        for fault in r["failures"]:
+            yield f"  {fault}"
+
+
+def batches(
+    graph: QuantGraph, samples: Samples, size: int = BATCH
+) -> Iterator[
+    tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.int64]], npt.NDArray[np.int64] | None]
+]:
+    """Yield (rows, inputs, lengths) of similar length, sequences cut to the longest of the batch."""
+    order = np.arange(len(samples))
+    if samples.lengths is not None:
+        order = np.argsort(samples.lengths, kind="stable")
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        lengths = None if samples.lengths is None else samples.lengths[rows]
+        inputs = {}
+        for name, x in samples.inputs.items():
+            sequential = lengths is not None and graph.tensors[name].shape[:1] == ("T",)
+            inputs[name] = (
+                x[rows, : int(lengths.max())] if sequential and lengths is not None else x[rows]
+            )
+        yield rows, inputs, lengths
+
+
+def first_samples(samples: Samples, count: int | None) -> Samples:
+    """Return the first `count` samples; all of them for None."""
+    if count is None or count >= len(samples):
+        return samples
+    lengths = None if samples.lengths is None else samples.lengths[:count]
+    return Samples(
+        {n: x[:count] for n, x in samples.inputs.items()}, samples.labels[:count], lengths
+    )
+
+
+def verify_model(
+    model: Model, machine: Machine, samples: Samples, injection: Injection | None = None
+) -> Verification:
+    """Compare the machine with the reference on every tensor of every sample.
+
+    Raises:
+        GraphError: the machine cannot run the graph.
+        OverflowRefused: an accumulator left its range under the rule `error`.
+        InjectionError: the injection names no bit of the model.
+    """
+    from hwsim import reference
+
+    graph = model.graph
+    machine.check(graph)
+    damaged = graph if injection is None else injection.into_graph(graph)
+    profiles = numeric_profiles(graph, machine, graph.max_length)
+    faults: dict[str, Unequal] = {}
+    elements = 0
+    ops = {n.name: n.op for n in graph.nodes}
+    for rows, inputs, lengths in batches(graph, samples):
+        seen = lengths
+        if injection is not None and lengths is not None:
+            seen = _damaged_lengths(injection, lengths, rows)
+        want = reference.execute(graph, inputs, lengths, profiles)
+        got = execute(damaged, machine, inputs, seen)
+        for (name, expected), (same, result) in zip(want, got, strict=True):
+            assert name == same
+            elements += expected.size
+            if expected.shape != result.shape or not np.array_equal(expected, result):
+                _note(faults, name, ops[name], rows, expected, result.astype(np.int64))
+    order = {n.name: i for i, n in enumerate(graph.nodes)}
+    unequal = sorted(faults.values(), key=lambda u: order[u.tensor])
+    return Verification(
+        model.name, model.sha256, machine.name, machine.sha256, len(samples), len(graph.nodes), elements, unequal,
+        dict(model.record), None if injection is None else str(injection),
+        {n: f"{p.accumulator_bits} bits, {p.overflow}, chunks of {p.lanes}" for n, p in profiles.items()},
+    )  # fmt: skip
+
+
+def _damaged_lengths(
+    injection: Injection, lengths: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    place = np.flatnonzero(rows == injection.index)
+    if injection.field != "length" or place.size == 0:
+        return lengths
+    return injection.into_lengths(lengths, injection.index - int(place[0]))
+
+
+def _note(
+    faults: dict[str, Unequal], name: str, op: str, rows: npt.NDArray[np.int64],
+    expected: npt.NDArray[np.int64], got: npt.NDArray[np.int64],
+) -> None:  # fmt: skip
+    different = expected != got
+    count = int(different.sum())
+    if name in faults:
+        faults[name].differing += count
+        return
+    place = tuple(int(i) for i in np.argwhere(different)[0])
+    faults[name] = Unequal(
+        name, op, count, int(rows[place[0]]), list(place[1:]), int(expected[place]), int(got[place])
+    )
