@@ -88,6 +88,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     student.register_forward_hook(_DropMask(step), always_call=True)
     student.config._attn_implementation = attention.IMPLEMENTATION
     student.config.use_cache = False
+    nn.Module.to(student, model.device)  # the quantisers were made on the CPU
     return student
 
 
@@ -107,8 +108,8 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
             for key, hook in list(hooks.items()):
                 if isinstance(hook, _OutputTap | _Tap | _TakeMask | _DropMask):
                     del hooks[key]
-        module._forward_hooks_always_called.clear()
-        module._forward_pre_hooks_with_kwargs.clear()
+                    module._forward_hooks_always_called.pop(key, None)
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
     if "step" in plain.__dict__:
         del plain.__dict__["step"]
     plain.config._attn_implementation = "sdpa"

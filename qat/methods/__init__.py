@@ -1,1 +1,1 @@
-
+"""Training methods: the terms of distillation and Teacher Intervention."""
