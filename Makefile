@@ -25,11 +25,13 @@ STAMP := .venv/.bitwright-installed
 setup: $(STAMP)
 
 # The project is installed in editable mode: only a change of what it depends on installs again.
+# --no-compile: byte code of the few modules that are used is written when they are first imported; compiling
+# all of torch and transformers would double the time of an install.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Bitwright needs Python 3.11 or later; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,report,text]'
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,report,text]'
 	@touch $@
 
 sweep:
