@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from qat.data.task import Problem, Task
 
 MINILM: Final = "minilm"
+DROPOUT_KEYS: Final = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +220,26 @@ def starting_model(
     from qat.step import StepState
 
     if isinstance(config.model, NewModel):
-        return new_model(config.model, task)
-    if config.model is not None:
-        return pretrained_model(config.model, task)
-    assert teacher is not None  # RunConfig asks for one of the two
-    return restore(teacher) if isinstance(getattr(teacher, "step", None), StepState) else teacher
+        model = new_model(config.model, task)
+    elif config.model is not None:
+        model = pretrained_model(config.model, task)
+    else:
+        assert teacher is not None  # RunConfig asks for one of the two
+        prepared = isinstance(getattr(teacher, "step", None), StepState)
+        model = restore(teacher) if prepared else teacher
+    rate = config.train.dropout
+    return model if rate is None else with_dropout(model, rate)
+
+
+def with_dropout(model: PreTrainedModel, rate: float) -> PreTrainedModel:
+    """Return a plain model with the same weights whose dropout rates, in its configuration too, are `rate`."""
+    changed = copy.deepcopy(model.config)
+    for key in DROPOUT_KEYS:
+        if getattr(changed, key, None) is not None:
+            setattr(changed, key, rate)
+    new = type(model)(changed)
+    new.load_state_dict(model.state_dict())
+    return new
 
 
 def teacher_sha256(config: RunConfig) -> str | None:

@@ -55,7 +55,9 @@ class TrainSpec(Strict):
     """How long and in which portions. A step is one update of the weights.
 
     `epochs` or `steps`, one of them. A step sees `batch_size * accumulate` rows. The four optimiser keys
-    replace the recipe's (a rate fits a model and a task, a recipe serves many). `early_stopping` ends the
+    replace the recipe's (a rate fits a model and a task, a recipe serves many). `dropout` replaces every
+    dropout rate of the model that is trained (a teacher may need some, its 1-bit student none).
+    `early_stopping` ends the
     run after so many evaluations without a better one. `select: best` keeps the step that is best on the
     carve-out (the later of two equal ones), `last` the last one; steps before the recipe's ranges are
     frozen are not eligible, since what is exported has constant ranges.
@@ -70,6 +72,7 @@ class TrainSpec(Strict):
     weight_decay: float | None = Field(default=None, ge=0)
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     evaluate_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=10, ge=1)
     early_stopping: int | None = Field(default=None, ge=1)

@@ -167,3 +167,21 @@ def test_unknown_and_dictated_model_keys_are_refused(tmp_path: Path) -> None:
         "model.config.hiden_size: ViTConfig has no such key; did you mean 'hidden_size'?",
         "model.config.num_channels: the task 'digits' dictates it",
     )
+
+
+def test_a_student_may_have_another_dropout_than_its_teacher(tmp_path: Path) -> None:
+    from qat.build import load_teacher, starting_model
+    from qat.data.task import load_task
+
+    model = {"family": "vit", "config": SMALL_VIT | {"hidden_dropout_prob": 0.1}}
+    train(digits_run(model=model, train={"steps": 1}), tmp_path / "teacher")
+    config = digits_run("w8a8", teacher=str(tmp_path / "teacher"), train={"dropout": 0.0})
+    task = load_task(config.task)
+    teacher = load_teacher(config, task)
+    student = starting_model(config, task, teacher)
+    assert teacher is not None
+    assert {m.p for m in teacher.modules() if isinstance(m, torch.nn.Dropout)} == {0.1, 0.0}
+    assert {m.p for m in student.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+    assert student.config.hidden_dropout_prob == 0.0
+    weights = teacher.state_dict()
+    assert all((weights[name] == tensor).all() for name, tensor in student.state_dict().items())
