@@ -31,7 +31,14 @@ PLAN_FILE = "plan.json"
 # What each kind of node runs. A training reads the number types and the strict reader of hwsim, not its
 # kernels: a faster kernel must not void trainings.
 SOURCES: dict[NodeKind, tuple[str, ...]] = {
-    "train": ("qat", "hwsim/config", "hwsim/graph", "hwsim/errors.py"),
+    "train": (
+        "qat",
+        "hwsim/config",
+        "hwsim/errors.py",
+        "hwsim/graph/dtype.py",
+        "hwsim/graph/ops.py",
+        "hwsim/metrics.py",
+    ),
     "export": ("qat", "hwsim"),
     "evaluate": ("hwsim",),
 }

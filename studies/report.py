@@ -17,7 +17,7 @@ from hwsim.errors import BitwrightError, MissingExtra
 from studies.figures import Painter, render_files, render_inline, study_figures
 from studies.plan import write_atomically
 from studies.table import Point, Results, load_results, write_csv
-from studies.tables import accuracy_table, machine_table, size_table, verify_table
+from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table
 from studies.text import answer, listed
 
 REPORT_FILE = "report.html"
@@ -109,6 +109,7 @@ def render_html(results: Results, points: list[Point], figures: Mapping[str, Pai
         tables=[
             accuracy_table(results),
             machine_table(results, points),
+            rung_table(results),
             size_table(results),
             verify_table(results),
         ],
@@ -125,6 +126,11 @@ def problems(results: Results) -> list[str]:
         f"{row.student} seed {row.seed} on {row.machine}: {row.unequal_tensors} tensors differ from the reference"
         for row in results.rows
         if row.unequal_tensors
+    ]
+    found += [
+        f"{export.student} seed {export.seed}: {failure}"
+        for export in results.exported
+        for failure in export.rungs["failures"]
     ]
     found += [f"{a.label} failed: {a.error}" for a in results.failures]
     missing = sum(row.status == "missing" for row in results.rows)

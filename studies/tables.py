@@ -229,6 +229,48 @@ def size_table(results: Results) -> Table:
     return table
 
 
+def rung_table(results: Results) -> Table:
+    """What each step from the trained student to the integer graph changed on the test set."""
+    table = Table(
+        "From student to integer graph",
+        "Test metric of the trained student (fake-quantised floating point), of the static student (ranges frozen "
+        "by calibration) and of the integer graph. Rung A1 compares every operator on the static student's own "
+        "codes; A2 is the agreement of predictions with the static student, below it the share of samples whose "
+        "1-bit codes are all identical; A3 is the agreement with the trained student.",
+        [
+            "Student, seed",
+            "student",
+            "static student",
+            "integer graph",
+            "A2",
+            "A3",
+            "rungs A1 to A3",
+        ],
+    )
+    for export in results.exported:
+        rungs = export.rungs
+        identical = rungs["a2_identical_bits"]
+        failures = len(rungs["failures"])
+        table.rows.append(
+            Line(
+                [
+                    Cell(f"{export.student}, seed {export.seed}"),
+                    *(
+                        Cell(percent(rungs["measured"][n]["value"]))
+                        for n in ("student", "static", "graph")
+                    ),
+                    Cell(
+                        percent(rungs["a2_agreement"]),
+                        "" if identical is None else f"{percent(identical)} identical",
+                    ),
+                    Cell(percent(rungs["a3_agreement"])),
+                    Cell(f"{failures} fail", kind="bad") if failures else Cell("hold", kind="good"),
+                ]
+            )
+        )
+    return table
+
+
 def verify_table(results: Results) -> Table:
     """Verification of every row: how many tensors differ from the reference (none may)."""
     table = Table(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import BitwrightError, CapacityError, GraphError
+from hwsim.errors import BitwrightError, CapacityError, GraphError, OverflowRefused
 from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
@@ -25,6 +25,15 @@ MODEL_FOLDER = "model"
 FLOAT_WEIGHTS = "model.safetensors"
 RUN_JSON = "run.json"
 VERIFY_JSON = "verify.json"
+RUNG_KEYS = (
+    "holds",
+    "failures",
+    "samples",
+    "a2_agreement",
+    "a2_identical_bits",
+    "a3_agreement",
+    "measured",
+)
 
 
 def train(call: Call) -> dict[str, Any]:
@@ -62,7 +71,8 @@ def export(call: Call) -> dict[str, Any]:
     """Turn the parent's student into an integer model; rungs A1 to A3 are measured on the way.
 
     Returns:
-        `{"rungs": record of A1..A3, "bytes": {file: size}}`.
+        `rungs`: whether A1 to A3 hold, their failures, agreements, and the metric of student, static student
+        and integer graph side by side; `bytes`: sizes of the export's files.
     """
     from qat.export import export as export_model
 
@@ -70,7 +80,9 @@ def export(call: Call) -> dict[str, Any]:
     model = call.folder / MODEL_FOLDER
     shutil.rmtree(model, ignore_errors=True)
     record = export_model(call.parents[0] / RUN_FOLDER, model)
-    return {"rungs": record, "bytes": file_bytes(model)}
+    # the comparison operator by operator is stored in the export itself
+    rungs = {name: record[name] for name in RUNG_KEYS}
+    return {"rungs": rungs, "bytes": file_bytes(model)}
 
 
 def evaluate(call: Call) -> dict[str, Any]:
@@ -82,21 +94,19 @@ def evaluate(call: Call) -> dict[str, Any]:
         Refused: the machine cannot run the model; says all that it lacks.
     """
     import hwsim.api
+    from hwsim.config.load import load_machine
     from hwsim.graph.serialize import load
 
-    from hwsim.config.load import load_machine
-
     pin_torch(1)
-    model = call.parents[0] / MODEL_FOLDER
+    model = load(call.parents[0] / MODEL_FOLDER)
     machine = load_machine(call.spec["machine"])
     if machine.sha256 != call.spec["machine_sha256"]:
         raise BitwrightError(
             f"machine {call.spec['machine']} was changed while the study ran; start the sweep again"
         )
     try:
-        machine.check(load(model))
         run = hwsim.api.run(model, machine, samples=call.spec["samples"]).to_json()
-    except (GraphError, CapacityError) as reason:
+    except (GraphError, CapacityError, OverflowRefused) as reason:
         raise Refused(str(reason)) from None
     verification = hwsim.api.verify(model, machine, samples=call.spec["samples"]).to_json()
     write_json(call.folder / RUN_JSON, run)

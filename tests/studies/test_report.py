@@ -81,6 +81,7 @@ def test_page_says_what_a_reader_needs(html: str) -> None:
         "Where the energy goes</h2>",
         "Accuracy</h2>",
         "Machines</h2>",
+        "From student to integer graph</h2>",
         "Bytes on disk</h2>",
         "Verification</h2>",
         "Not modelled</h2>",

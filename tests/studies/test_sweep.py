@@ -13,7 +13,7 @@ import typer
 
 from hwsim.errors import ConfigError
 from studies import sweep
-from studies.plan import Plan, load_plan
+from studies.plan import SOURCES, Plan, load_plan
 from studies.space import build_plan, find_study, load_study, shipped_studies
 
 STUDY = """\
@@ -221,3 +221,19 @@ def test_help_and_plans_import_no_torch() -> None:
         "assert not {'torch', 'transformers', 'numba'} & sys.modules.keys(), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_training_ids_cover_every_module_that_a_training_imports() -> None:
+    code = (
+        "import sys, qat.loop\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('hwsim', 'studies')))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
+    )
+    root = Path(sweep.__file__).parents[1]
+    modules = {Path(f).relative_to(root).as_posix() for f in found.stdout.split()}
+    # an empty __init__ decides nothing
+    modules = {m for m in modules if not m.endswith("__init__.py")}
+    covered = {m for m in modules for entry in SOURCES["train"] if m.startswith(entry)}
+    assert modules - covered == set()
