@@ -206,7 +206,6 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
     if attempt.result is None:
         return Row(student, seed, machine, attempt.status, reason=attempt.error)
     r = attempt.result
-    side_arrays = list(r["arrays"].values())[1:]
     return Row(
         student,
         seed,
@@ -231,8 +230,8 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
         model_sha256=r["hashes"]["model"],
         machine_sha256=r["hashes"]["machine"],
         share_assumed_frac=r["share_assumed_frac"],
-        side_array_cycles_frac=math.fsum(a["cycles_frac"] for a in side_arrays),
-        side_array_energy_frac=math.fsum(a["energy_frac"] for a in side_arrays),
+        side_array_cycles_frac=r["side_arrays"]["cycles_frac"],
+        side_array_energy_frac=r["side_arrays"]["energy_frac"],
         components_pj=r["energy_by_component_pj"],
         not_modelled=tuple(r["not_modelled"]),
     )

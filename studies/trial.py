@@ -116,6 +116,8 @@ def evaluate(call: Call) -> dict[str, Any]:
 
 def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str, Any]:
     """Pick what a row needs out of the reports of `hwsim run` and `hwsim verify`."""
+    # the machine's first array is its main one; stored JSON forgets the order
+    side_arrays = list(run["arrays"].values())[1:]
     return {
         "accuracy": run["accuracy"],
         "energy_pj": run["energy_pj"],
@@ -123,7 +125,10 @@ def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str,
             name: band["nominal"] for name, band in run["energy_by_component_pj"].items()
         },
         "share_assumed_frac": run["share_assumed_frac"],
-        "arrays": run["arrays"],
+        "side_arrays": {
+            share: math.fsum(array[share] for array in side_arrays)
+            for share in ("cycles_frac", "energy_frac")
+        },
         "latency_cycles": run["latency_cycles"],
         "latency_s": run["latency_s"],
         "weight_bytes": run["memory"]["weight_bytes"],

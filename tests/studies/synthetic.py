@@ -38,10 +38,7 @@ def evaluation(student: str, seed: int, machine: str, accuracy: int) -> dict[str
         "energy_pj": {"low": 0.7 * energy, "nominal": energy, "high": 1.5 * energy},
         "energy_by_component_pj": {k: v * energy for k, v in COMPONENTS.items()},
         "share_assumed_frac": 0.31,
-        "arrays": {
-            "main": {"cycles_frac": 0.5, "energy_frac": 0.2},
-            "dot": {"cycles_frac": 0.21, "energy_frac": 0.12},
-        },
+        "side_arrays": {"cycles_frac": 0.21, "energy_frac": 0.12},
         "latency_cycles": {"cold": cycles * 2, "steady": cycles},
         "latency_s": {"cold": cycles * 2 / 2e8, "steady": cycles / 2e8},
         "weight_bytes": int(13_000 * BITS[student]),

@@ -1,0 +1,51 @@
+"""What the study keeps of the simulator's reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from studies.trial import file_bytes, row_of
+
+
+def reports() -> tuple[dict[str, Any], dict[str, Any]]:
+    share = {"cycles_frac": 0.5, "energy_frac": 0.6}
+    band = {"low": 1.0, "nominal": 2.0, "high": 3.0}
+    run = {
+        "accuracy": {"correct": 9, "total": 10, "value": 0.9},
+        "energy_pj": band,
+        "energy_by_component_pj": {"dram": band, "array": band},
+        "share_assumed_frac": 0.25,
+        # not in alphabetical order: the first one is the main array
+        "arrays": {"xnor": share, "dot": {"cycles_frac": 0.2, "energy_frac": 0.1}},
+        "latency_cycles": {"cold": 5, "steady": 4},
+        "latency_s": {"cold": 5e-9, "steady": 4e-9},
+        "memory": {"weight_bytes": 7, "peak_activation_bytes": 8, "spills": []},
+        "not_modelled": ["clock tree"],
+        "hashes": {"model": "a", "machine": "b", "code": "c"},
+        "operators": ["many"],
+    }
+    verification = {"ok": False, "unequal": [{"tensor": "t"}], "tensors": 120, "samples": 10}
+    return run, verification
+
+
+def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
+    row = row_of(*reports())
+    assert row["verify"] == {
+        "ok": False,
+        "unequal_tensors": 1,
+        "compared_tensors": 120,
+        "samples": 10,
+    }
+    assert row["energy_by_component_pj"] == {"dram": 2.0, "array": 2.0}
+    assert row["side_arrays"] == {"cycles_frac": 0.2, "energy_frac": 0.1}
+    assert (row["weight_bytes"], row["peak_activation_bytes"]) == (7, 8)
+    assert "operators" not in row  # stays in the node's folder; a ledger line is no report
+
+
+def test_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"12345")
+    (tmp_path / "sub" / "b.bin").write_bytes(b"1")
+    assert file_bytes(tmp_path) == {"a.bin": 5, "sub/b.bin": 1}
+    assert file_bytes(tmp_path, "a.bin", "absent") == {"a.bin": 5}
