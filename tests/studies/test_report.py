@@ -143,6 +143,8 @@ def test_faults_stand_at_the_top(tmp_path: Path) -> None:
     found = problems(results)
     assert "W8A8 seed 1 on int8_edge: 3 tensors differ from the reference" in found
     assert any(p.startswith("W1A1 BiT seed 1 on int8_edge failed: MemoryError") for p in found)
+    results.plan.study["samples"] = 64  # type: ignore[index]
+    assert any("first 64 test samples" in p for p in problems(results))
     page = build_report(folder).read_text()
     assert page.index("incomplete or something is wrong") < page.index(
         "Accuracy against energy</h2>"
