@@ -233,15 +233,29 @@ def is_run(folder: Path) -> bool:
     return (folder / STATE_FOLDER / RUN_FILE).is_file()
 
 
-def write_run_file(folder: Path, values: Mapping[str, Any], config_sha256: str) -> None:
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run is: its configuration, and the hashes of that and of the teacher's weights file."""
+
+    config: RunConfig
+    config_sha256: str
+    teacher_sha256: str | None
+
+
+def write_run_file(folder: Path, values: Mapping[str, Any], teacher_sha256: str | None) -> None:
     """Write down what a run is, before it starts. `values` is the configuration in full."""
     (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-    content = {"schema": SCHEMA, "config_sha256": config_sha256, "config": values}
+    content = {
+        "schema": SCHEMA,
+        "config_sha256": sha256(values),
+        "teacher_sha256": teacher_sha256,
+        "config": values,
+    }
     write_json(folder / STATE_FOLDER / RUN_FILE, content)
 
 
-def read_run_file(folder: Path) -> tuple[RunConfig, str]:
-    """Return a run's configuration and its hash. Raises CheckpointError for a folder that is no run."""
+def read_run_file(folder: Path) -> RunRecord:
+    """Return what a run is. Raises CheckpointError for a folder that is no run."""
     path = folder / STATE_FOLDER / RUN_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: not a run of `python -m qat train` ({path} is missing)")
@@ -254,7 +268,7 @@ def read_run_file(folder: Path) -> tuple[RunConfig, str]:
         raise CheckpointError(f"{path}: damaged: {fault}") from None
     if sha256(values["config"]) != values.get("config_sha256"):
         raise CheckpointError(f"{path}: altered: the configuration's SHA-256 is not config_sha256")
-    return config, values["config_sha256"]
+    return RunRecord(config, values["config_sha256"], values.get("teacher_sha256"))
 
 
 def write_final_model(folder: Path, model: PreTrainedModel, recipe: Recipe, processor: Any) -> None:
@@ -275,13 +289,13 @@ def load(run_dir: Path | str) -> LoadedRun:
     Raises CheckpointError: not a run, not finished, a file missing, truncated or altered.
     """
     folder = Path(run_dir)
-    config, config_sha256 = read_run_file(folder)
+    record = read_run_file(folder)
+    config = record.config
     manifest = folder / STATE_FOLDER / MANIFEST_FILE
     if not manifest.is_file():
         raise CheckpointError(f"{folder}: the run is not finished: train it again to resume it")
     check_folder(folder, manifest)
     if isinstance(config.recipe, str):
         raise CheckpointError(f"{folder}: the stored configuration must hold its recipe in full")
-    return LoadedRun(
-        folder, read_model(folder, config.recipe), config, config.recipe, config_sha256
-    )
+    model = read_model(folder, config.recipe)
+    return LoadedRun(folder, model, config, config.recipe, record.config_sha256)

@@ -23,11 +23,12 @@ from qat.config import RunConfig, resolved, sha256
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
 from qat.evaluate import evaluate
+from qat.health import HealthMonitor
 from qat.metrics import better
 from qat.objective import Objective
 from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from qat.prepare import prepare
-from qat.quantizers.lifecycle import initialise, learned, project
+from qat.quantizers.lifecycle import initialise, project
 from qat.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 LOG_FILE = "train.jsonl"
+HEALTH_ROWS = 64
 
 
 class TrainingDiverged(BitwrightError):
@@ -65,19 +67,24 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
     """
     recipe = _resolve_recipe(config)
     values = resolved(config, recipe)
-    digest = sha256(values)
+    teacher = teacher_sha256(config)
     if checkpoint.is_run(out):
-        _, existing = checkpoint.read_run_file(out)
-        if existing != digest:
+        record = checkpoint.read_run_file(out)
+        if record.config_sha256 != sha256(values):
             raise CheckpointError(
                 f"{out}: holds a run of another configuration; choose another folder or remove this one"
+            )
+        if record.teacher_sha256 != teacher:
+            raise CheckpointError(
+                f"{out}: was started from another teacher: the weights in {config.teacher} have changed"
             )
         if (out / result.RESULT_FILE).is_file():
             return result.read_result(out)
     elif out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out}: not empty and not a run: choose another folder")
-    run = _Run(config, recipe, out, digest)
-    checkpoint.write_run_file(out, values, digest)
+    record = checkpoint.RunRecord(config, sha256(values), teacher)
+    run = _Run(record, recipe, out)
+    checkpoint.write_run_file(out, values, teacher)
     return run.finish(run.steps_to_go(progress))
 
 
@@ -99,8 +106,9 @@ def seed_everything(seed: int) -> None:
 class _Run:
     """One training in memory."""
 
-    def __init__(self, config: RunConfig, recipe: Recipe, out: Path, digest: str) -> None:
-        self.config, self.recipe, self.out, self.digest = config, recipe, out, digest
+    def __init__(self, record: checkpoint.RunRecord, recipe: Recipe, out: Path) -> None:
+        self.record, self.recipe, self.out = record, recipe, out
+        self.config = config = record.config
         torch.set_num_threads(config.threads)
         seed_everything(config.seed)
         self.accelerator = Accelerator(cpu=config.device == "cpu")
@@ -131,10 +139,12 @@ class _Run:
         )
         self.optimizer = self._new_optimizer()
         self.progress = state.Progress()
+        self.health = HealthMonitor(self.student)
 
     def steps_to_go(self, draw: bool) -> bool:
         """Train from where the run stands to its end; say whether early stopping ended it."""
         self._start()
+        self._health()  # takes the signs as they are now: flips are counted from here on
         spec, begin = self.config.train, time.monotonic() - self.progress.wall_s
         data = self.batches.start_at(self.progress.step * spec.accumulate)
         bar = tqdm(
@@ -232,9 +242,12 @@ class _Run:
             if not worse or self.config.train.select == "last":
                 progress.best_step, progress.best_value = step, values[metric]
                 state.save_best(self.out, self.student, step)
-        entry = {"step": step, "event": "validation", **values}
-        floors = [bool(module.at_floor()) for _, module in learned(self.student)]
-        return entry | ({"alphas_at_floor": sum(floors)} if floors else {})
+        return {"step": step, "event": "validation", **values, **self._health()}
+
+    def _health(self) -> dict[str, float]:
+        """Return signs of trouble in the quantisers, from the first rows of the carve-out."""
+        rows = range(min(HEALTH_ROWS, len(self.task.validation)))
+        return self.health.measure(self._to_device(self.task.validation.batch(rows)))
 
     def _eligible(self, step: int) -> bool:
         """Say whether the weights after `step` updates may be the kept ones: constant ranges, no intervention."""
@@ -273,8 +286,8 @@ class _Run:
             task=self.task.name,
             metric=self.task.metrics[0],
             seed=self.config.seed,
-            config_sha256=self.digest,
-            teacher_sha256=teacher_sha256(self.config),
+            config_sha256=self.record.config_sha256,
+            teacher_sha256=self.record.teacher_sha256,
             model_sha256=checkpoint.file_sha256(self.out / checkpoint.MODEL_FILE),
             steps=self.progress.step,
             kept_step=self.progress.best_step,

@@ -88,6 +88,23 @@ def test_a_finished_run_is_returned_and_another_configuration_refused(tmp_path: 
         train(digits_run(), tmp_path / "other")
 
 
+def test_a_run_does_not_go_on_with_a_teacher_that_changed(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    shutil.copytree(teacher, tmp_path / "teacher")
+    config = digits_run("w8a8", teacher=str(tmp_path / "teacher"))
+    with monkeypatch.context() as patched:
+        kill_at(patched, 2)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(CheckpointError, match="was started from another teacher"):
+        train(config, tmp_path / "run")
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
