@@ -137,6 +137,9 @@ class _Importer:
             dims.append(self.symbols.get(text, text) if isinstance(d, torch.SymInt) else int(d))
         return tuple(dims)
 
+    def shape_of(self, argument: Any) -> Shape:
+        return self.shape(argument.meta.get("val"))
+
     def visit(self, node: torch.fx.Node) -> None:
         op = _op_name(node.target)
         origin = _origin(node)
@@ -160,7 +163,7 @@ class _Importer:
             self.unsupported.setdefault(op, []).append(origin or node.name)
         name = node.name
         shape = self.shape(node.meta.get("val"))
-        if op in IDENTITY or (op in RESHAPES and shape == self.shape(node.args[0].meta.get("val"))):
+        if op in IDENTITY or (op in RESHAPES and shape == self.shape_of(node.args[0])):
             self.values[name] = resolved[0]
             return
         args = tuple(_freeze(a) for a in resolved)

@@ -189,9 +189,7 @@ class _Freezer:
             case "aten.conv2d":
                 self._patch_convolution(call)
             case "aten.embedding":
-                codes, scale = row_codes(call.args[0].array, self.formats.table, per_row=False)
-                args = (call.args[1], Frozen(codes, (), call.origin), Frozen(scale))
-                self._embedding(replace(call, op="bitwright.embedding", args=args))
+                self._float_embedding(call)
             case "bitwright.embedding":
                 self._embedding(call)
             case "aten.layer_norm":
@@ -296,6 +294,11 @@ class _Freezer:
             )
         )
         self._emit(Call(call.name, "aten.view", (turned, call.shape), call.shape, call.origin))
+
+    def _float_embedding(self, call: Call) -> None:
+        codes, scale = row_codes(call.args[0].array, self.formats.table, per_row=False)
+        args = (call.args[1], Frozen(codes, (), call.origin), Frozen(scale))
+        self._embedding(replace(call, op="bitwright.embedding", args=args))
 
     def _embedding(self, call: Call) -> None:
         users = self.captured.consumers(call.name)

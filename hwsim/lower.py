@@ -160,7 +160,7 @@ class _Lowering:
     def _node(
         self, call: Call, op: str, what: str, inputs: tuple[str, ...], dtype: DataType, shape: Shape, tap: Tap,
         constants: Mapping[str, tuple[DataType, npt.NDArray[Any]]] | None = None,
-        attrs: Mapping[str, Attr] | None = None, scale: float | tuple[float, ...] = 1.0,
+        attrs: Mapping[str, Attr] | None = None, scale: float | None = 1.0,
     ) -> str:  # fmt: skip
         name = self._unique(call.origin, what)
         names: dict[str, str] = {}
@@ -258,7 +258,7 @@ class _Lowering:
         channel = self._concrete(self.tensors[acc.tensor].shape, acc.views)
         if channel.shape[-1] != shift.size:
             return None
-        base = np.full(self.tensors[acc.tensor].shape[-1], np.nan)
+        base = np.full(int(self.tensors[acc.tensor].shape[-1]), np.nan)
         seen = np.broadcast_to(shift, channel.shape)
         for c, v in zip(channel.reshape(-1, shift.size)[0], shift, strict=True):
             base[int(c)] = v
@@ -479,7 +479,7 @@ class _Lowering:
         shape = (*self.tensors[codes.tensor].shape[:-1], w.shape[0])
         tensor = self._node(
             call, "linear", "acc", (codes.tensor,), ACCUMULATOR, shape, Tap(call.name, "acc"),
-            {"weight": (w_type, w)}, scale=tuple(scale) if scale.size > 1 else float(scale[0]),
+            {"weight": (w_type, w)}, scale=None if scale.size > 1 else float(scale[0]),
         )  # fmt: skip
         bound = weight_bound(w, codes.dtype)
         if bound > ACCUMULATOR.qmax:
@@ -695,7 +695,8 @@ class _Lowering:
         return replace(rest, tensor=tensor)
 
     def _im2col(self, call: Call, a: list[Any]) -> Codes:
-        codes, kernel, stride = a
+        kernel, stride = a[1:]
+        codes: Codes = a[0]
         tensor = self._node(
             call, "im2col", "patches", (codes.tensor,), codes.dtype, call.shape[1:],
             Tap(call.name, "codes", codes.dtype, codes.scale), attrs={"kernel": kernel, "stride": stride},

@@ -274,8 +274,8 @@ class _Run:
                 lengths = self.lengths if attrs["masked"] else None
                 mask = key_mask(x[0].shape, lengths, bool(attrs["causal"]))
                 table = self.constant(node, "table")
-                m, s = self.optional(node, "M"), self.optional(node, "S")
-                e = exponentials(x[0], mask, table, attrs["mode"], int(attrs["shift"]), m, s)
+                factor = self.optional(node, "M"), self.optional(node, "S")
+                e = exponentials(x[0], mask, table, attrs["mode"], int(attrs["shift"]), *factor)
                 return (
                     softmax(e) if node.op == "softmax" else softmax_binary(e, int(attrs["level"]))
                 )

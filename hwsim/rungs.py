@@ -155,7 +155,7 @@ def graph_inputs(graph: QuantGraph, batch: Batch) -> dict[str, npt.NDArray[np.in
         tensor = graph.tensors[name]
         x = batch[name]
         if x.is_floating_point():
-            assert isinstance(tensor.scale, float)
+            assert tensor.scale is not None  # inputs have one scale
             x = Grid(tensor.dtype, tensor.scale).codes(x.double())
         inputs[name] = x.numpy().astype(np.int64)
     return inputs
@@ -251,7 +251,7 @@ def climb(
                 count[0] += int(((got == dtype.qmax) | (got == dtype.qmin)).sum())
                 count[1] += got.size
             if node.name == graph.outputs[0]:
-                scale = graph.tensors[node.name].scale
+                scale = graph.tensors[node.name].scale  # freeze puts all logits on one
                 logits["graph"].append(got * np.asarray(scale))
         identical.append(same)
         logits["static"].append(run.output.double().numpy())

@@ -23,6 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 MULTIPLIER_BITS = 31
 MAX_SHIFT = 62
 LAYER_NORM_FRACTION = 22
+LAYER_NORM_G_LIMIT = 1 << 25
+"""G is stored in Int(26); normalised values stay below 2^30, so n*G + B cannot leave int64"""
 DIRECT_FRACTION_BITS = 24
 DIRECT_MAX_ENTRIES = 4097
 EXP2_TABLE_BITS = 20
@@ -175,9 +177,12 @@ def layer_norm_constants(
     """Derive the constants of an integer layer norm over rows of N codes of `dtype`.
 
     Raises:
-        GraphError: the row is too long for the input's width, or a constant leaves its range.
+        GraphError: a parameter is not finite, the row is too long for the input's width, or a constant
+            leaves its range.
     """
     n = gamma.size
+    if not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
+        raise GraphError(f"{where}: a layer norm's gamma and beta must be finite")
     fraction = LAYER_NORM_FRACTION
     e = _round_half_up(Fraction(n * n) * Fraction(eps) / Fraction(in_scale) ** 2)
     if n * n * (1 << (2 * (dtype.bits - 1))) + e >= 1 << 62 or n << (dtype.bits + 31) >= 1 << 63:
@@ -188,13 +193,16 @@ def layer_norm_constants(
     largest = float(np.abs(gamma).max()) / out_scale
     q = fraction + 24 - (_ceil_log2(largest) if largest > 0 else 0)
     q = max(1, min(62, q))
-    g = np.array([_round_half_up(Fraction(float(v)) / Fraction(out_scale) * Fraction(2) ** (q - fraction)) for v in gamma])  # fmt: skip
+    g = [_round_half_up(Fraction(float(v)) / Fraction(out_scale) * Fraction(2) ** (q - fraction)) for v in gamma]  # fmt: skip
     b = [_round_half_up(Fraction(float(v)) / Fraction(out_scale) * (1 << q)) for v in beta]
-    if max(abs(v) for v in b) >= 1 << 62:
-        raise GraphError(
-            f"{where}: the layer norm's beta does not fit; its output scale is too small"
-        )
-    return LayerNormConstants(g.astype(np.int64), np.array(b, dtype=np.int64), e, fraction, q)
+    for name, values, limit in (("gamma", g, LAYER_NORM_G_LIMIT), ("beta", b, 1 << 62)):
+        if max(abs(v) for v in values) >= limit:
+            raise GraphError(
+                f"{where}: the layer norm's {name} does not fit; its output scale {out_scale!r} is too small"
+            )
+    return LayerNormConstants(
+        np.array(g, dtype=np.int64), np.array(b, dtype=np.int64), e, fraction, q
+    )
 
 
 def softmax_direct_table(scale: float, largest_delta: int, shift: int) -> IntArray:
@@ -211,8 +219,12 @@ def softmax_exp2_table() -> IntArray:
 
 
 def binary_softmax_level(alpha: float) -> int:
-    """ceil(alpha/2 * 2^20): the probability from which a {0,1} attention map is 1."""
-    return math.ceil(Fraction(alpha) / 2 * (1 << 20))
+    """ceil(alpha/2 * 2^20): the probability from which a {0,1} attention map is 1.
+
+    No probability exceeds 1, so from alpha = 2 on larger levels all mean "never"; they are one number,
+    which keeps level * Z in int64 for any row.
+    """
+    return min((1 << 20) + 1, math.ceil(Fraction(alpha) / 2 * (1 << 20)))
 
 
 def unary_table(

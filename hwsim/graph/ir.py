@@ -24,12 +24,15 @@ SEQUENCE = "T"
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor of codes. `scale` (scalar, or one per last-axis channel) is documentation only."""
+    """A named tensor of codes. `scale` is documentation: value = scale * (code - zero_point).
+
+    It is None for an accumulator whose scale differs by channel: the consumer's constants hold it.
+    """
 
     name: str
     dtype: DataType
     shape: Shape
-    scale: float | tuple[float, ...] = 1.0
+    scale: float | None = 1.0
     zero_point: int = 0
 
     def bind(self, length: int) -> tuple[int, ...]:

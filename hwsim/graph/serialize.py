@@ -151,7 +151,7 @@ def graph_to_json(graph: QuantGraph) -> dict[str, Any]:
                 "name": t.name,
                 "type": t.dtype.name,
                 "shape": list(t.shape),
-                "scale": list(t.scale) if isinstance(t.scale, tuple) else t.scale,
+                "scale": t.scale,
                 "zero_point": t.zero_point,
             }
             for t in graph.tensors.values()
@@ -200,7 +200,7 @@ def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
             t["name"],
             parse(t["type"]),
             tuple(t["shape"]),
-            tuple(t["scale"]) if isinstance(t["scale"], list) else float(t["scale"]),
+            None if t["scale"] is None else float(t["scale"]),
             int(t["zero_point"]),
         )
         for t in data["tensors"]
@@ -267,7 +267,9 @@ def _sha256(path: Path) -> str:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
