@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from hwsim.errors import DataError
+from hwsim.metrics import compute, token_nll, wilson_interval
 from qat.data.batches import in_order
-from qat.metrics import compute, token_nll, wilson_interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hwsim.errors import BitwrightError, CheckpointError, ConfigError
+from hwsim.metrics import better
 from qat import checkpoint, result, state
 from qat.build import find_tokenizer, load_teacher, starting_model, teacher_sha256
 from qat.config import RunConfig, resolved, sha256
@@ -24,7 +25,6 @@ from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
 from qat.evaluate import evaluate
 from qat.health import HealthMonitor
-from qat.metrics import better
 from qat.objective import Objective
 from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from qat.prepare import prepare

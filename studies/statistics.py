@@ -1,7 +1,7 @@
 """Means over seeds with their intervals, and paired effects between methods.
 
 Two different uncertainties appear in a study. The interval over *seeds* (here) says how much a result
-would move if the training were repeated. The Wilson interval of one accuracy (`qat.metrics`) says how
+would move if the training were repeated. The Wilson interval of one accuracy (`hwsim.metrics`) says how
 much it would move on another test set of the same size. Neither contains the other.
 """
 

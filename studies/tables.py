@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from qat.metrics import wilson_interval
+from hwsim.metrics import wilson_interval
 from studies.statistics import Estimate, mean_interval, paired_effect
 from studies.table import Point, Results, Row, judged
 from studies.text import joules, percent, percent_range, si

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hwsim.errors import DataError, MissingExtra, nearest
+from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
 from qat.data.split import BlockSplit, Split, TextSplit
 from qat.data.tables import Table, find_table
 from qat.data.tsv import Rows, label_values, read_rows
-from qat.metrics import CLASS_METRICS, REGRESSION_METRICS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from hwsim import metrics
 from hwsim.errors import DataError
-from qat import metrics
 
 
 def test_metrics_of_a_small_confusion_matrix_by_hand() -> None:
