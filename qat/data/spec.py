@@ -68,7 +68,8 @@ class LanguageTask(Strict):
     """Next-token prediction on plain text, cut into blocks of `block_tokens`.
 
     The files default to WikiText-2's `valid.txt` (train) and `test.txt` (dev) in `$BITWRIGHT_DATA/wikitext-2`.
-    `tokenizer` is `bytes` (256 symbols, nothing to download) or a tokenizer's folder.
+    `tokenizer` is `bytes` (256 symbols, nothing to download) or a tokenizer's folder. `blocks_max` and
+    `dev_blocks_max` keep the first blocks of the training and of the held-out text.
     """
 
     name: Literal["lm"]
@@ -77,6 +78,7 @@ class LanguageTask(Strict):
     tokenizer: str = "bytes"
     block_tokens: int = Field(default=64, ge=2)
     blocks_max: int | None = Field(default=None, ge=1)
+    dev_blocks_max: int | None = Field(default=None, ge=1)
     validation: CarveOut = CarveOut()
 
 

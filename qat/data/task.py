@@ -269,7 +269,7 @@ def _language_task(spec: LanguageTask) -> Task:
         tokenizer = AutoTokenizer.from_pretrained(spec.tokenizer, local_files_only=True)
         vocabulary = len(tokenizer)
 
-    def part(name: str, file: Path) -> BlockSplit:
+    def part(name: str, file: Path, blocks_max: int | None) -> BlockSplit:
         if not file.is_file():
             raise DataError(f"{file}: no such file")
         text = file.read_bytes()
@@ -284,10 +284,10 @@ def _language_task(spec: LanguageTask) -> Task:
                 f"{file}: must hold at least {spec.block_tokens} tokens, holds {len(ids)}"
             )
         tokens = np.array(ids[: blocks * spec.block_tokens], np.int64).reshape(blocks, -1)  # [N, T]
-        tokens = tokens[: spec.blocks_max]
+        tokens = tokens[:blocks_max]
         return BlockSplit(name, np.arange(len(tokens), dtype=np.int64), tokens)
 
-    whole = part("train", path(spec.train, "valid.txt"))
+    whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
     keep, held_out = carve_out(len(whole), spec.validation)
     config: dict[str, Any] = {"vocab_size": vocabulary}
     if tokenizer is None:
@@ -299,7 +299,7 @@ def _language_task(spec: LanguageTask) -> Task:
         metrics=("perplexity",),
         train=whole.subset("train", keep),
         validation=whole.subset("validation", held_out),
-        tests={"test": part("test", path(spec.dev, "test.txt"))},
+        tests={"test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max)},
         processor=tokenizer,
         model_config=config,
     )
