@@ -1,0 +1,265 @@
+"""`python -m studies.record`: keep a real run as a small result file, and draw the documents' tables from those.
+
+`add` verifies an export on machines, measures it there and writes one JSON file with everything that the
+numbers come from; `tables` rewrites `docs/results.md` from the files in `studies/results/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwsim.cli.errors import run_app
+from hwsim.errors import CheckpointError
+from studies.coordinator import git_revision
+from studies.plan import write_atomically
+from studies.text import joules, percent, si
+
+SCHEMA = "studies/result/1"
+RESULTS_FOLDER = Path("studies/results")
+RESULTS_PAGE = Path("docs/results.md")
+FLOAT_WEIGHTS = "model.safetensors"
+
+app = typer.Typer(
+    help="Result files of real runs, and the tables drawn from them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def add(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of `python -m qat train`.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Its export.")],
+    machines: Annotated[
+        list[str], typer.Option("--machine", help="Where to run it; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The result file.")],
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Use the first N samples.")
+    ] = None,
+) -> None:
+    """Verify and measure an export on machines, and write the result file."""
+    result = collect(run, model, machines, samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(result, indent=1) + "\n")
+    typer.echo(f"{out}: {line_of(result)}")
+
+
+@app.command()
+def tables(
+    results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS_FOLDER,
+    page: Annotated[Path, typer.Option(help="The document to rewrite.")] = RESULTS_PAGE,
+) -> None:
+    """Rewrite the page of results from the result files."""
+    write_atomically(page, results_page(load_results(results)))
+    typer.echo(f"{page}: rewritten")
+
+
+def collect(
+    run: Path, model: Path, machines: Sequence[str], samples: int | None = None
+) -> dict[str, Any]:
+    """Return everything that is known of a trained and exported model, measured now where it can be."""
+    import hwsim.api
+    from hwsim.graph.serialize import load
+    from qat.checkpoint import read_json, read_run_file
+    from qat.result import RESULT_FILE
+
+    config = read_run_file(run).config
+    exported = load(model)
+    on: dict[str, Any] = {}
+    for name in machines:
+        verification = hwsim.api.verify(exported, name, samples=samples)
+        measured = hwsim.api.run(exported, name, samples=samples).to_json()
+        on[name] = {
+            "unequal_tensors": len(verification.unequal),
+            "tensors": verification.tensors,
+            "elements": verification.elements,
+            "samples": verification.samples,
+            **{key: measured[key] for key in MEASURED},
+        }
+    record = {
+        key: value for key, value in exported.record.items() if key not in ("a1", "saturated_share")
+    }
+    record["a1_operators"] = len(exported.record["a1"])
+    teacher = Path(config.teacher) if config.teacher else None
+    return {
+        "schema": SCHEMA,
+        "name": config.name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "git_revision": git_revision(),
+        "host": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(terse=True),
+        },
+        "config": config.model_dump(mode="json", by_alias=True),
+        "teacher": _trained(teacher) if teacher is not None and teacher.is_dir() else None,
+        "student": read_json(run / RESULT_FILE),
+        "rungs": record,
+        "machines": on,
+        "bytes": {
+            "float32": (run / FLOAT_WEIGHTS).stat().st_size,
+            "export": dict(exported.file_bytes),
+        },
+        "hashes": {"model": exported.sha256},
+    }
+
+
+MEASURED = (
+    "accuracy",
+    "sequence_length",
+    "latency_cycles",
+    "latency_s",
+    "energy_pj",
+    "share_assumed_frac",
+    "hashes",
+)
+
+
+def _trained(run: Path) -> dict[str, Any]:
+    from qat.checkpoint import read_json
+    from qat.result import RESULT_FILE
+
+    return read_json(run / RESULT_FILE)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "unknown"
+    )
+
+
+# -- the page
+
+
+def load_results(folder: Path) -> list[dict[str, Any]]:
+    """Read all result files of a folder, in order of name.
+
+    Raises:
+        CheckpointError: a file is damaged or of another schema.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as fault:
+            raise CheckpointError(f"{path}: damaged: {fault}") from None
+        if result.get("schema") != SCHEMA:
+            raise CheckpointError(f"{path}: schema must be '{SCHEMA}', is {result.get('schema')!r}")
+        found.append(result)
+    return found
+
+
+def line_of(result: Mapping[str, Any]) -> str:
+    """One line: the metric of every stage, and whether all tensors are equal."""
+    stages = ", ".join(f"{stage} {value}" for stage, value in stage_values(result).items())
+    unequal = sum(m["unequal_tensors"] for m in result["machines"].values())
+    return f"{stages}; {unequal} unequal tensors on {len(result['machines'])} machines"
+
+
+def stage_values(result: Mapping[str, Any]) -> dict[str, str]:
+    """The task's metric at every rung: teacher, student, static student, integer graph, machine."""
+    metric = result["student"]["metric"]
+    values: dict[str, str] = {}
+    if result["teacher"] is not None:
+        values["teacher"] = _value(metric, _test(result["teacher"])[metric])
+    values["student"] = _value(metric, _test(result["student"])[metric])
+    measured = result["rungs"]["measured"]
+    values["static student"] = _value(metric, measured["static"]["value"])
+    values["integer graph"] = _value(metric, measured["graph"]["value"])
+    machines = {_value(metric, m["accuracy"]["value"]) for m in result["machines"].values()}
+    values["machine"] = " / ".join(sorted(machines))
+    return values
+
+
+def _test(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    first: Mapping[str, Any] = next(iter(result["tests"].values()))
+    return first
+
+
+def _value(metric: str, value: float) -> str:
+    return f"{value:.3f}" if metric == "perplexity" else percent(value)
+
+
+def results_page(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of results in Markdown."""
+    lines = [
+        "# Results of real runs",
+        "",
+        "Generated by `python -m studies.record tables` from the files in `studies/results/`: do not edit. Each file",
+        "holds its configuration, seed, revision, machine and date. The held-out part was read once, after training;",
+        "what chose steps and ranges is a seeded carve-out of the training set.",
+        "",
+    ]
+    for result in results:
+        lines += _section(result)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(result: Mapping[str, Any]) -> list[str]:
+    student, rungs, sizes = result["student"], result["rungs"], result["bytes"]
+    stages = stage_values(result)
+    interval = rungs["measured"]["graph"].get("wilson_95")
+    bits = rungs["a2_identical_bits"]
+    identical = "" if bits is None else f", samples with every 1-bit code identical {percent(bits)}"
+    held = "hold" if rungs["holds"] else "do not all hold: " + "; ".join(rungs["failures"])
+    packed = sizes["export"]["weights.safetensors"] + sizes["export"]["graph.json"]
+    lines = [
+        f"## {result['name']}",
+        "",
+        f"Recipe `{student['recipe']}` on {student['task']}, seed {student['seed']}, {student['steps']} steps"
+        f" (kept {student['kept_step']}), {student['wall_s'] / 60:.0f} minutes; revision"
+        f" `{(result['git_revision'] or 'unknown')[:12]}`, {result['date']}, {result['host']['processor']}.",
+        "",
+        f"| {student['metric']} on {rungs['measured']['graph']['total']} | "
+        + " | ".join(stages)
+        + " |",
+        "|---|" + "---|" * len(stages),
+        "| | " + " | ".join(stages.values()) + " |",
+        "",
+    ]
+    if interval:
+        lines += [
+            f"95 % Wilson interval of the integer graph: {percent(interval[0])} to {percent(interval[1])}.",
+            "",
+        ]
+    lines += [
+        f"Rungs A1 to A3 {held}. A1 compared {rungs['a1_operators']} operators on {rungs['operator_samples']} samples;"
+        f" A2 agreement {percent(rungs['a2_agreement'])}{identical}; A3 agreement {percent(rungs['a3_agreement'])}.",
+        "",
+        f"On disk: float32 {si(sizes['float32'], 'B')}; integer graph and packed weights {si(packed, 'B')}"
+        f" ({sizes['float32'] / packed:.1f} times less).",
+        "",
+        "| Machine | unequal tensors | samples | latency, steady | energy (5–95 %) | on assumed figures |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, m in result["machines"].items():
+        energy = m["energy_pj"]
+        lines.append(
+            f"| {name} | {m['unequal_tensors']} of {m['tensors']} | {m['samples']}"
+            f" | {si(m['latency_s']['steady'], 's')} | {joules(energy['nominal'])}"
+            f" ({joules(energy['low'])}–{joules(energy['high'])}) | {percent(m['share_assumed_frac'])} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Entry point of `python -m studies.record`."""
+    run_app(app, "python -m studies.record")
+
+
+if __name__ == "__main__":
+    main()
