@@ -76,7 +76,8 @@ class QuantGraph:
     """Nodes in execution order, with typed tensors and constants.
 
     Raises:
-        GraphError: a node reads what nobody wrote, an operator is unknown, or a role is missing.
+        GraphError: a node reads what nobody wrote, an operator is unknown, or inputs, constants or attributes
+            are not those of its operator; all faults at once.
     """
 
     nodes: tuple[Node, ...]
@@ -91,6 +92,7 @@ class QuantGraph:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
+        faults += [f"input {t!r} has no type" for t in self.inputs if t not in self.tensors]
         written = set(self.inputs)
         for node in self.nodes:
             operator = OPERATORS.get(node.op)
@@ -116,6 +118,19 @@ class QuantGraph:
                 f"node {node.name}: {node.op} needs attribute {a!r}"
                 for a in operator.attrs
                 if not a.endswith("?") and a not in node.attrs
+            ]
+            most = len(operator.inputs)
+            least = most - sum(i.endswith("?") for i in operator.inputs)
+            if not least <= len(node.inputs) <= most:
+                takes = f"{most}" if least == most else f"{least} or {most}"
+                faults.append(
+                    f"node {node.name}: {node.op} takes {takes} inputs, has {len(node.inputs)}"
+                )
+            known = {r.removesuffix("?") for r in operator.constants}
+            faults += [
+                f"node {node.name}: {node.op} has no constant {r!r}"
+                for r in node.constants
+                if r not in known
             ]
             if node.name not in self.tensors:
                 faults.append(f"node {node.name}: its output tensor has no type")

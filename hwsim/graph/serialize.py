@@ -33,6 +33,12 @@ SAMPLES_FILE = "samples.safetensors"
 RECORD_FILE = "rungs.json"
 MANIFEST_FILE = "manifest.json"
 IDENTITY_FILES = (GRAPH_FILE, WEIGHTS_FILE)
+CONVENTIONS = {"schema": SCHEMA, "rounding": "half_up", "sign_of_zero": 1}
+"""written at the head of graph.json; a reader that finds anything else would compute something else"""
+
+
+class PackedDataError(ValueError):
+    """A packed array is missing or does not decode."""
 
 
 @dataclass(frozen=True)
@@ -78,34 +84,85 @@ def save(
     """Write an export folder and return the model's SHA-256.
 
     Args:
-        folder: where to; an older export there is replaced in one step.
+        folder: where to; an older export there is replaced once the new one is complete.
         graph: the integer graph.
         samples: labelled samples to run it on.
         record: rungs A1-A3; the model's hash is written into it.
         extra_files: name in the folder -> file to copy (tokenizer, image processor).
+
+    Raises:
+        CheckpointError: something that is no export is in the way.
     """
+    folder = folder.absolute()
+    check_replaceable(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write_json(temporary / GRAPH_FILE, graph_to_json(graph))
+    try:
+        identity = _write_files(temporary, graph, samples, record, extra_files or {})
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return identity
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that writing an export to a folder destroys nothing but an older export.
+
+    Raises:
+        CheckpointError: the place is taken by a file, or by a folder that is no export.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: must be a folder or not exist, is a file")
+    if any(folder.iterdir()):
+        try:
+            schema = _read_json(folder / MANIFEST_FILE).get("schema")
+        except CheckpointError:
+            schema = None
+        if schema != SCHEMA:
+            raise CheckpointError(
+                f"{folder}: holds files that are no export and will not be replaced; name another folder"
+            )
+
+
+def _swap(complete: Path, folder: Path) -> None:
+    """Put a complete folder in the place of an older one, which comes back if that fails."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(complete, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(
+    folder: Path, graph: QuantGraph, samples: Samples | None, record: Mapping[str, Any] | None,
+    extra_files: Mapping[str, Path],
+) -> str:  # fmt: skip
+    """Write everything, the manifest last; return the model's SHA-256."""
+    _write_json(folder / GRAPH_FILE, graph_to_json(graph))
     packed = {
         c.name: packing.encode(c.array, c.dtype).reshape(-1) for c in graph.constants.values()
     }
-    save_file(packed, temporary / WEIGHTS_FILE)
-    identity = _identity({name: _sha256(temporary / name) for name in IDENTITY_FILES})
+    save_file(packed, folder / WEIGHTS_FILE)
+    identity = _identity({name: _sha256(folder / name) for name in IDENTITY_FILES})
     if samples is not None:
-        save_file(_sample_tensors(samples), temporary / SAMPLES_FILE)
+        save_file(_sample_tensors(samples), folder / SAMPLES_FILE)
     if record is not None:
-        _write_json(temporary / RECORD_FILE, {**record, "model_sha256": identity})
-    for name, source in (extra_files or {}).items():
-        shutil.copyfile(source, temporary / name)
-    files = {p.name: _sha256(p) for p in sorted(temporary.iterdir())}
+        _write_json(folder / RECORD_FILE, {**record, "model_sha256": identity})
+    for name, source in extra_files.items():
+        shutil.copyfile(source, folder / name)
+    files = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
     _write_json(
-        temporary / MANIFEST_FILE, {"schema": SCHEMA, "model_sha256": identity, "files": files}
+        folder / MANIFEST_FILE, {"schema": SCHEMA, "model_sha256": identity, "files": files}
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, folder)
     return identity
 
 
@@ -122,14 +179,18 @@ def load(folder: Path | str) -> Model:
             f"{folder / MANIFEST_FILE}: schema must be '{SCHEMA}', is {manifest.get('schema')!r};"
             " make an export with `python -m qat export RUN --out MODEL`"
         )
-    _check_files(folder, manifest)
+    identity = _check_files(folder, manifest)
+    data = _read_json(folder / GRAPH_FILE)
+    arrays = _read_arrays(folder / WEIGHTS_FILE)
     try:
-        graph = graph_from_json(_read_json(folder / GRAPH_FILE), load_file(folder / WEIGHTS_FILE))
-        samples = _read_samples(folder / SAMPLES_FILE, graph)
-    except (SafetensorError, KeyError, TypeError, ValueError, GraphError) as fault:
-        raise CheckpointError(f"{folder}: damaged: {fault}") from None
+        graph = graph_from_json(data, arrays)
+    except PackedDataError as fault:
+        raise CheckpointError(f"{folder / WEIGHTS_FILE}: damaged: {fault}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, GraphError) as fault:
+        text = f"{fault} is missing" if isinstance(fault, KeyError) else f"{fault}"
+        raise CheckpointError(f"{folder / GRAPH_FILE}: damaged: {text}") from None
+    samples = _read_samples(folder / SAMPLES_FILE, graph)
     record = _read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).exists() else {}
-    identity = manifest["model_sha256"]
     if record and record.get("model_sha256") != identity:
         raise CheckpointError(f"{folder / RECORD_FILE}: belongs to another model; export again")
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
@@ -139,9 +200,7 @@ def load(folder: Path | str) -> Model:
 def graph_to_json(graph: QuantGraph) -> dict[str, Any]:
     """Return a graph without its arrays as plain data."""
     return {
-        "schema": SCHEMA,
-        "rounding": "half_up",
-        "sign_of_zero": 1,
+        **CONVENTIONS,
         "max_length": graph.max_length,
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
@@ -183,17 +242,22 @@ def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
     """Rebuild a graph from `graph_to_json` and the packed arrays.
 
     Raises:
-        ValueError: an array does not decode; the message names the constant.
-        KeyError: a key or an array is missing.
+        PackedDataError: an array is missing or does not decode; the message names the constant.
+        AttributeError, KeyError, TypeError, ValueError: the plain data is not what `graph_to_json` makes.
         GraphError: the graph is not consistent.
     """
+    for key, wanted in CONVENTIONS.items():
+        if data[key] != wanted:
+            raise ValueError(f"{key} must be {wanted!r}, is {data[key]!r}")
     constants = {}
     for c in data["constants"]:
         dtype, shape = parse(c["type"]), tuple(int(d) for d in c["shape"])
+        if c["name"] not in arrays:
+            raise PackedDataError(f"constant {c['name']} is missing")
         try:
             array = packing.decode(arrays[c["name"]], dtype, shape, c["encoding"])
         except ValueError as fault:
-            raise ValueError(f"constant {c['name']}: {fault}") from None
+            raise PackedDataError(f"constant {c['name']}: {fault}") from None
         constants[c["name"]] = Constant(c["name"], dtype, array)
     tensors = {
         t["name"]: Tensor(
@@ -232,28 +296,51 @@ def _sample_tensors(samples: Samples) -> dict[str, npt.NDArray[Any]]:
 def _read_samples(path: Path, graph: QuantGraph) -> Samples | None:
     if not path.exists():
         return None
-    tensors = load_file(path)
+    tensors = _read_arrays(path)
+    missing = {"labels", *(f"inputs.{name}" for name in graph.inputs)} - tensors.keys()
+    if missing:
+        raise CheckpointError(f"{path}: damaged: {', '.join(sorted(missing))} missing")
     inputs = {name: tensors[f"inputs.{name}"].astype(np.int64) for name in graph.inputs}
     return Samples(inputs, tensors["labels"], tensors.get("lengths"))
 
 
-def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    faults = []
-    for name, wanted in manifest["files"].items():
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        arrays: dict[str, npt.NDArray[Any]] = load_file(path)
+    except (SafetensorError, ValueError, KeyError) as fault:
+        raise CheckpointError(f"{path}: damaged: {fault}") from None
+    return arrays
+
+
+def _check_files(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Compare every file with the manifest; return the model's SHA-256."""
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not files.keys() >= set(IDENTITY_FILES):
+        raise CheckpointError(
+            f"{folder / MANIFEST_FILE}: damaged: `files` must list {' and '.join(IDENTITY_FILES)} with their hashes"
+        )
+    faults = [
+        f"{folder / name}: not in the manifest's list of files; export the model again"
+        for name in (SAMPLES_FILE, RECORD_FILE)
+        if name not in files and (folder / name).exists()
+    ]
+    for name, wanted in files.items():
         path = folder / name
         if not path.is_file():
             faults.append(f"{path}: missing, though the manifest lists it")
         elif _sha256(path) != wanted:
             faults.append(
-                f"{path}: altered or truncated: its SHA-256 must be {wanted[:12]}..., is"
+                f"{path}: altered or truncated: its SHA-256 must be {str(wanted)[:12]}..., is"
                 f" {_sha256(path)[:12]}...; export the model again"
             )
-    if not faults and _identity(manifest["files"]) != manifest["model_sha256"]:
+    identity = _identity(files)
+    if not faults and identity != manifest.get("model_sha256"):
         faults.append(
             f"{folder / MANIFEST_FILE}: its model_sha256 does not fit its own list of files"
         )
     if faults:
         raise CheckpointError("\n".join(faults))
+    return identity
 
 
 def _identity(hashes: Mapping[str, str]) -> str:
@@ -279,7 +366,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: no such file; is {path.parent} an exported model?"
         ) from None
-    except (NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise CheckpointError(f"{path}: damaged: {fault}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: must be a JSON object, is a {type(data).__name__}")
