@@ -67,14 +67,13 @@ class BertAdam(Optimizer):
                     state["exp_avg_sq"] = torch.zeros_like(p)
                 # a tensor, not .item(): reading it would wait for the device at every parameter
                 scale = (group["clip_norm"] / (p.grad.norm() + 1e-6)).clamp(max=1.0)
-                g = p.grad * scale
+                g = p.grad.mul_(scale)
                 m, v = state["exp_avg"], state["exp_avg_sq"]
-                m.mul_(beta1).add_(g, alpha=1 - beta1)
+                m.lerp_(g, 1 - beta1)
                 v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-                update = m / (v.sqrt() + group["eps"])
                 if group["weight_decay"] > 0:
-                    update.add_(p, alpha=group["weight_decay"])
-                p.add_(update, alpha=-group["lr"])
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-group["lr"])
         return loss
 
 
@@ -113,7 +112,8 @@ def make_optimizer(model: nn.Module, spec: OptimizerSpec) -> Optimizer:
     groups = parameter_groups(model, spec)
     if spec.name == "bert_adam":
         return BertAdam(groups, lr=spec.learning_rate)
-    return torch.optim.AdamW(groups, lr=spec.learning_rate)
+    # fused: one pass over the parameters a step; an embedding table makes the many small ones dear
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
 
 
 def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
