@@ -1,1 +1,31 @@
+"""Run quantised transformers, bit for bit, on accelerators that a YAML file describes.
 
+>>> import hwsim
+>>> model = hwsim.load("MODEL")                      # doctest: +SKIP
+>>> hwsim.verify(model, machine="xnor_edge").ok      # doctest: +SKIP
+True
+>>> hwsim.run(model, machine="xnor_edge").to_json()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwsim.api import run, verify
+    from hwsim.graph.serialize import load
+
+__all__ = ["load", "run", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: listing machines must not wait for numba and torch."""
+    if name in ("run", "verify"):
+        from hwsim import api
+
+        return getattr(api, name)
+    if name == "load":
+        from hwsim.graph.serialize import load
+
+        return load
+    raise AttributeError(f"module 'hwsim' has no attribute {name!r}")

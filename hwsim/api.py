@@ -19,7 +19,7 @@ from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, Samples, load
 from hwsim.metrics import compute, wilson_interval
 from hwsim.report.result import Result
-from hwsim.verify import Verification, batches, first_samples, verify_model
+from hwsim.verification import Verification, batches, first_samples, verify_model
 
 if TYPE_CHECKING:
     from rich.console import Console
