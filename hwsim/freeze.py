@@ -199,16 +199,25 @@ class _Freezer:
             case "bitwright.softmax":
                 self._softmax(call)
             case "aten.add":
-                dtype = int_(32) if self._feeds_a_sum(call.name) else self.formats.residual
-                scale = self.sum_scale[call.name]
-                operands = tuple(_on_grid(a, scale) for a in call.args[:2])
-                self._emit(
-                    replace(call, op="hwsim.add", args=(*operands, dtype.name, scale)), on_grid=True
-                )
+                self._add(call)
             case "aten.cat":
                 self._concat(call)
             case _:
                 self._emit(call)
+
+    def _add(self, call: Call) -> None:
+        dtype = int_(32) if self._feeds_a_sum(call.name) else self.formats.residual
+        scale = self.sum_scale[call.name]
+        operands = []
+        for i, operand in enumerate(call.args[:2]):
+            if isinstance(operand, Ref) and operand.name not in self.gridded:
+                # A branch saturates before it is added: the machine requantises it on its own.
+                name = f"{call.name}_branch{i}"
+                operands.append(self._snap(name, operand, dtype, scale, call.origin))
+            else:
+                operands.append(_on_grid(operand, scale))
+        args = (*operands, dtype.name, scale)
+        self._emit(replace(call, op="hwsim.add", args=args), on_grid=True)
 
     def _feeds_a_sum(self, name: str) -> bool:
         """Whether a value goes into one addition and nowhere else: it is then summed in int32."""

@@ -395,7 +395,8 @@ class _Lowering:
 
     @staticmethod
     def _snap_name(call: Call) -> str:
-        return {"logits": "codes"}.get(call.origin, "snapped")
+        """Last part of a snap's node: `freeze` names snaps CALL_input, CALL_part0, CALL_branch1, CALL_codes."""
+        return call.name.rpartition("_")[2].rstrip("0123456789")
 
     def _lower_view(self, call: Call, a: list[Any]) -> Any:
         value = a[0]
@@ -650,13 +651,12 @@ class _Lowering:
         for i, value in enumerate(a[:2]):
             if isinstance(value, Frozen):
                 addend = np.floor(_constant_rows(value, shape, call) / scale + 0.5).astype(np.int64)
-            elif isinstance(value, Codes):
+            elif isinstance(value, Codes) and self.tensors[value.tensor].shape == shape:
                 operands.append(value)
             else:
-                source = call.args[i]
-                branch = replace(call, args=(source,))
-                narrow = dtype if dtype.bits <= 24 else int_(32)
-                operands.append(self._quantise(branch, value, narrow, scale, None, "branch"))
+                raise GraphError(
+                    f"{call.origin}: operand {i} of a sum must be codes of shape {shape} or a constant"
+                )
         m, s = derive.add_factors(
             [o.scale for o in operands] + [scale] * (addend is not None), scale, call.origin
         )
