@@ -20,10 +20,10 @@ from hwsim.errors import GraphError
 from hwsim.freeze import freeze
 from hwsim.graph.serialize import Samples, save
 from hwsim.lower import lower
+from hwsim.provenance import source_revision
 from hwsim.rungs import climb, graph_inputs
 from qat.checkpoint import LoadedRun, load
 from qat.data.batches import in_order
-from qat.result import source_revision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from hwsim.errors import CheckpointError
+from hwsim.provenance import source_revision
 from qat.checkpoint import read_json, write_json
 
 RESULT_FILE: Final = "result.json"
@@ -27,25 +26,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # a source tree on the path, not installed
             continue
     return found
-
-
-def source_revision() -> str | None:
-    """Return the commit of the source tree that this package runs from, None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()
 
 
 @dataclass(frozen=True)

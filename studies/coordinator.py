@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
+from hwsim.provenance import source_revision
 from studies.ledger import FINAL, Attempt, Ledger
 from studies.plan import Node, Plan
 from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
@@ -19,22 +18,6 @@ POLL_SECONDS = 0.5
 WORKER_DIED = "the worker process died (killed, or out of memory)"
 WORKER_DEATH_RETRIES = 1
 """how often a node is tried again, in one sweep, after its worker process died under it"""
-
-
-@cache
-def git_revision() -> str | None:
-    """Return the revision of the checkout that this code runs from; None for an installed package."""
-    here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
-    try:
-        # an installed copy may lie in somebody else's repository: only a tracked file tells of ours
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True
-        )
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 Report = Callable[[str, Node, Outcome | None], None]
@@ -83,7 +66,7 @@ class Coordinator:
                     "seconds": round(outcome.seconds, 3),
                     "host": outcome.host,
                     "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "git_revision": git_revision(),
+                    "git_revision": source_revision(),
                 },
             )
         )

@@ -18,7 +18,7 @@ import typer
 
 from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
-from studies.coordinator import git_revision
+from hwsim.provenance import source_revision
 from studies.plan import write_atomically
 from studies.text import joules, percent, si
 
@@ -95,7 +95,7 @@ def collect(
         "schema": SCHEMA,
         "name": config.name,
         "date": datetime.now(UTC).date().isoformat(),
-        "git_revision": git_revision(),
+        "git_revision": source_revision(),
         "host": {
             "processor": _processor(),
             "cores": os.cpu_count(),
