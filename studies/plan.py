@@ -38,6 +38,7 @@ SOURCES: dict[NodeKind, tuple[str, ...]] = {
         "hwsim/graph/dtype.py",
         "hwsim/graph/ops.py",
         "hwsim/metrics.py",
+        "hwsim/provenance.py",
     ),
     "export": ("qat", "hwsim"),
     "evaluate": ("hwsim",),
