@@ -1,0 +1,445 @@
+"""Graphs worked out by hand: every number below follows from docs/arithmetic.md and the comment beside it.
+
+Each runs twice, through the reference and on a machine, so that neither can drift with the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hand_made import (
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    MULTIPLIER,
+    SHIFT,
+    UINT8,
+    UINT17,
+    Maker,
+)
+
+from hwsim import reference
+from hwsim.config.load import load_machine
+from hwsim.engine.execute import execute
+from hwsim.graph import derive
+from hwsim.graph.dtype import BIPOLAR, TERNARY, UNIPOLAR, DataType, int_, uint
+from hwsim.graph.ir import Attr, QuantGraph
+
+Inputs = dict[str, list[Any]]
+Run = Callable[..., dict[str, list[Any]]]
+
+
+@pytest.fixture(params=["reference", "bitserial_edge"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a graph: every tensor as nested lists, the batch axis first."""
+
+    def through(
+        graph: QuantGraph, inputs: Inputs, lengths: list[int] | None = None
+    ) -> dict[str, list[Any]]:
+        arrays = {name: np.array(x, np.int64) for name, x in inputs.items()}
+        real = None if lengths is None else np.array(lengths, np.int64)
+        if request.param == "reference":
+            return {n: x.tolist() for n, x in reference.execute(graph, arrays, real)}
+        machine = load_machine(request.param)
+        return {n: x.tolist() for n, x in execute(graph, machine, arrays, real)}
+
+    return through
+
+
+# -- products and what follows them
+
+
+def test_linear_and_threshold(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", BIPOLAR, 4)
+    weight = [[1, 1, 1, 1], [1, -1, -1, 1], [-1, -1, -1, -1]]
+    acc = g.node("acc", "linear", (x,), INT32, (3,), {"weight": (BIPOLAR, weight)})
+    g.node(
+        "y", "threshold", (acc,), BIPOLAR, (3,),
+        {"threshold": (INT8, [[2], [3], [-2]]), "direction": (BIPOLAR, [1, 1, -1])},
+    )  # fmt: skip
+    got = run(g.graph("y"), {"x": [[1, -1, 1, 1], [-1, -1, 1, -1]]})
+    # sample 0: 1-1+1+1 = 2;  1+1-1+1 = 2;  -2      sample 1: -1-1+1-1 = -2;  -1+1-1-1 = -2;  2
+    assert got["acc"] == [[2, 2, -2], [-2, -2, 2]]
+    # 2 >= 2 yes, 2 >= 3 no, -2 <= -2 yes;           -2 >= 2 no, -2 >= 3 no, 2 <= -2 no
+    assert got["y"] == [[1, -1, 1], [-1, -1, -1]]
+
+
+def test_ternary_linear_and_two_thresholds(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", UINT8, 3)
+    weight = [[1, 0, -1], [0, 1, 1]]
+    acc = g.node("acc", "linear", (x,), INT32, (2,), {"weight": (TERNARY, weight)})
+    g.node(
+        "y", "threshold", (acc,), TERNARY, (2,),
+        {"threshold": (INT16, [[-5, 5]]), "direction": (BIPOLAR, [1])},
+    )  # fmt: skip
+    got = run(g.graph("y"), {"x": [[255, 0, 1], [1, 2, 3], [0, 0, 6]]})
+    assert got["acc"] == [[254, 1], [-2, 5], [-6, 6]]
+    # both levels reached: 1; one: 0; none: -1
+    assert got["y"] == [[1, 0], [0, 1], [-1, 1]]
+
+
+def test_unipolar_by_bipolar(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", UNIPOLAR, 5)
+    weight = [[1, 1, -1, -1, 1]]
+    g.node("acc", "linear", (x,), INT32, (1,), {"weight": (BIPOLAR, weight)})
+    # only the ones of x count: 1 + (-1) + 1 = 1
+    assert run(g.graph("acc"), {"x": [[1, 0, 1, 0, 1], [0] * 5]})["acc"] == [[1], [0]]
+
+
+def test_linear_and_requant_with_zero_points(run: Run) -> None:
+    # real input = x - 3 (zero point 3), real output = (y - 7); scale ratio 1/4: M = 2^30, S = 32
+    m, s = 1 << 30, 32
+    weight = [[10, -20, 30], [1, 1, 1]]  # row sums 20 and 3
+    g = Maker()
+    x = g.input("x", INT8, 3)
+    acc = g.node("acc", "linear", (x,), INT32, (2,), {"weight": (INT8, weight)})
+    # B = bias/s_out * 2^S - zp_in * sum(w) * M, the bias being 1/2 and 0 output steps
+    b = [(1 << 31) - 3 * 20 * m, 0 - 3 * 3 * m]
+    g.requant("y", acc, INT8, [m], [s], b, zero_point=7)
+    got = run(g.graph("y"), {"x": [[5, 1, -2], [3, 3, 1], [127, -128, 127]]})
+    # codes: 50-20-60 = -30, 5+1-2 = 4;  30-60+30 = 0, 7;  1270+2560+3810 = 7640, 126
+    assert got["acc"] == [[-30, 4], [0, 7], [7640, 126]]
+    # minus 60 and 9, over 4, plus bias: -90/4 + 1/2 = -22, -5/4 -> -1;  -60/4 + 1/2 = -14.5 -> -14 (a tie goes
+    # up), -2/4 = -0.5 -> 0;  7580/4 + 1/2 -> saturated, 117/4 = 29.25 -> 29;  each plus 7
+    assert got["y"] == [[-22 + 7, -1 + 7], [-14 + 7, 0 + 7], [127, 29 + 7]]
+
+
+def test_the_zero_multiplier_leaves_the_bias(run: Run) -> None:
+    g = Maker()
+    g.requant("y", g.input("x", INT32, 1), INT8, [0], [1], [-5])
+    # (0 - 5 + 1) >> 1 = -2: -2.5 rounds up to -2, whatever x is
+    assert run(g.graph("y"), {"x": [[2**31 - 1], [-(2**31)]]})["y"] == [[-2], [-2]]
+
+
+def test_product_of_two_activations(run: Run) -> None:
+    g = Maker()
+    a, b = g.input("a", INT8, 1, 2, 3), g.input("b", INT8, 1, 2, 3)
+    g.node("acc", "matmul", (a, b), INT32, (1, 2, 2))
+    got = run(
+        g.graph("acc"), {"a": [[[[1, 2, 3], [-1, 0, 1]]]], "b": [[[[4, 5, 6], [-128, 127, 1]]]]}
+    )
+    # 4+10+18 = 32, -128+254+3 = 129;  -4+6 = 2, 128+1 = 129
+    assert got["acc"] == [[[[32, 129], [2, 129]]]]
+
+
+# -- add
+
+
+def test_add_with_two_scales(run: Run) -> None:
+    g = Maker()
+    a, b = g.input("a", INT16, 4), g.input("b", INT16, 4)
+    g.node("y", "add", (a, b), INT16, (4,), {"M": (MULTIPLIER, [3, 1]), "S": (SHIFT, [2, 0])})
+    got = run(g.graph("y"), {"a": [[1, 2, -2, 10]], "b": [[5, -7, 0, 32767]]})
+    # 0.75a rounded: 0.75 -> 1, 1.5 -> 2 (tie up), -1.5 -> -1 (tie up), 7.5 -> 8; then + b, saturating
+    assert got["y"] == [[6, -5, -1, 32767]]
+
+
+def test_add_does_not_clamp_its_operands(run: Run) -> None:
+    g = Maker()
+    a, b = g.input("a", INT32, 2), g.input("b", INT32, 2)
+    g.node("y", "add", (a, b), INT16, (2,), {"M": (MULTIPLIER, [1, 1]), "S": (SHIFT, [0, 0])})
+    got = run(g.graph("y"), {"a": [[40_000, -40_000]], "b": [[-39_999, -40_000]]})
+    assert got["y"] == [[1, -32768]]
+
+
+def test_add_of_constant_rows_is_cut_to_the_sequence(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT16, "T", 2)
+    rows = [[10, 20], [30, 40], [50, 60]]  # built for three positions
+    g.node(
+        "y", "add", (x,), INT16, ("T", 2),
+        {"M": (MULTIPLIER, [1, 1]), "S": (SHIFT, [0, 0]), "addend": (INT16, rows)},
+    )  # fmt: skip
+    got = run(g.graph("y", max_length=3), {"x": [[[1, 1], [2, 2]], [[3, 3], [4, 4]]]})
+    assert got["y"] == [[[11, 21], [32, 42]], [[13, 23], [34, 44]]]
+
+
+# -- layer norm
+
+
+def test_layer_norm_of_four_elements(run: Run) -> None:
+    # The square root comes out whole: x = 1, 2, 3, 6: N = 4, Sm = 12, d = 4x - 12 = -8, -4, 0, 12
+    # V = 4 * (1+4+9+36) - 144 + E = 56 + 8 = 2^6, 7 bits: k = (62-7)>>1 = 27, r = sqrt(2^6 * 2^54) = 2^30,
+    # R = (2^61 + 2^29) // 2^30 = 2^31, h = 61 - 27 - 22 = 12, n = (d * 2^31 + 2^11) >> 12 = d/8 * 2^22
+    # so the normalised values are -1, -1/2, 0, 3/2.
+    # Q = 43: G = gamma/s_y * 2^21, B = beta/s_y * 2^43;  gamma/s_y = 8, 8, 8, 4;  beta/s_y = 0, 1/2, -1, 1/4
+    g = Maker()
+    x = g.input("x", INT16, 4)
+    gamma = [8 << 21, 8 << 21, 8 << 21, 4 << 21]
+    beta = [0, 1 << 42, -(1 << 43), 1 << 41]
+    g.node(
+        "y", "layer_norm", (x,), INT8, (4,), {"G": (int_(26), gamma), "B": (INT64, beta)},
+        zero_point=2, E=8, F=22, Q=43,
+    )  # fmt: skip
+    got = run(g.graph("y"), {"x": [[1, 2, 3, 6], [5, 5, 5, 5], [-6, -3, -2, -1]]})
+    # -8; -4 + 1/2 = -3.5 -> -3; 0 - 1 = -1; 6 + 1/4 -> 6; plus 2
+    assert got["y"][0] == [-8 + 2, -3 + 2, -1 + 2, 6 + 2]
+    # a constant row: d = 0, only beta is left: 0, 1/2 -> 1, -1, 1/4 -> 0; plus 2
+    assert got["y"][1] == [2, 3, 1, 2]
+    # the mirrored row: normalised -3/2, 0, 1/2, 1: -12, 1/2 -> 1, 4 - 1 = 3, 4 + 1/4 -> 4; plus 2
+    assert got["y"][2] == [-10, 3, 5, 6]
+
+
+def test_layer_norm_saturates(run: Run) -> None:
+    # As above with G a hundred times as large
+    g = Maker()
+    x = g.input("x", INT16, 4)
+    g.node(
+        "y", "layer_norm", (x,), INT8, (4,), {"G": (int_(32), [800 << 21] * 4), "B": (INT64, [0] * 4)},
+        E=8, F=22, Q=43,
+    )  # fmt: skip
+    assert run(g.graph("y"), {"x": [[1, 2, 3, 6]]})["y"] == [[-128, -128, 0, 127]]
+
+
+# -- softmax
+
+HALVES = [[1 << 24, 1 << 23, 1 << 22, 1 << 21, 1 << 20]]
+"""a direct table whose exponential halves with every step"""
+
+
+def direct(name: str, dtype: DataType, heads: int = 1, **attrs: Attr) -> QuantGraph:
+    """A softmax of [heads, T, T] scores with the table of halves."""
+    g = Maker()
+    x = g.input("x", INT32, heads, "T", "T")
+    attrs = {"mode": "direct", "shift": 0, "causal": False, "masked": False} | attrs
+    table = {"table": (uint(25), HALVES)}
+    g.node("p", name, (x,), dtype, (heads, "T", "T"), table, **attrs)
+    return g.graph("p", max_length=8)
+
+
+def test_softmax_direct(run: Run) -> None:
+    # differences 0, 1, 2: e = 2^24 * (1, 1/2, 1/4), Z = 2^24 * 7/4, R = floor(2^32 * 4/7) = 2454267026
+    # u = R/2^16 = 37449.1 -> 37449, R/2^17 = 18724.6 -> 18725, R/2^18 = 9362.3 -> 9362
+    row = [7, 6, 5]
+    got = run(direct("softmax", UINT17), {"x": [[[row, row[::-1], [-9, -9, -9]]]]})["p"][0][0]
+    assert got[0] == [37449, 18725, 9362]
+    assert got[1] == [9362, 18725, 37449]
+    # three equal: R = floor(2^32 / 3) = 1431655765, u = 21845.3 -> 21845
+    assert got[2] == [21845] * 3
+
+
+def test_softmax_direct_of_bipolar_scores_reads_every_other_difference(run: Run) -> None:
+    row = [4, 2, 0]  # differences 0, 2, 4 are entries 0, 1, 2
+    got = run(direct("softmax", UINT17, shift=1), {"x": [[[row] * 3]]})["p"][0][0]
+    assert got[0] == [37449, 18725, 9362]
+
+
+def exp2(name: str, dtype: DataType, **attrs: Attr) -> QuantGraph:
+    """A softmax that halves with every two steps of the score: t = 128 * delta, M = 2^30, S = 23."""
+    g = Maker()
+    x = g.input("x", INT32, 1, "T", "T")
+    constants = {
+        "table": (uint(21), derive.softmax_exp2_table()),
+        "M": (MULTIPLIER, [1 << 30]),
+        "S": (SHIFT, [23]),
+    }
+    attrs = {"mode": "exp2", "shift": 0, "causal": False, "masked": False} | attrs
+    g.node("p", name, (x,), dtype, (1, "T", "T"), constants, **attrs)
+    return g.graph("p", max_length=8)
+
+
+def test_softmax_exp2(run: Run) -> None:
+    got = run(exp2("softmax", UINT17), {"x": [[[[9, 8, 7], [100, 58, 56], [10**6, 0, 0]]]]})["p"][
+        0
+    ][0]
+    # t = 0, 128, 256: e = 2^20, floor(2^19.5 + 1/2) = 741455, 2^19; Z = 2314319
+    # R = floor(2^56 / Z) = 31135549610; u = e*R / 2^40 = 29693.17, 20996.24, 14846.59 -> 14847
+    assert got[0] == [29693, 20996, 14847]
+    # t = 5376 = 21 * 256: e = rshr(2^20, 21) = 1;  t = 5632 = 22 * 256: e = 0
+    # Z = 2^20 + 1: R = floor(2^56 / Z) = 68719411200; u = 65535.94 -> 65536, 0.06 -> 0
+    assert got[1] == [65536, 0, 0]
+    # t would be 128 million: it stops at 2^15 - 1, which is 0
+    assert got[2] == [65536, 0, 0]
+
+
+def test_softmax_binary(run: Run) -> None:
+    # p = 4/7, 2/7, 1/7; alpha/2 = 1/4: level = 2^18
+    graph = direct("softmax_binary", UNIPOLAR, level=1 << 18)
+    got = run(graph, {"x": [[[[7, 6, 5], [5, 5, 5], [9, 5, 5]]]]})["p"][0][0]
+    # 1/3 each is above 1/4; 16/18 and 1/18
+    assert got == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+
+
+def test_softmax_binary_counts_an_exact_half_step(run: Run) -> None:
+    # four equal scores: p = 1/4 = alpha/2 exactly, which is 1; one level higher it is 0
+    scores = {"x": [[[[3, 3, 3, 3]] * 4]]}
+    for level, bit in ((1 << 18, 1), ((1 << 18) + 1, 0)):
+        graph = direct("softmax_binary", UNIPOLAR, level=level)
+        assert run(graph, scores)["p"][0][0] == [[bit] * 4] * 4
+
+
+def test_softmax_binary_exp2(run: Run) -> None:
+    # p = 0.453, 0.320, 0.227
+    graph = exp2("softmax_binary", UNIPOLAR, level=derive.binary_softmax_level(0.6))
+    assert run(graph, {"x": [[[[9, 8, 7]] * 3]]})["p"][0][0] == [[1, 1, 0]] * 3
+
+
+def test_a_table_for_each_head(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT32, 2, "T", "T")
+    tables = [
+        [1 << 24, 1 << 24],
+        [1 << 24, 0],
+    ]  # the first head ignores a step, the second kills it
+    g.node(
+        "p", "softmax", (x,), UINT17, (2, "T", "T"), {"table": (uint(25), tables)},
+        mode="direct", shift=0, causal=False, masked=False,
+    )  # fmt: skip
+    got = run(g.graph("p", max_length=2), {"x": [[[[1, 0], [0, 1]], [[1, 0], [0, 1]]]]})["p"][0]
+    assert got == [[[32768, 32768], [32768, 32768]], [[65536, 0], [0, 65536]]]
+
+
+# -- masks
+
+
+@pytest.mark.parametrize(("op", "dtype"), [("softmax", UINT17), ("softmax_binary", UNIPOLAR)])
+def test_causal_mask(run: Run, op: str, dtype: DataType) -> None:
+    attrs: dict[str, Attr] = {"level": 1 << 18} if op == "softmax_binary" else {}
+    # later keys have huge scores that must not even move the maximum
+    scores = [[0, 4, 4], [0, 0, 4], [0, 0, 0]]
+    got = run(direct(op, dtype, causal=True, **attrs), {"x": [[scores]]})["p"][0][0]
+    if op == "softmax":
+        assert got == [[65536, 0, 0], [32768, 32768, 0], [21845, 21845, 21845]]
+    else:
+        assert got == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("make", [direct, exp2])
+def test_length_mask_and_empty_rows(run: Run, make: Callable[..., QuantGraph]) -> None:
+    scores = [[0, 0, 4], [0, 0, 4], [0, 0, 4]]
+    got = run(
+        make("softmax", UINT17, masked=True), {"x": [[scores], [scores], [scores]]}, [2, 1, 0]
+    )["p"]
+    # padded keys get 0 and do not set the maximum; padded queries are computed like any other
+    assert got[0][0] == [[32768, 32768, 0]] * 3
+    assert got[1][0] == [[65536, 0, 0]] * 3
+    assert got[2][0] == [[0, 0, 0]] * 3
+
+
+@pytest.mark.parametrize("make", [direct, exp2])
+def test_an_empty_row_of_a_binary_map_is_zero_at_any_level(
+    run: Run, make: Callable[..., QuantGraph]
+) -> None:
+    graph = make("softmax_binary", UNIPOLAR, masked=True, level=0)
+    assert run(graph, {"x": [[[[1, 0], [0, 1]]]]}, [0])["p"] == [[[[0, 0], [0, 0]]]]
+
+
+def test_both_masks_at_once(run: Run) -> None:
+    graph = direct("softmax", UINT17, causal=True, masked=True)
+    got = run(graph, {"x": [[[[0] * 3] * 3]]}, [2])["p"][0][0]
+    assert got == [[65536, 0, 0], [32768, 32768, 0], [32768, 32768, 0]]
+
+
+def test_lengths_do_not_touch_a_node_that_does_not_mask(run: Run) -> None:
+    got = run(direct("softmax", UINT17), {"x": [[[[0, 0]] * 2]]}, [1])["p"]
+    assert got == [[[[32768, 32768]] * 2]]
+
+
+# -- look-ups
+
+
+def test_embedding(run: Run) -> None:
+    g = Maker()
+    ids = g.input("ids", INT32, "T")
+    g.node(
+        "y", "embedding", (ids,), INT32, ("T", 3),
+        {"weight": (TERNARY, [[1, -1, 0], [1, 1, -1]]), "M": (MULTIPLIER, [3, 5])}, S=1,
+    )  # fmt: skip
+    got = run(g.graph("y", max_length=4), {"ids": [[1, 0, 1]]})
+    # row 0: 3/2 -> 2, -3/2 -> -1, 0;  row 1: 5/2 -> 3, 3, -5/2 -> -2
+    assert got["y"] == [[[3, 3, -2], [2, -1, 0], [3, 3, -2]]]
+
+
+@pytest.mark.parametrize("source", [int_(4), uint(4)], ids=str)
+def test_table(run: Run, source: DataType) -> None:
+    g = Maker()
+    squares = [c * c for c in range(source.qmin, source.qmax + 1)]
+    x = g.input("x", source, 3)
+    g.node("y", "table", (x,), UINT8, (3,), {"table": (UINT8, squares)})
+    low, high = source.qmin, source.qmax
+    assert run(g.graph("y"), {"x": [[low, 3, high]]})["y"] == [[low * low, 9, high * high]]
+
+
+# -- moving codes
+
+
+def test_im2col(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", UINT8, 2, 2, 4)
+    g.node("tiles", "im2col", (x,), UINT8, (2, 8), kernel=(2, 2), stride=(2, 2))
+    g.node("slid", "im2col", (x,), UINT8, (6, 4), kernel=(1, 2), stride=(1, 1))
+    channel0, channel1 = [[1, 2, 3, 4], [5, 6, 7, 8]], [[11, 12, 13, 14], [15, 16, 17, 18]]
+    got = run(g.graph("tiles", "slid"), {"x": [[channel0, channel1]]})
+    # (channel, kh, kw): the left 2 x 2 of channel 0, then of channel 1; then the right ones
+    assert got["tiles"] == [[[1, 2, 5, 6, 11, 12, 15, 16], [3, 4, 7, 8, 13, 14, 17, 18]]]
+    assert got["slid"][0][:3] == [[1, 2, 11, 12], [2, 3, 12, 13], [3, 4, 13, 14]]
+    assert got["slid"][0][3:] == [[5, 6, 15, 16], [6, 7, 16, 17], [7, 8, 17, 18]]
+
+
+def test_concat_puts_constant_rows_in_front(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT16, 2, 2)
+    g.node("y", "concat", (x,), INT16, (3, 2), {"rows": (INT16, [[-7, 900]])})
+    got = run(g.graph("y"), {"x": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]})
+    assert got["y"] == [[[-7, 900], [1, 2], [3, 4]], [[-7, 900], [5, 6], [7, 8]]]
+
+
+def test_relayout_swaps_the_last_two_axes(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT8, 2, "T", 3)
+    g.node("y", "relayout", (x,), INT8, (2, 3, "T"))
+    got = run(
+        g.graph("y", max_length=2), {"x": [[[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [0, -1, -2]]]]}
+    )
+    assert got["y"] == [[[[1, 4], [2, 5], [3, 6]], [[7, 0], [8, -1], [9, -2]]]]
+
+
+def test_views(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT8, "T", 4)
+    heads = g.node("heads", "reshape", (x,), INT8, ("T", 2, 2), shape=("T", 2, 2))
+    turned = g.node("turned", "permute", (heads,), INT8, (2, "T", 2), axes=(1, 0, 2))
+    one = g.node("one", "slice", (turned,), INT8, (1, "T", 2), axis=0, start=1, stop=2)
+    g.node("end", "slice", (one,), INT8, (1, "T", 1), axis=2, start=1, stop=2)
+    got = run(g.graph("end", max_length=3), {"x": [[[1, 2, 3, 4], [5, 6, 7, 8]]]})
+    assert got["heads"] == [[[[1, 2], [3, 4]], [[5, 6], [7, 8]]]]
+    assert got["turned"] == [[[[1, 2], [5, 6]], [[3, 4], [7, 8]]]]
+    assert got["one"] == [[[[3, 4], [7, 8]]]]
+    assert got["end"] == [[[[4], [8]]]]
+
+
+# -- several operators in a row
+
+
+def test_binary_attention_by_hand(run: Run) -> None:
+    """Two tokens, one head of width 2: scores, binary map, V packed along tokens, context, output."""
+    g = Maker()
+    q, k, v = (g.input(n, BIPOLAR, 1, "T", 2) for n in "qkv")
+    scores = g.node("scores", "matmul", (q, k), INT32, (1, "T", "T"))
+    p = g.node(
+        "p", "softmax_binary", (scores,), UNIPOLAR, (1, "T", "T"), {"table": (uint(25), HALVES)},
+        mode="direct", shift=1, causal=False, masked=True, level=1 << 19,
+    )  # fmt: skip
+    turned = g.node("turned", "relayout", (v,), BIPOLAR, (1, 2, "T"))
+    context = g.node("context", "matmul", (p, turned), INT32, (1, "T", 2))
+    g.requant("y", context, INT8, [3], [1], [0])
+    inputs = {"q": [[[[1, 1], [1, -1]]]], "k": [[[[1, 1], [-1, 1]]]], "v": [[[[1, -1], [-1, -1]]]]}
+    got = run(g.graph("y", max_length=2), inputs, [2])
+    # q k^T: 1+1 = 2, -1+1 = 0;  1-1 = 0, -1-1 = -2
+    assert got["scores"] == [[[[2, 0], [0, -2]]]]
+    # differences 0 and 2 are entries 0 and 1: p = 2/3, 1/3; at least 1/2 only the first
+    assert got["p"] == [[[[1, 0], [1, 0]]]]
+    assert got["turned"] == [[[[1, -1], [-1, -1]]]]
+    # each row picks v's first token: 1, -1; times 3/2: 1.5 -> 2 (tie up), -1.5 -> -1
+    assert got["y"] == [[[[2, -1], [2, -1]]]]
+    # with one real token the second key is out, and nothing else changes here
+    assert run(g.graph("y", max_length=2), inputs, [1])["y"] == got["y"]
+    # without any, the map is empty
+    assert run(g.graph("y", max_length=2), inputs, [0])["y"] == [[[[0, 0], [0, 0]]]]
