@@ -1,90 +1,37 @@
-"""From the static student's calls to the integer graph, one rule an operator.
-
-A value of the student becomes one of three things: `Codes` (an integer tensor on a grid), `Acc` (an
-accumulator with a pending exact affine map, and perhaps a ReLU, that the consumer absorbs), or `Scores`
-(attention probabilities whose form the consumer decides). Nothing is rounded here: thresholds are exact,
-biases are kept at full precision until the consumer's constants are derived.
-"""
+"""One rule an operator: what each call of the static student becomes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref, refs
+from hwsim.capture import Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.freeze import PROBABILITY
 from hwsim.graph import derive
 from hwsim.graph.dtype import BIPOLAR, DataType, int_, parse, uint
-from hwsim.graph.ir import Attr, Constant, Node, QuantGraph, Shape, Tensor
+from hwsim.graph.ir import Attr, QuantGraph, Shape
 from hwsim.graph.numeric import matmul_bound, weight_bound
-
-ACCUMULATOR = int_(32)
-THRESHOLD_BITS = 2
-"""formats of at most this many bits are reached by thresholds, wider ones by requant"""
-VIEWS = RESHAPES | {"aten.transpose", "aten.permute", "aten.slice", "aten.select", "getitem"}
-
+from hwsim.lower.builder import Builder
+from hwsim.lower.values import (
+    ACCUMULATOR,
+    Acc,
+    Codes,
+    Curve,
+    Lowered,
+    Normalised,
+    Rows,
+    Scores,
+    Tap,
+)
+from hwsim.lower.views import VIEWS
 
 _FAULTY = object()
-
-
-@dataclass(frozen=True)
-class Tap:
-    """Where rung A finds a graph tensor in the static student: a call's value and how to read its codes."""
-
-    call: str
-    kind: str
-    """`acc`: the accumulator itself; `codes`: the value is codes; `grid`: quantise it as below"""
-    dtype: DataType = ACCUMULATOR
-    scale: float = 1.0
-    shift: npt.NDArray[np.float64] | None = None
-    views: tuple[Call, ...] = ()
-    """view calls applied on top, in order"""
-
-
-@dataclass(frozen=True)
-class Codes:
-    """value = scale * codes."""
-
-    tensor: str
-    dtype: DataType
-    scale: float
-
-
-@dataclass(frozen=True)
-class Acc:
-    """value = f(affine(codes)) seen through `views`; f is the ReLU where `relu`."""
-
-    tensor: str
-    affine: derive.Affine
-    bound: int
-    call: str
-    """the call whose value has the base tensor's own layout"""
-    relu: bool = False
-    views: tuple[Call, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A softmax whose output format its consumer decides."""
-
-    acc: Acc
-    causal: bool
-    masked: bool
-    call: str
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The graph and, for every tensor of it, its tap."""
-
-    graph: QuantGraph
-    taps: Mapping[str, Tap]
 
 
 def lower(static: Captured, meta: Mapping[str, Any] | None = None) -> Lowered:
@@ -100,16 +47,11 @@ def lower(static: Captured, meta: Mapping[str, Any] | None = None) -> Lowered:
     return _Lowering(static).run(dict(meta or {}))
 
 
-class _Lowering:
+class _Lowering(Builder):
     def __init__(self, static: Captured) -> None:
-        self.static = static
-        self.nodes: list[Node] = []
-        self.tensors: dict[str, Tensor] = {}
-        self.constants: dict[str, Constant] = {}
-        self.taps: dict[str, Tap] = {}
+        super().__init__(static)
         self.values: dict[str, Any] = {}
         self.shapes = dict(static.inputs) | {c.name: c.shape for c in static.calls}
-        self.inputs: list[str] = []
 
     def run(self, meta: dict[str, Any]) -> Lowered:
         for name, shape in self.static.inputs.items():
@@ -137,213 +79,12 @@ class _Lowering:
         )  # fmt: skip
         return Lowered(graph, self.taps)
 
-    # -- building blocks
-
     def _arg(self, arg: Any) -> Any:
         if isinstance(arg, Ref):
             return self.values[arg.name]
         if isinstance(arg, tuple):
             return tuple(self._arg(a) for a in arg)
         return arg
-
-    def _add_input(self, name: str, dtype: DataType, shape: Shape, scale: float = 1.0) -> None:
-        self.inputs.append(name)
-        self.tensors[name] = Tensor(name, dtype, shape[1:], scale)
-
-    def _unique(self, origin: str, what: str) -> str:
-        stem = f"{origin}.{what}" if origin else what
-        name, i = stem, 2
-        while name in self.tensors:
-            name, i = f"{stem}_{i}", i + 1
-        return name
-
-    def _node(
-        self, call: Call, op: str, what: str, inputs: tuple[str, ...], dtype: DataType, shape: Shape, tap: Tap,
-        constants: Mapping[str, tuple[DataType, npt.NDArray[Any]]] | None = None,
-        attrs: Mapping[str, Attr] | None = None, scale: float | None = 1.0,
-    ) -> str:  # fmt: skip
-        name = self._unique(call.origin, what)
-        names: dict[str, str] = {}
-        for role, (kind, array) in (constants or {}).items():
-            names[role] = f"{name}.{role}"
-            small = kind.bits <= 8 and role in ("weight",)
-            stored = np.ascontiguousarray(array.astype(np.int8 if small else np.int64))
-            self.constants[names[role]] = Constant(names[role], kind, stored)
-        self.tensors[name] = Tensor(name, dtype, shape, scale)
-        self.nodes.append(Node(name, op, inputs, names, attrs or {}, call.origin or call.name))
-        self.taps[name] = tap
-        return name
-
-    def _views(self, call: Call, tensor: str, views: tuple[Call, ...], tap: Tap) -> str:
-        """Emit the view nodes that lead from a base tensor to what the student sees."""
-        for i, view in enumerate(views):
-            tensor = self._view(call, tensor, view, replace(tap, views=tap.views + views[: i + 1]))
-        return tensor
-
-    def _view(self, call: Call, tensor: str, view: Call, tap: Tap) -> str:
-        source = self.tensors[tensor]
-        shape = view.shape[1:]
-        rank = len(source.shape) + 1
-        what = f"{tensor.rsplit('.', 1)[-1]}"
-        here = replace(call, origin=tensor.rsplit(".", 1)[0] if "." in tensor else "")
-
-        def emit(op: str, name: str, attrs: Mapping[str, Attr], out: Shape = shape) -> str:
-            return self._node(
-                here,
-                op,
-                f"{what}_{name}",
-                (tensor,),
-                source.dtype,
-                out,
-                tap,
-                attrs=attrs,
-                scale=source.scale,
-            )
-
-        if view.op in RESHAPES:
-            return emit("reshape", "reshaped", {"shape": shape})
-        if view.op in ("aten.transpose", "aten.permute"):
-            axes = _permutation(view, rank)
-            if axes[-1] == rank - 2:
-                return emit("permute", "heads", {"axes": axes})
-            if axes == (*range(rank - 3), rank - 2, rank - 3):
-                return emit("relayout", "relayout", {})
-            raise GraphError(
-                f"{view.origin}: a permutation {axes} that moves the packing axis has no operator"
-            )
-        if view.op == "aten.select":
-            axis, index = int(view.args[1]), int(view.args[2])
-            cut_shape = (*source.shape[: axis - 1], 1, *source.shape[axis:])
-            tap = replace(tap, views=(*tap.views[:-1], replace(view, op="select_keep")))
-            sliced = emit(
-                "slice",
-                "selected",
-                {"axis": axis - 1, "start": index, "stop": index + 1},
-                cut_shape,
-            )
-            tensor = sliced
-            tap = self.taps[sliced]
-            tap = replace(tap, views=(*tap.views[:-1], view))
-            return self._node(
-                here, "reshape", f"{what}_token", (sliced,), source.dtype, shape, tap,
-                attrs={"shape": shape}, scale=source.scale,
-            )  # fmt: skip
-        if view.op == "aten.slice":
-            axis, start = int(view.args[1]) % rank, int(view.args[2] or 0)
-            size = shape[axis - 1]
-            if isinstance(size, str) or axis == 0:
-                raise GraphError(
-                    f"{view.origin}: a slice along the batch or the sequence axis has no operator"
-                )
-            return emit(
-                "slice", "sliced", {"axis": axis - 1, "start": start, "stop": start + int(size)}
-            )
-        raise GraphError(f"{view.origin}: {view.op} is no view that the graph can express")
-
-    def _concrete(self, acc_shape: Shape, views: tuple[Call, ...]) -> npt.NDArray[np.int64]:
-        """Channel index of the base tensor's last axis at every element of the viewed shape (T = 3)."""
-        shape = [3 if isinstance(d, str) else d for d in acc_shape]
-        index = torch.arange(shape[-1]).expand(1, *shape).contiguous()
-        for view in views:
-            index = apply_view(index, view, 3)
-        result: npt.NDArray[np.int64] = index[0].numpy()
-        return result
-
-    def _pull_back(
-        self, acc: Acc, shift: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64] | None:
-        """Move per-channel parameters of the viewed last axis to the base's last axis; None if they mix."""
-        if shift.size == 1:
-            return shift
-        channel = self._concrete(self.tensors[acc.tensor].shape, acc.views)
-        if channel.shape[-1] != shift.size:
-            return None
-        base = np.full(int(self.tensors[acc.tensor].shape[-1]), np.nan)
-        seen = np.broadcast_to(shift, channel.shape)
-        for c, v in zip(channel.reshape(-1, shift.size)[0], shift, strict=True):
-            base[int(c)] = v
-        if np.isnan(base).any() or not (base[channel] == seen).all():
-            return None
-        return base
-
-    def _materialise(self, call: Call, acc: Acc) -> Acc:
-        """Emit an accumulator's views, so that the viewed tensor becomes the base."""
-        if not acc.views:
-            return acc
-        if acc.affine.channels > 1:
-            raise GraphError(
-                f"{call.origin}: per-channel scales cannot follow the views of {acc.call}"
-            )
-        tap = self.taps[acc.tensor]
-        tensor = self._views(call, acc.tensor, acc.views, tap)
-        return replace(acc, tensor=tensor, views=(), call=acc.views[-1].name)
-
-    def _as_acc(self, value: Codes | Acc) -> Acc:
-        if isinstance(value, Acc):
-            return value
-        bound = value.dtype.max_abs
-        affine = derive.Affine(np.array([value.scale]), np.zeros(1))
-        return Acc(value.tensor, affine, bound, "")
-
-    # -- quantisation of a value
-
-    def _quantise(
-        self, call: Call, value: Codes | Acc, dtype: DataType, scale: float,
-        shift: npt.NDArray[np.float64] | None, what: str = "codes",
-    ) -> Codes:  # fmt: skip
-        """Bring a value to a format: thresholds up to 2 bits, requant above; views follow on the codes."""
-        if (
-            isinstance(value, Codes)
-            and value.dtype == dtype
-            and value.scale == scale
-            and shift is None
-        ):
-            return value
-        acc = self._as_acc(value)
-        moved = np.zeros(1) if shift is None else shift.astype(np.float64)
-        base = self._pull_back(acc, moved)
-        if base is None:
-            acc = self._materialise(call, acc)
-            base = moved
-        tap = self._grid_tap(call, value, acc, dtype, scale, base if shift is not None else None)
-        shape = self.tensors[acc.tensor].shape
-        where = f"{call.origin}.{what}"
-        constants: dict[str, tuple[DataType, npt.NDArray[Any]]]
-        if dtype.bits <= THRESHOLD_BITS:
-            levels, direction = derive.threshold_constants(
-                acc.affine, scale, base, acc.relu, dtype, acc.bound
-            )
-            width = int_(min(64, acc.bound.bit_length() + 2))
-            constants = {"threshold": (width, levels), "direction": (BIPOLAR, direction)}
-            op = "threshold"
-        else:
-            if acc.relu and dtype.is_signed:
-                raise GraphError(
-                    f"{where}: a ReLU in front of a signed {dtype} quantiser is not expressible; use an unsigned format"
-                )
-            total = derive.Affine(acc.affine.scale, acc.affine.bias + base)
-            m, s, b = derive.requant_constants(total, scale, acc.bound, where)
-            constants = {
-                "M": (uint(derive.MULTIPLIER_BITS), m),
-                "S": (uint(6), s),
-                "B": (int_(64), b),
-            }
-            op = "requant"
-        tensor = self._node(
-            call, op, what, (acc.tensor,), dtype, shape, tap, constants, scale=scale
-        )
-        return Codes(self._views(call, tensor, acc.views, tap), dtype, scale)
-
-    def _grid_tap(
-        self, call: Call, value: Codes | Acc, acc: Acc, dtype: DataType, scale: float,
-        shift: npt.NDArray[np.float64] | None,
-    ) -> Tap:  # fmt: skip
-        if isinstance(value, Acc):
-            return Tap(acc.call, "grid", dtype, scale, shift)
-        source = self.taps.get(value.tensor)
-        if source is None:  # a graph input
-            return Tap(call.args[0].name, "grid", dtype, scale, shift)
-        return Tap(call.args[0].name, "grid", dtype, scale, shift)
 
     # -- one rule an operator
 
@@ -705,29 +446,6 @@ class _Lowering:
         return replace(codes, tensor=tensor)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A GELU or tanh whose output grid its consumer decides."""
-
-    x: Any
-    function: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-    call: str
-
-
-@dataclass(frozen=True)
-class Normalised:
-    """A layer norm that is emitted by the grid that follows it."""
-
-    emit: Callable[[Call, DataType, float], Codes]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """An embedding look-up that is emitted by the grid that follows it."""
-
-    emit: Callable[[Call, DataType, float], Codes]
-
-
 def code_type(codes: npt.NDArray[np.int64]) -> DataType:
     """Smallest weight format that holds these codes: bipolar, ternary, or a signed integer."""
     low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
@@ -765,38 +483,5 @@ def _curve(call: Call) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.flo
     return evaluate
 
 
-def _permutation(view: Call, rank: int) -> tuple[int, ...]:
-    """Axes of one sample (without the batch) in their new order."""
-    order = list(range(rank))
-    if view.op == "aten.transpose":
-        i, j = int(view.args[1]) % rank, int(view.args[2]) % rank
-        order[i], order[j] = order[j], order[i]
-    else:
-        order = [int(d) % rank for d in view.args[1]]
-    if order[0] != 0:
-        raise GraphError(f"{view.origin}: the batch axis cannot move")
-    return tuple(d - 1 for d in order[1:])
-
-
 def _last(path: str, default: str) -> str:
     return path.rsplit(".", 1)[-1] if path else default
-
-
-def apply_view(x: torch.Tensor, view: Call, length: int) -> torch.Tensor:
-    """Apply a view call to a batched tensor whose sequence length is `length`."""
-    if view.op in RESHAPES:
-        sizes = [{"B": x.shape[0], "T": length}[d] if isinstance(d, str) else d for d in view.shape]
-        return x.reshape(sizes)
-    match view.op:
-        case "aten.transpose":
-            return x.transpose(int(view.args[1]), int(view.args[2]))
-        case "aten.permute":
-            return x.permute(view.args[1])
-        case "aten.select":
-            return x.select(int(view.args[1]), int(view.args[2]))
-        case "select_keep":
-            return x.select(int(view.args[1]), int(view.args[2])).unsqueeze(int(view.args[1]))
-        case "aten.slice":
-            axis, start = int(view.args[1]) % x.ndim, int(view.args[2] or 0)
-            return x.narrow(axis, start, int(view.shape[axis]))
-    raise GraphError(f"{view.op} is no view")
