@@ -146,14 +146,17 @@ def verify_model(
     graph = model.graph
     machine.check(graph)
     damaged = graph if injection is None else injection.into_graph(graph)
+    on_length = injection if injection is not None and injection.field == "length" else None
+    if on_length is not None:
+        on_length.check_register(0 if samples.lengths is None else len(samples))
     profiles = numeric_profiles(graph, machine, graph.max_length)
     faults: dict[str, Unequal] = {}
     elements = 0
     ops = {n.name: n.op for n in graph.nodes}
     for rows, inputs, lengths in batches(graph, samples):
         seen = lengths
-        if injection is not None and lengths is not None:
-            seen = _damaged_lengths(injection, lengths, rows)
+        if on_length is not None and lengths is not None:
+            seen = on_length.into_lengths(lengths, rows)
         want = reference.execute(graph, inputs, lengths, profiles)
         got = execute(damaged, machine, inputs, seen)
         for (name, expected), (same, result) in zip(want, got, strict=True):
@@ -168,15 +171,6 @@ def verify_model(
         dict(model.record), None if injection is None else str(injection),
         {n: f"{p.accumulator_bits} bits, {p.overflow}, chunks of {p.lanes}" for n, p in profiles.items()},
     )  # fmt: skip
-
-
-def _damaged_lengths(
-    injection: Injection, lengths: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    place = np.flatnonzero(rows == injection.index)
-    if injection.field != "length" or place.size == 0:
-        return lengths
-    return injection.into_lengths(lengths, injection.index - int(place[0]))
 
 
 def _note(

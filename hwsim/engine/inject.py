@@ -43,7 +43,7 @@ class Injection:
             InjectionError: the text has another form.
         """
         parts = text.split(":")
-        if len(parts) != 4 or not (parts[2].isdigit() and parts[3].isdigit()):
+        if len(parts) != 4 or not all(p.isascii() and p.isdigit() for p in parts[2:]):
             raise InjectionError(
                 f"--inject must be FIELD:NODE:INDEX:BIT, for example weight:NODE:0:0, not {text!r}"
             )
@@ -83,17 +83,26 @@ class Injection:
         flipped = Constant(constant.name, constant.dtype, self._flip(constant))
         return replace(graph, constants={**graph.constants, constant.name: flipped})
 
-    def into_lengths(self, lengths: npt.NDArray[np.int64], first_row: int) -> npt.NDArray[np.int64]:
-        """Flip the bit in a batch's length registers; `first_row` is the batch's first sample."""
-        row = self.index - first_row
-        if self.field != "length" or not 0 <= row < len(lengths):
-            return lengths
+    def check_register(self, registers: int) -> None:
+        """Make sure that a `length` injection names a bit of one of the length registers, one a sample.
+
+        Raises:
+            InjectionError: no such sample or bit.
+        """
+        if self.index >= registers:
+            have = f"samples 0 to {registers - 1}" if registers else "no samples with a length"
+            raise InjectionError(f"--inject: this run has {have}, not {self.index}")
         if self.bit >= LENGTH_BITS - 1:
             raise InjectionError(
                 f"--inject: a length register has bits 0 to {LENGTH_BITS - 2}, not {self.bit}"
             )
+
+    def into_lengths(
+        self, lengths: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return a batch's length registers with the bit flipped; `rows` are the batch's sample numbers."""
         damaged = lengths.copy()
-        damaged[row] ^= 1 << self.bit
+        damaged[rows == self.index] ^= 1 << self.bit
         return damaged
 
     def _flip(self, constant: Constant) -> npt.NDArray[Any]:
