@@ -108,7 +108,7 @@ def _totals(result: Mapping[str, Any]) -> Table:
 def _operators(result: Mapping[str, Any], top: int) -> Table:
     rows = sorted(result["operators"], key=lambda o: (-o["energy_pj"]["nominal"], o["node"]))
     table = Table(title=f"Operators with the most energy ({min(top, len(rows))} of {len(rows)})")
-    table.add_column("node")
+    table.add_column("node", overflow="fold", min_width=30)  # the end of a name tells nodes apart
     table.add_column("operator")
     for name in ("cycles", "waiting", "bound by", "utilisation", "energy"):
         table.add_column(name, justify="right")
