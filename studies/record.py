@@ -19,6 +19,7 @@ import typer
 from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
 from hwsim.provenance import source_revision
+from hwsim.report.table import bytes_text
 from studies.plan import write_atomically
 from studies.text import joules, percent, si
 
@@ -240,7 +241,7 @@ def _section(result: Mapping[str, Any]) -> list[str]:
         f"Rungs A1 to A3 {held}. A1 compared {rungs['a1_operators']} operators on {rungs['operator_samples']} samples;"
         f" A2 agreement {percent(rungs['a2_agreement'])}{identical}; A3 agreement {percent(rungs['a3_agreement'])}.",
         "",
-        f"On disk: float32 {si(sizes['float32'], 'B')}; integer graph and packed weights {si(packed, 'B')}"
+        f"On disk: float32 {bytes_text(sizes['float32'])}; integer graph and packed weights {bytes_text(packed)}"
         f" ({sizes['float32'] / packed:.1f} times less).",
         "",
         "| Machine | unequal tensors | samples | latency, steady | energy (5–95 %) | on assumed figures |",
