@@ -101,7 +101,7 @@ def every_operator() -> QuantGraph:
     heads = g.node("heads", "permute", (split,), BIPOLAR, (2, "T", 4), axes=(1, 0, 2))
     turned = g.node("turned", "relayout", (heads,), BIPOLAR, (2, 4, "T"))
     scores = g.node("scores", "matmul", (heads, heads), INT32, (2, "T", "T"))
-    masks: dict[str, Attr] = {"causal": False, "masked": True}
+    masks: dict[str, Any] = {"causal": False, "masked": True}
     wide = g.node(
         "wide", "softmax", (scores,), UINT17, (2, "T", "T"),
         {"table": (uint(21), derive.softmax_exp2_table()), "M": (MULTIPLIER, [185 << 20]), "S": (SHIFT, [20])},

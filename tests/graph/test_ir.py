@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -67,6 +69,12 @@ def test_the_unchanged_graph_is_accepted() -> None:
 
 def test_the_hand_made_graph_holds_every_operator() -> None:
     assert {n.op for n in every_operator().nodes} == set(OPERATORS)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_every_operator_is_defined_in_the_documentation(op: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "arithmetic.md").read_text(encoding="utf-8")
+    assert re.search(rf"\b{op}\b", page)
 
 
 def test_look_ups() -> None:

@@ -84,6 +84,13 @@ def edit_arrays(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Non
     return edit
 
 
+def overwrite(data: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
+
+
 def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as error:
         load(folder)
@@ -157,6 +164,25 @@ def test_weights_take_their_true_width_on_disk(
     overhead = (tmp_path / "m" / "weights.safetensors").stat().st_size - size
     assert 0 < overhead < 200  # the header of a safetensors file
     np.testing.assert_array_equal(load(tmp_path / "m").graph.constants["acc.weight"].array, weight)
+
+
+def test_the_example_of_docs_files_byte_by_byte(tmp_path: Path) -> None:
+    g = Maker()
+    weight = [[1, 0, -1, 1, 1, 0, 0, -1, 1, 0, 1, 1, -1], [0] * 13]
+    acc = g.node(
+        "acc", "linear", (g.input("x", INT8, 13),), INT32, (2,), {"weight": (TERNARY, weight)}
+    )
+    g.requant("y", acc, INT8, [1 << 30], [36], [0, 1 << 35])
+    save(tmp_path / "m", g.graph("y"))
+    stored = {n: a.tolist() for n, a in load_file(tmp_path / "m" / "weights.safetensors").items()}
+    assert stored == {
+        "acc.weight": [221, 139, 116, 121, 121, 121],
+        "y.M": [0, 0, 0, 64],
+        "y.S": [36],
+        "y.B": [0] * 8 + [0, 0, 0, 0, 8, 0, 0, 0],
+    }
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+    assert f"uint8 {stored['acc.weight']}" in page
 
 
 # -- replacing a folder
@@ -353,7 +379,7 @@ def test_a_pad_bit_that_is_not_zero(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_safetensors_file(exported: Path) -> None:
-    rewrite(exported, "weights.safetensors", lambda p: p.write_bytes(b"\x00" * 64) and None)
+    rewrite(exported, "weights.safetensors", overwrite(b"\x00" * 64))
     assert f"{exported / 'weights.safetensors'}: damaged: " in refusal(exported)
 
 
@@ -400,7 +426,7 @@ def test_loading_never_unpickles(exported: Path, name: str) -> None:
     went_off = exported.parent / "went_off"
     bomb = pickle.dumps(Bomb(str(went_off)))
     shutil.copy(exported / name, exported / "copy")
-    rewrite(exported, name, lambda p: p.write_bytes(bomb) and None)
+    rewrite(exported, name, overwrite(bomb))
     assert f"{exported / name}: damaged: " in refusal(exported)
     assert not went_off.exists()
     pickle.loads(bomb).close()

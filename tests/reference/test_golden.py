@@ -27,7 +27,7 @@ from hwsim.config.load import load_machine
 from hwsim.engine.execute import execute
 from hwsim.graph import derive
 from hwsim.graph.dtype import BIPOLAR, TERNARY, UNIPOLAR, DataType, int_, uint
-from hwsim.graph.ir import Attr, QuantGraph
+from hwsim.graph.ir import QuantGraph
 
 Inputs = dict[str, list[Any]]
 Run = Callable[..., dict[str, list[Any]]]
@@ -204,13 +204,18 @@ HALVES = [[1 << 24, 1 << 23, 1 << 22, 1 << 21, 1 << 20]]
 """a direct table whose exponential halves with every step"""
 
 
-def direct(name: str, dtype: DataType, heads: int = 1, **attrs: Attr) -> QuantGraph:
+def direct(name: str, dtype: DataType, heads: int = 1, **attrs: Any) -> QuantGraph:
     """A softmax of [heads, T, T] scores with the table of halves."""
     g = Maker()
     x = g.input("x", INT32, heads, "T", "T")
-    attrs = {"mode": "direct", "shift": 0, "causal": False, "masked": False} | attrs
+    chosen: dict[str, Any] = {
+        "mode": "direct",
+        "shift": 0,
+        "causal": False,
+        "masked": False,
+    } | attrs
     table = {"table": (uint(25), HALVES)}
-    g.node("p", name, (x,), dtype, (heads, "T", "T"), table, **attrs)
+    g.node("p", name, (x,), dtype, (heads, "T", "T"), table, **chosen)
     return g.graph("p", max_length=8)
 
 
@@ -231,7 +236,7 @@ def test_softmax_direct_of_bipolar_scores_reads_every_other_difference(run: Run)
     assert got[0] == [37449, 18725, 9362]
 
 
-def exp2(name: str, dtype: DataType, **attrs: Attr) -> QuantGraph:
+def exp2(name: str, dtype: DataType, **attrs: Any) -> QuantGraph:
     """A softmax that halves with every two steps of the score: t = 128 * delta, M = 2^30, S = 23."""
     g = Maker()
     x = g.input("x", INT32, 1, "T", "T")
@@ -240,8 +245,8 @@ def exp2(name: str, dtype: DataType, **attrs: Attr) -> QuantGraph:
         "M": (MULTIPLIER, [1 << 30]),
         "S": (SHIFT, [23]),
     }
-    attrs = {"mode": "exp2", "shift": 0, "causal": False, "masked": False} | attrs
-    g.node("p", name, (x,), dtype, (1, "T", "T"), constants, **attrs)
+    chosen: dict[str, Any] = {"mode": "exp2", "shift": 0, "causal": False, "masked": False} | attrs
+    g.node("p", name, (x,), dtype, (1, "T", "T"), constants, **chosen)
     return g.graph("p", max_length=8)
 
 
@@ -301,7 +306,7 @@ def test_a_table_for_each_head(run: Run) -> None:
 
 @pytest.mark.parametrize(("op", "dtype"), [("softmax", UINT17), ("softmax_binary", UNIPOLAR)])
 def test_causal_mask(run: Run, op: str, dtype: DataType) -> None:
-    attrs: dict[str, Attr] = {"level": 1 << 18} if op == "softmax_binary" else {}
+    attrs: dict[str, Any] = {"level": 1 << 18} if op == "softmax_binary" else {}
     # later keys have huge scores that must not even move the maximum
     scores = [[0, 4, 4], [0, 0, 4], [0, 0, 0]]
     got = run(direct(op, dtype, causal=True, **attrs), {"x": [[scores]]})["p"][0][0]
