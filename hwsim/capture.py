@@ -159,14 +159,15 @@ class _Importer:
         if not refs(resolved):
             self.values[node.name] = self.fold(node, origin)
             return
-        if op not in SUPPORTED:
-            self.unsupported.setdefault(op, []).append(origin or node.name)
+        inexact = _inexact_use(op, node, resolved)
+        if op not in SUPPORTED or inexact:
+            self.unsupported.setdefault(f"{op}{inexact}", []).append(origin or node.name)
         name = node.name
         shape = self.shape(node.meta.get("val"))
         if op in IDENTITY or (op in RESHAPES and shape == self.shape_of(node.args[0])):
             self.values[name] = resolved[0]
             return
-        args = tuple(_freeze(a) for a in resolved)
+        args = _from_the_front(op, tuple(_freeze(a) for a in resolved), node)
         self.calls.append(Call(name, op, args, shape, origin))
         self.values[name] = Ref(name)
 
@@ -187,6 +188,31 @@ class _Importer:
         if isinstance(result, torch.Tensor):
             return Frozen(_numpy(result), self.shape(val), origin)
         return result
+
+
+def _inexact_use(op: str, node: torch.fx.Node, args: tuple[Any, ...]) -> str:
+    """Say which argument of a supported operator has no integer counterpart; empty where none."""
+    if op in IDENTITY:
+        before, after = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
+        if before != after and (before.is_floating_point or after.is_floating_point):
+            return f" from {before} to {after}"
+    if op == "aten.add" and args[2] != 1:
+        return f" with alpha={args[2]}"
+    if op == "aten.add" and not all(isinstance(a, (Ref, Frozen)) for a in args[:2]):
+        return " of a Python number"
+    if op == "aten.slice" and args[4] != 1:
+        return f" with step {args[4]}"
+    return ""
+
+
+def _from_the_front(op: str, args: tuple[Any, ...], node: torch.fx.Node) -> Any:
+    """Count a slice's start and a selected index from the front, where the exporter left them negative."""
+    if op not in ("aten.slice", "aten.select") or (args[2] or 0) >= 0:
+        return args
+    size = node.args[0].meta["val"].shape[args[1]]  # type: ignore[union-attr]
+    if isinstance(size, torch.SymInt):
+        return args  # along the sequence: `hwsim.lower` refuses it
+    return (*args[:2], max(0, args[2] + int(size)), *args[3:])
 
 
 def _numpy(t: torch.Tensor) -> npt.NDArray[Any]:

@@ -98,7 +98,12 @@ class Builder:
                 f"{view.origin}: a permutation {axes} that moves the packing axis has no operator"
             )
         if view.op == "aten.select":
-            axis, index = int(view.args[1]), int(view.args[2])
+            axis, index = int(view.args[1]) % rank, int(view.args[2])
+            if index < 0 or axis == 0:
+                raise GraphError(
+                    f"{view.origin}: element {index} of axis {axis} has no operator: it lies in the batch"
+                    " or counts from the end of the sequence"
+                )
             cut_shape = (*source.shape[: axis - 1], 1, *source.shape[axis:])
             tap = replace(tap, views=(*tap.views[:-1], replace(view, op=SELECT_KEEP)))
             sliced = emit(
@@ -182,7 +187,6 @@ class Builder:
         if base is None:
             acc = self._materialise(call, acc)
             base = moved
-        tap = self._grid_tap(call, value, acc, dtype, scale, base if shift is not None else None)
         shape = self.tensors[acc.tensor].shape
         where = f"{call.origin}.{what}"
         constants: dict[str, tuple[DataType, npt.NDArray[Any]]]
@@ -194,10 +198,13 @@ class Builder:
             constants = {"threshold": (width, levels), "direction": (BIPOLAR, direction)}
             op = "threshold"
         else:
-            if acc.relu and dtype.is_signed:
+            if acc.relu and shift is not None:
                 raise GraphError(
-                    f"{where}: a ReLU in front of a signed {dtype} quantiser is not expressible; use an unsigned format"
+                    f"{where}: a shift between a ReLU and a {dtype} quantiser is not expressible"
                 )
+            if acc.relu and dtype.is_signed:
+                # Only the codes from 0 up occur: without the sign, the clamp at 0 is the ReLU.
+                dtype = uint(dtype.bits - 1)
             total = derive.Affine(acc.affine.scale, acc.affine.bias + base)
             m, s, b = derive.requant_constants(total, scale, acc.bound, where)
             constants = {
@@ -206,6 +213,7 @@ class Builder:
                 "B": (int_(64), b),
             }
             op = "requant"
+        tap = self._grid_tap(call, value, acc, dtype, scale, base if shift is not None else None)
         tensor = self._node(
             call, op, what, (acc.tensor,), dtype, shape, tap, constants, scale=scale
         )

@@ -108,18 +108,23 @@ class _Lowering(Builder):
             case "bitwright.matmul":
                 return self._matmul(call, a)
             case "bitwright.softmax":
-                acc = a[0]
+                if not isinstance(a[0], Acc):
+                    raise GraphError(
+                        f"{call.origin}: a softmax must read the scores of an attention product; an"
+                        " additive bias has no exact integer form"
+                    )
                 masked = call.args[1] is not None
-                return Scores(self._materialise(call, acc), bool(a[2]), masked, call.name)
+                return Scores(self._materialise(call, a[0]), bool(a[2]), masked, call.name)
             case "bitwright.embedding":
                 return Rows(lambda c, dtype, scale: self._embedding(c, call, a, dtype, scale))
             case "aten.layer_norm":
                 return Normalised(lambda c, dtype, scale: self._layer_norm(c, a, dtype, scale))
             case "aten.relu":
-                acc = self._as_acc(a[0])
-                if acc.views:
+                acc = self._as_acc(a[0]) if isinstance(a[0], (Acc, Codes)) else None
+                if acc is None or acc.views:
                     raise GraphError(
-                        f"{call.origin}: a ReLU behind a view has no exact integer form"
+                        f"{call.origin}: a ReLU must follow a linear layer or a value on a grid, with no"
+                        " view between"
                     )
                 return replace(acc, relu=True, call=call.name)
             case "aten.gelu" | "aten.tanh":
@@ -177,14 +182,18 @@ class _Lowering(Builder):
         total = source[axis]
         if isinstance(total, str):
             raise GraphError(f"{call.origin}: a split along the sequence has no operator")
-        sizes = list(a[1]) if isinstance(a[1], tuple) else [int(a[1])] * (int(total) // int(a[1]))
+        if isinstance(a[1], tuple):
+            sizes = [int(size) for size in a[1]]
+        else:
+            step = int(a[1])
+            sizes = [min(step, int(total) - at) for at in range(0, int(total), step)]
         parts, start = [], 0
         for i, size in enumerate(sizes):
-            shape = (*source[:axis], int(size), *source[axis + 1 :])
-            args = (call.args[0], axis, start, start + int(size), 1)
+            shape = (*source[:axis], size, *source[axis + 1 :])
+            args = (call.args[0], axis, start, start + size, 1)
             piece = Call(f"{call.name}_{i}", "aten.slice", args, shape, call.origin)
             parts.append(self._lower_view(piece, [a[0], *args[1:]]))
-            start += int(size)
+            start += size
         return tuple(parts)
 
     def _quantize_static(self, call: Call, a: list[Any]) -> Codes:
@@ -224,11 +233,15 @@ class _Lowering(Builder):
             {"weight": (w_type, w)}, scale=None if scale.size > 1 else float(scale[0]),
         )  # fmt: skip
         bound = weight_bound(w, codes.dtype)
+        self._check_accumulator(call, bound)
+        return Acc(tensor, derive.Affine(scale, offset), bound, call.name)
+
+    @staticmethod
+    def _check_accumulator(call: Call, bound: int) -> None:
         if bound > ACCUMULATOR.qmax:
             raise GraphError(
                 f"{call.origin}: the accumulator could reach {bound}, more than 32 bits hold"
             )
-        return Acc(tensor, derive.Affine(scale, offset), bound, call.name)
 
     def _matmul(self, call: Call, a: list[Any]) -> Acc:
         left, l_scale, right, r_scale, transposed, factor = a
@@ -258,6 +271,7 @@ class _Lowering(Builder):
         )
         k = self.static.max_length if isinstance(l_shape[-1], str) else int(l_shape[-1])
         bound = matmul_bound(k, left.dtype, right.dtype)
+        self._check_accumulator(call, bound)
         shape = (*l_shape[:-1], r_shape[-2])
         what = "scores_acc" if transposed else "context_acc"
         tensor = self._node(
@@ -280,6 +294,10 @@ class _Lowering(Builder):
             table = derive.softmax_direct_table(scale, delta, shift)
             return {"table": (uint(25), table)}, attrs | {"mode": "direct"}
         m, s = derive.multiplier(scale * float(np.log2(np.e)) * 256, f"{acc.call}.softmax")
+        if delta * m + (1 << s >> 1) >= 1 << 63:
+            raise GraphError(
+                f"{acc.call}.softmax: the exponent could leave int64 (delta <= {delta}, M = {m})"
+            )
         constants: dict[str, tuple[DataType, npt.NDArray[Any]]] = {
             "table": (uint(21), derive.softmax_exp2_table()),
             "M": (uint(derive.MULTIPLIER_BITS), np.array([m])),
