@@ -45,7 +45,8 @@ def add(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The result file.")],
     samples: Annotated[
-        int | None, typer.Option("--samples", min=1, help="Use the first N samples.")
+        int | None,
+        typer.Option("--samples", min=1, help="Verify on the first N; accuracy is always of all."),
     ] = None,
 ) -> None:
     """Verify and measure an export on machines, and write the result file."""
@@ -68,7 +69,14 @@ def tables(
 def collect(
     run: Path, model: Path, machines: Sequence[str], samples: int | None = None
 ) -> dict[str, Any]:
-    """Return everything that is known of a trained and exported model, measured now where it can be."""
+    """Return everything that is known of a trained and exported model, measured now where it can be.
+
+    Args:
+        run: folder of the training.
+        model: folder of its export.
+        machines: names or files.
+        samples: tensors are compared on the first N samples, on all for None; accuracies are always of all.
+    """
     import hwsim.api
     from hwsim.graph.serialize import load
     from qat.checkpoint import read_json, read_run_file
@@ -79,7 +87,7 @@ def collect(
     on: dict[str, Any] = {}
     for name in machines:
         verification = hwsim.api.verify(exported, name, samples=samples)
-        measured = hwsim.api.run(exported, name, samples=samples).to_json()
+        measured = hwsim.api.run(exported, name).to_json()
         on[name] = {
             "unequal_tensors": len(verification.unequal),
             "tensors": verification.tensors,
