@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import plain
 import pytest
 from hand_made import (
     INT8,
@@ -196,6 +197,29 @@ def test_layer_norm_saturates(run: Run) -> None:
         E=8, F=22, Q=43,
     )  # fmt: skip
     assert run(g.graph("y"), {"x": [[1, 2, 3, 6]]})["y"] == [[-128, -128, 0, 127]]
+
+
+@pytest.mark.parametrize("eps", [0, 1, 12_345])
+def test_normalised_values_to_the_last_bit(run: Run, eps: int) -> None:
+    # G = 2 and Q = 1 hand out n itself; one element among many zeros makes it large, so that the last bit
+    # of R shows. Truth: the formulas in plain Python integers.
+    rng = np.random.default_rng(eps)
+    size = 2048
+    one_hot = [32767] + [0] * (size - 1)
+    rows = [
+        one_hot,
+        [-32768, 3] * (size // 2),
+        rng.integers(-9, 9, size).tolist(),
+        [0, 1] + [0] * (size - 2),
+    ]
+    g = Maker()
+    x = g.input("x", INT16, size)
+    g.node(
+        "n", "layer_norm", (x,), INT32, (size,), {"G": (int_(26), [2] * size), "B": (INT64, [0] * size)},
+        E=eps, F=22, Q=1,
+    )  # fmt: skip
+    got = run(g.graph("n"), {"x": rows})["n"]
+    assert got == [plain.layer_norm_normal(row, eps, 22) for row in rows]
 
 
 # -- softmax
