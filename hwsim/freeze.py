@@ -85,6 +85,7 @@ class _Freezer:
         for original in self.captured.calls:
             call = replace(original, args=tuple(self._resolve(a) for a in original.args))
             try:
+                _require_finite(call)
                 self._rewrite(call)
             except GraphError as fault:
                 faults.append(str(fault))
@@ -232,10 +233,14 @@ class _Freezer:
             )
 
     def _static(self, call: Call) -> None:
-        alpha = float(call.args[1].array.reshape(-1)[0])
-        if not alpha > 0:
+        scales = call.args[1].array.reshape(-1)
+        if scales.size != 1:
             raise GraphError(
-                f"{call.origin}: its scale alpha is {alpha}; a dead quantiser cannot be exported"
+                f"{call.origin}: an activation must have one scale a tensor, it has {scales.size}"
+            )
+        if not scales[0] > 0:
+            raise GraphError(
+                f"{call.origin}: its scale alpha is {scales[0]}; a dead quantiser cannot be exported"
             )
         self._check_rounding(call, call.args[5])
         self._emit(call)
@@ -373,6 +378,15 @@ class _Freezer:
                     )
                 )
         self._emit(replace(call, args=(tuple(parts), *call.args[1:])), on_grid=True)
+
+
+def _require_finite(call: Call) -> None:
+    """Refuse parameters that are not numbers, by the name of their module."""
+    for constant in _constants(call.args):
+        if not np.isfinite(constant.array).all():
+            raise GraphError(
+                f"{call.origin}: a parameter of {call.op} is not finite; train it again"
+            )
 
 
 def _widen(name: str) -> float:

@@ -187,7 +187,8 @@ def exponentials(
     delta = torch.where(mask, top - x, 0)
     heads = torch.arange(x.shape[1])[None, :, None, None].clamp(max=table.shape[0] - 1)
     if mode == "direct":
-        e = table[heads, delta >> shift]
+        # the address saturates: only accumulators that wrapped or clamped can leave the table
+        e = table[heads, (delta >> shift).clamp(max=table.shape[1] - 1)]
     else:
         assert m is not None
         assert s is not None

@@ -18,7 +18,7 @@ from hwsim.calibrate import RangeMethod, collect_ranges
 from hwsim.capture import capture
 from hwsim.errors import GraphError
 from hwsim.freeze import freeze
-from hwsim.graph.serialize import Samples, save
+from hwsim.graph.serialize import Samples, check_replaceable, save
 from hwsim.lower import lower
 from hwsim.provenance import source_revision
 from hwsim.rungs import climb, graph_inputs
@@ -58,6 +58,7 @@ def export(
         CheckpointError: not a finished run, or damaged.
         GraphError: the recipe quantises nothing, or the student has no exact integer form.
     """
+    check_replaceable(Path(out))
     run = load(run_dir)
     if not run.recipe.quantizes:
         raise GraphError(

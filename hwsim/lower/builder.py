@@ -205,6 +205,11 @@ class Builder:
             if acc.relu and dtype.is_signed:
                 # Only the codes from 0 up occur: without the sign, the clamp at 0 is the ReLU.
                 dtype = uint(dtype.bits - 1)
+            if acc.relu and float(base.max()) > 0:
+                raise GraphError(
+                    f"{where}: a ReLU followed by a positive shift into {dtype} is not expressible: codes would"
+                    " start above 0; train without a shift there"
+                )
             total = derive.Affine(acc.affine.scale, acc.affine.bias + base)
             m, s, b = derive.requant_constants(total, scale, acc.bound, where)
             constants = {

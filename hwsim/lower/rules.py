@@ -32,6 +32,8 @@ from hwsim.lower.values import (
 from hwsim.lower.views import VIEWS
 
 _FAULTY = object()
+MAX_KEYS = 1 << 14
+"""longest softmax row whose sum of exponentials and reciprocal stay within int64"""
 
 
 def lower(static: Captured, meta: Mapping[str, Any] | None = None) -> Lowered:
@@ -289,6 +291,12 @@ class _Lowering(Builder):
         operands = self._node_inputs(acc.tensor)
         shift = int(all(self.tensors[t].dtype == BIPOLAR for t in operands))
         delta = 2 * acc.bound
+        keys = self.tensors[acc.tensor].shape[-1]
+        longest = self.static.max_length if isinstance(keys, str) else keys
+        if longest > MAX_KEYS:
+            raise GraphError(
+                f"{acc.call}.softmax: {longest} keys; an exact softmax has at most {MAX_KEYS}"
+            )
         attrs: dict[str, Attr] = {"causal": scores.causal, "masked": scores.masked, "shift": shift}
         if (delta >> shift) + 1 <= derive.DIRECT_MAX_ENTRIES:
             table = derive.softmax_direct_table(scale, delta, shift)
