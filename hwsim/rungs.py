@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hwsim import reference
 from hwsim.capture import Captured
+from hwsim.errors import DataError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.lower import Lowered, Tap, apply_view
 from hwsim.student import Grid, Interpreter, quantize
@@ -139,13 +140,25 @@ class StaticRun:
         self.length = interpreter.length
         self.inputs = graph_inputs(lowered.graph, batch)
         mask = batch.get("attention_mask")
-        self.lengths = None if mask is None else mask.sum(1).numpy().astype(np.int64)
+        self.lengths = None if mask is None else real_lengths(mask)
 
     def codes(self, tensor: str) -> npt.NDArray[np.int64]:
         """The static student's codes of a graph tensor."""
         if tensor in self.lowered.graph.inputs:
             return self.inputs[tensor]
         return read_tap(self.lowered.taps[tensor], self.values, self.length)
+
+
+def real_lengths(mask: Tensor) -> npt.NDArray[np.int64]:
+    """Real positions of each sequence of an attention mask [B, T].
+
+    Raises:
+        DataError: a mask has a gap or padding on the left; lengths cannot say that.
+    """
+    if bool((mask[:, 1:] > mask[:, :-1]).any()):
+        raise DataError("attention_mask must have all its padding on the right; pad on that side")
+    lengths: npt.NDArray[np.int64] = mask.sum(1).numpy().astype(np.int64)
+    return lengths
 
 
 def graph_inputs(graph: QuantGraph, batch: Batch) -> dict[str, npt.NDArray[np.int64]]:

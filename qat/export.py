@@ -21,7 +21,7 @@ from hwsim.freeze import freeze
 from hwsim.graph.serialize import Samples, check_replaceable, save
 from hwsim.lower import lower
 from hwsim.provenance import source_revision
-from hwsim.rungs import climb, graph_inputs
+from hwsim.rungs import climb, graph_inputs, real_lengths
 from qat.checkpoint import LoadedRun, load
 from qat.data.batches import in_order
 
@@ -148,7 +148,7 @@ def _samples(graph: Any, split: Split, labels: NDArray[Any]) -> Samples:
             missing = longest - codes.shape[1] if graph.tensors[name].shape[:1] == ("T",) else 0
             inputs[name].append(np.pad(codes, [(0, 0), (0, missing)]) if missing else codes)
         if "attention_mask" in batch:
-            lengths.append(batch["attention_mask"].sum(1).numpy().astype(np.int64))
+            lengths.append(real_lengths(batch["attention_mask"]))
     joined = {name: np.concatenate(parts) for name, parts in inputs.items()}
     return Samples(joined, labels, np.concatenate(lengths) if lengths else None)
 

@@ -90,6 +90,11 @@ class _Execution:
         for axis, d in enumerate(tensor.shape, start=1):
             if isinstance(d, str):
                 self.length = x.shape[axis]
+        if self.length > self.graph.max_length > 0:
+            raise GraphError(
+                f"input {tensor.name}: sequences must have at most {self.graph.max_length} tokens, the length"
+                f" that the graph was built for, not {self.length}"
+            )
 
     def _constant(self, node: Node, role: str) -> Array:
         return self.graph.constant(node, role)

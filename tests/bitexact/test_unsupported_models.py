@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from lowbit_students import FAMILIES, LONGEST, batch_of, build, plain
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from hwsim.calibrate import collect_ranges
 from hwsim.capture import capture
-from hwsim.errors import GraphError
+from hwsim.config.load import load_machine
+from hwsim.engine.execute import execute
+from hwsim.errors import DataError, GraphError
 from hwsim.freeze import freeze
 from hwsim.lower import lower
 from hwsim.rungs import StaticRun, compare_local
@@ -171,7 +174,7 @@ def test_dead_quantisers_are_refused_by_name_all_at_once(student, family):
     lines = str(fault.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [c.origin for c in dead]
     assert "alpha is 0.0; a dead quantiser cannot be exported" in lines[0]
-    assert "alpha is nan" in lines[1]
+    assert "is not finite" in lines[1]
 
 
 @pytest.mark.parametrize("recipe", ["w1a1_bit_as_released", "w2a8_ti_as_released"])
@@ -195,3 +198,19 @@ def test_longest_sequence_of_the_batch_is_allowed(student):
     checks = {}
     compare_local(StaticRun(made.static, made.lowered, whole), checks)
     assert [c for c in checks.values() if not c.holds] == []
+
+
+def test_longer_sequences_than_the_graph_was_built_for_are_refused(student):
+    made = student("gpt2", "w8a8")
+    ids = np.ones((1, LONGEST + 3), np.int64)
+    with pytest.raises(
+        GraphError, match=r"input input_ids: sequences must have at most 11 tokens.* not 12"
+    ):
+        list(execute(made.graph, load_machine("int8_edge"), {"input_ids": ids}, np.array([3])))
+
+
+def test_padding_on_the_left_is_refused(student):
+    made = student("bert", "w8a8")
+    batch = {name: x.flip(1) for name, x in batch_of("bert", 5).items()}
+    with pytest.raises(DataError, match="all its padding on the right"):
+        StaticRun(made.static, made.lowered, batch)
