@@ -21,6 +21,7 @@ from hwsim.graph.numeric import NumericProfile
 
 _EXACT_FLOAT64 = 1 << 53
 TABLE_BITS = 24  # fraction bits of the direct softmax table
+LEVEL_BITS = 24  # fraction bits of the level of a binary attention map
 EXP2_FRACTION_BITS = 8  # index bits of the 2^-f table
 
 
@@ -209,7 +210,7 @@ def softmax(e: Tensor) -> Tensor:
 def softmax_binary(e: Tensor, level: int) -> Tensor:
     """1 iff the probability reaches alpha/2, without a division; a row of zeros stays zero."""
     z = e.sum(-1, keepdim=True)
-    return ((e << 20) >= level * z).long() * (z > 0)
+    return ((e << LEVEL_BITS) >= level * z).long() * (z > 0)
 
 
 def im2col(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:

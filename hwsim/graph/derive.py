@@ -28,6 +28,8 @@ LAYER_NORM_G_LIMIT = 1 << 25
 DIRECT_FRACTION_BITS = 24
 DIRECT_MAX_ENTRIES = 4097
 EXP2_TABLE_BITS = 20
+LEVEL_BITS = 24
+"""(2^24 + 1) * Z stays below 2^63 for a row of 2^14 exponentials of 2^24"""
 
 
 def _round_half_up(value: Fraction | float) -> int:
@@ -219,12 +221,14 @@ def softmax_exp2_table() -> IntArray:
 
 
 def binary_softmax_level(alpha: float) -> int:
-    """ceil(alpha/2 * 2^20): the probability from which a {0,1} attention map is 1.
+    """ceil(alpha/2 * 2^24): the probability from which a {0,1} attention map is 1.
+
+    24 bits, as many as the exponentials have: with 20, one sentence in eight had a bit on the other side.
 
     No probability exceeds 1, so from alpha = 2 on larger levels all mean "never"; they are one number,
     which keeps level * Z in int64 for any row.
     """
-    return min((1 << 20) + 1, math.ceil(Fraction(alpha) / 2 * (1 << 20)))
+    return min((1 << LEVEL_BITS) + 1, math.ceil(Fraction(alpha) / 2 * (1 << LEVEL_BITS)))
 
 
 def unary_table(

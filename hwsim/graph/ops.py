@@ -107,7 +107,7 @@ OPERATORS: dict[str, Operator] = {
         ("x",),
         ("table", "M?", "S?"),
         ("mode", "shift", "causal", "masked", "level"),
-        "1 iff (e << 20) >= level * Z, level = ceil(alpha/2 * 2^20): no division (section 7)",
+        "1 iff (e << 24) >= level * Z, level = ceil(alpha/2 * 2^24): no division (section 7)",
     ),
     "table": Operator("vector", ("x",), ("table",), (), "table[x - qmin(x)]"),
     "embedding": Operator(

@@ -94,10 +94,10 @@ def _write_probabilities(e: Int64s, count: Integer, total: Integer, out: Scores)
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _write_bits(e: Int64s, count: Integer, total: Integer, level: Integer, out: Scores) -> None:
-    """out[j] = 1 iff (e_j << 20) >= level * Z, and 0 behind the keys that count and where Z = 0."""
+    """out[j] = 1 iff (e_j << 24) >= level * Z, and 0 behind the keys that count and where Z = 0."""
     bar = np.int64(level) * np.int64(total)
     for j in range(count):
-        out[j] = np.int64(total > 0 and (e[j] << np.int64(20)) >= bar)
+        out[j] = np.int64(total > 0 and (e[j] << np.int64(24)) >= bar)
     for j in range(count, out.shape[0]):
         out[j] = 0
 
@@ -166,7 +166,7 @@ def softmax_binary_direct_rows(
     level: Integer,
     out: Scores,
 ) -> None:
-    """UNIPOLAR probabilities, e from table[delta >> shift]; level = ceil(alpha/2 * 2^20); out int8."""
+    """UNIPOLAR probabilities, e from table[delta >> shift]; level = ceil(alpha/2 * 2^24); out int8."""
     batch, heads, queries, keys = x.shape
     e = np.empty(keys, np.int64)
     for b in range(batch):
@@ -193,7 +193,7 @@ def softmax_binary_exp2_rows(
     level: Integer,
     out: Scores,
 ) -> None:
-    """UNIPOLAR probabilities, e by powers of two; level = ceil(alpha/2 * 2^20); out int8 [B, H, T, S]."""
+    """UNIPOLAR probabilities, e by powers of two; level = ceil(alpha/2 * 2^24); out int8 [B, H, T, S]."""
     batch, heads, queries, keys = x.shape
     e = np.empty(keys, np.int64)
     for b in range(batch):

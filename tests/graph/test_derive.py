@@ -267,10 +267,10 @@ def test_exp2_table_is_the_correctly_rounded_power() -> None:
 
 @pytest.mark.parametrize(
     ("alpha", "level"),
-    [(1.0, 1 << 19), (2.0, 1 << 20), (2.0**-19, 1), (1e-9, 1), (0.3, 157_287), (2.1, (1 << 20) + 1), (1e9, (1 << 20) + 1)],
+    [(1.0, 1 << 23), (2.0, 1 << 24), (2.0**-23, 1), (1e-9, 1), (0.3, 2_516_583), (2.1, (1 << 24) + 1), (1e9, (1 << 24) + 1)],
 )  # fmt: skip
 def test_level_of_a_binary_map(alpha: float, level: int) -> None:
-    # 0.15 * 2^20 = 157286.4, upwards
+    # 0.15 * 2^24 = 2516582.4, upwards
     assert derive.binary_softmax_level(alpha) == level
 
 
@@ -281,9 +281,9 @@ def test_level_decides_like_the_probability(alpha: float, e: list[int]) -> None:
     level, z = derive.binary_softmax_level(alpha), sum(e)
     for value in e:
         p = Fraction(value, z)
-        got = (value << 20) >= level * z
+        got = (value << 24) >= level * z
         assert level * z < 1 << 63
-        if abs(p - Fraction(alpha) / 2) > Fraction(1, 1 << 20):
+        if abs(p - Fraction(alpha) / 2) > Fraction(1, 1 << 24):
             assert got == (p >= Fraction(alpha) / 2)
 
 

@@ -95,7 +95,7 @@ def softmax_binary_row(scores, keys, exponentials, level):
     if keys:
         e = exponentials([scores[s] for s in keys])
         for s, value in zip(keys, e, strict=True):
-            out[s] = int(value * 2**20 >= level * sum(e))
+            out[s] = int(value * 2**24 >= level * sum(e))
     return out
 
 

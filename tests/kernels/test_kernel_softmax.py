@@ -73,7 +73,7 @@ def test_direct_mode_equals_plain_integers(masked, causal, length, table_heads):
         mask = (x, lengths, masked, causal)
         got = run(softmax.softmax_direct_rows, *mask, table, 1)
         assert got == plain_rows(*mask, lambda s, keys, h: plain.softmax_row(s, keys, e(h)))
-        for level in (1, 2**17, 2**20):
+        for level in (1, 2**21, 2**24):
             bits = run(softmax.softmax_binary_direct_rows, *mask, table, 1, level, out_type=np.int8)
             assert bits == plain_rows(
                 *mask,
@@ -99,7 +99,7 @@ def test_exp2_mode_equals_plain_integers(masked, causal, length, heads, spread):
         mask = (x, lengths, masked, causal)
         got = run(softmax.softmax_exp2_rows, *mask, table, m, s)
         assert got == plain_rows(*mask, lambda v, keys, h: plain.softmax_row(v, keys, e(h)))
-        for level in (1, 2**17, 2**20):
+        for level in (1, 2**21, 2**24):
             bits = run(
                 softmax.softmax_binary_exp2_rows, *mask, table, m, s, level, out_type=np.int8
             )

@@ -180,7 +180,7 @@ def test_softmax(seed, masked, causal, spread, heads, mode):
         "direct": vector.softmax_binary_direct_rows,
         "exp2": vector.softmax_binary_exp2_rows,
     }[mode]
-    level = int(rng.integers(1, 2**20))
+    level = int(rng.integers(1, 2**24))
     bits = np.empty(x.shape, np.int8)
     binary(x, lengths, masked, causal, *options[0], level, bits)
     equal(bits, reference.softmax_binary(e, level))

@@ -289,8 +289,8 @@ def test_softmax_exp2(run: Run) -> None:
 
 
 def test_softmax_binary(run: Run) -> None:
-    # p = 4/7, 2/7, 1/7; alpha/2 = 1/4: level = 2^18
-    graph = direct("softmax_binary", UNIPOLAR, level=1 << 18)
+    # p = 4/7, 2/7, 1/7; alpha/2 = 1/4: level = 2^22
+    graph = direct("softmax_binary", UNIPOLAR, level=1 << 22)
     got = run(graph, {"x": [[[[7, 6, 5], [5, 5, 5], [9, 5, 5]]]]})["p"][0][0]
     # 1/3 each is above 1/4; 16/18 and 1/18
     assert got == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
@@ -299,7 +299,7 @@ def test_softmax_binary(run: Run) -> None:
 def test_softmax_binary_counts_an_exact_half_step(run: Run) -> None:
     # four equal scores: p = 1/4 = alpha/2 exactly, which is 1; one level higher it is 0
     scores = {"x": [[[[3, 3, 3, 3]] * 4]]}
-    for level, bit in ((1 << 18, 1), ((1 << 18) + 1, 0)):
+    for level, bit in ((1 << 22, 1), ((1 << 22) + 1, 0)):
         graph = direct("softmax_binary", UNIPOLAR, level=level)
         assert run(graph, scores)["p"][0][0] == [[bit] * 4] * 4
 
@@ -330,7 +330,7 @@ def test_a_table_for_each_head(run: Run) -> None:
 
 @pytest.mark.parametrize(("op", "dtype"), [("softmax", UINT17), ("softmax_binary", UNIPOLAR)])
 def test_causal_mask(run: Run, op: str, dtype: DataType) -> None:
-    attrs: dict[str, Any] = {"level": 1 << 18} if op == "softmax_binary" else {}
+    attrs: dict[str, Any] = {"level": 1 << 22} if op == "softmax_binary" else {}
     # later keys have huge scores that must not even move the maximum
     scores = [[0, 4, 4], [0, 0, 4], [0, 0, 0]]
     got = run(direct(op, dtype, causal=True, **attrs), {"x": [[scores]]})["p"][0][0]
@@ -454,7 +454,7 @@ def test_binary_attention_by_hand(run: Run) -> None:
     scores = g.node("scores", "matmul", (q, k), INT32, (1, "T", "T"))
     p = g.node(
         "p", "softmax_binary", (scores,), UNIPOLAR, (1, "T", "T"), {"table": (uint(25), HALVES)},
-        mode="direct", shift=1, causal=False, masked=True, level=1 << 19,
+        mode="direct", shift=1, causal=False, masked=True, level=1 << 23,
     )  # fmt: skip
     turned = g.node("turned", "relayout", (v,), BIPOLAR, (1, 2, "T"))
     context = g.node("context", "matmul", (p, turned), INT32, (1, "T", 2))
