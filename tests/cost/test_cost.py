@@ -19,7 +19,7 @@ from hwsim.graph.dtype import int_, parse
 from hwsim.graph.ir import QuantGraph
 
 if TYPE_CHECKING:
-    from conftest import GraphMaker
+    from graph_maker import GraphMaker
 
 Block = Callable[..., QuantGraph]
 
@@ -163,7 +163,7 @@ def test_result_does_not_depend_on_the_order_of_dictionaries(block: Block) -> No
 @settings(derandomize=True, deadline=None, max_examples=12)
 @given(st.integers(10**6, 10**10), st.integers(0, 10**9))
 def test_more_bandwidth_is_never_slower(bandwidth: int, more: int) -> None:
-    from conftest import GraphMaker
+    from graph_maker import GraphMaker
 
     graph = one_linear(GraphMaker(), 13, 17, 40)
 

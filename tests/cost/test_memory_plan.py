@@ -16,7 +16,7 @@ from hwsim.graph.ir import QuantGraph
 from hwsim.mapping.site import Site
 
 if TYPE_CHECKING:
-    from conftest import GraphMaker
+    from graph_maker import GraphMaker
 
 Block = Callable[..., QuantGraph]
 
