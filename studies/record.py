@@ -110,7 +110,9 @@ def collect(
             "cores": os.cpu_count(),
             "system": platform.platform(terse=True),
         },
-        "config": config.model_dump(mode="json", by_alias=True),
+        # the folder's name says which run it was; where it lay is of no use to anybody else
+        "config": config.model_dump(mode="json", by_alias=True)
+        | {"teacher": None if teacher is None else teacher.name},
         "teacher": _trained(teacher) if teacher is not None and teacher.is_dir() else None,
         "student": read_json(run / RESULT_FILE),
         "rungs": record,

@@ -223,7 +223,8 @@ def softmax_exp2_table() -> IntArray:
 def binary_softmax_level(alpha: float) -> int:
     """ceil(alpha/2 * 2^24): the probability from which a {0,1} attention map is 1.
 
-    24 bits, as many as the exponentials have: with 20, one sentence in eight had a bit on the other side.
+    24 bits, as many as the exponentials have: with 20, probabilities within 1e-6 of alpha/2 fell on the other
+    side, and fewer SST-2 sentences kept all their 1-bit codes (87 instead of 90 % on a W1A1 MiniLM).
 
     No probability exceeds 1, so from alpha = 2 on larger levels all mean "never"; they are one number,
     which keeps level * Z in int64 for any row.

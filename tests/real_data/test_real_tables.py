@@ -1,0 +1,41 @@
+"""The real data sets, as they lie in the folder that BITWRIGHT_DATA names."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from qat.build import load_tokenizer
+from qat.data.spec import NamedTask
+from qat.data.task import load_task
+
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif("BITWRIGHT_DATA" not in os.environ, reason="BITWRIGHT_DATA is not set"),
+]
+
+
+# rows without the header; MRPC has a byte-order mark and unbalanced quotes
+@pytest.mark.parametrize(
+    ("name", "train", "dev", "texts"),
+    [("sst2", 67_349, 872, 1), ("mrpc", 3_668, 408, 2), ("rte", 2_490, 277, 2)],
+)
+def test_every_row_is_read(name: str, train: int, dev: int, texts: int) -> None:
+    task = load_task(NamedTask(name=name), load_tokenizer("minilm"))
+    assert len(task.train) + len(task.validation) == train
+    assert len(next(iter(task.tests.values()))) == dev
+    assert {len(row) for row in task.train.texts[:100]} == {texts}
+    assert set(task.train.labels.tolist()) == {0, 1}
+    assert not set(task.train.ids.tolist()) & set(task.validation.ids.tolist())
+
+
+def test_a_batch_is_padded_on_the_right() -> None:
+    task = load_task(NamedTask(name="sst2"), load_tokenizer("minilm"))
+    dev = next(iter(task.tests.values()))
+    batch = dev.batch([0, 1, 2, 3])
+    lengths = batch["attention_mask"].sum(1)
+    assert batch["input_ids"].shape[1] == int(lengths.max())
+    for ids, mask, length in zip(batch["input_ids"], batch["attention_mask"], lengths, strict=True):
+        assert mask.tolist() == [1] * int(length) + [0] * (len(mask) - int(length))
+        assert (ids[int(length) :] == 0).all()
