@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hwsim.capture import Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.freeze import PROBABILITY
 from hwsim.graph import derive
 from hwsim.graph.dtype import BIPOLAR, DataType, int_, parse, uint
-from hwsim.graph.ir import Attr, QuantGraph, Shape
+from hwsim.graph.ir import Attr, QuantGraph
 from hwsim.graph.numeric import matmul_bound, weight_bound
 from hwsim.lower.builder import Builder
+from hwsim.lower.constants import code_type, constant_rows, curve_function
 from hwsim.lower.values import (
     ACCUMULATOR,
     Acc,
@@ -130,7 +130,7 @@ class _Lowering(Builder):
                     )
                 return replace(acc, relu=True, call=call.name)
             case "aten.gelu" | "aten.tanh":
-                return Curve(a[0], _curve(call), call.name)
+                return Curve(a[0], curve_function(call), call.name)
             case "aten.split" | "aten.split_with_sizes":
                 return self._split(call, a)
             case "hwsim.add":
@@ -417,7 +417,7 @@ class _Lowering(Builder):
         operands, addend = [], None
         for i, value in enumerate(a[:2]):
             if isinstance(value, Frozen):
-                addend = np.floor(_constant_rows(value, shape, call) / scale + 0.5).astype(np.int64)
+                addend = np.floor(constant_rows(value, shape, call) / scale + 0.5).astype(np.int64)
             elif isinstance(value, Codes) and self.tensors[value.tensor].shape == shape:
                 operands.append(value)
             else:
@@ -470,43 +470,6 @@ class _Lowering(Builder):
             scale=codes.scale,
         )  # fmt: skip
         return replace(codes, tensor=tensor)
-
-
-def code_type(codes: npt.NDArray[np.int64]) -> DataType:
-    """Smallest weight format that holds these codes: bipolar, ternary, or a signed integer."""
-    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-    if low >= -1 and high <= 1:
-        return BIPOLAR if (codes != 0).all() and codes.size else parse("TERNARY")
-    bits = max(high.bit_length(), (-low - 1).bit_length()) + 1
-    return int_(8) if bits <= 8 else int_(16) if bits <= 16 else int_(32)
-
-
-def _constant_rows(value: Frozen, shape: Shape, call: Call) -> npt.NDArray[np.float64]:
-    """A constant operand as [T|1, C]: without its batch axis."""
-    array = value.array.astype(np.float64)
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2 or array.shape[-1] != shape[-1]:
-        raise GraphError(
-            f"{call.origin}: a constant of shape {value.array.shape} cannot be added to {shape}"
-        )
-    return np.ascontiguousarray(array)
-
-
-def _curve(call: Call) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    def evaluate(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        t = torch.from_numpy(x)
-        y = (
-            t.tanh()
-            if call.op == "aten.tanh"
-            else torch.nn.functional.gelu(t, approximate=call.args[1])
-        )
-        result: npt.NDArray[np.float64] = y.numpy()
-        return result
-
-    return evaluate
 
 
 def _last(path: str, default: str) -> str:
