@@ -65,6 +65,10 @@ def test_a_rung_that_fails_is_on_the_page() -> None:
     assert "do not all hold: A3 agreement 0.9 is below 0.97" in results_page([failed])
 
 
+def test_a_note_is_on_the_page() -> None:
+    assert "Note: resumed twice" in results_page([result() | {"notes": ["resumed twice"]}])
+
+
 def test_perplexity_is_no_percentage() -> None:
     assert stage_values(result("perplexity", 5.25))["machine"] == "5.250"
 
