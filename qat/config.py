@@ -58,7 +58,9 @@ class TrainSpec(Strict):
     replace the recipe's (a rate fits a model and a task, a recipe serves many). `dropout` replaces every
     dropout rate of the model that is trained (a teacher may need some, its 1-bit student none).
     `early_stopping` ends the
-    run after so many evaluations without a better one. `select: best` keeps the step that is best on the
+    run after so many evaluations without a better one. `precision: bfloat16` runs the matrix products of
+    training in bfloat16 (weights, optimiser and every evaluation stay float32): for teachers only, since a
+    quantiser's codes depend on the last bit of what it rounds. `select: best` keeps the step that is best on the
     carve-out (the later of two equal ones), `last` the last one; steps before the recipe's ranges are
     frozen are not eligible, since what is exported has constant ranges.
     """
@@ -77,6 +79,7 @@ class TrainSpec(Strict):
     log_every: int = Field(default=10, ge=1)
     early_stopping: int | None = Field(default=None, ge=1)
     select: Literal["best", "last"] = "best"
+    precision: Literal["float32", "bfloat16"] = "float32"
     initialise_batches: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")

@@ -93,6 +93,11 @@ def _resolve_recipe(config: RunConfig) -> Recipe:
     needs = recipe.objective.needs_teacher or recipe.method is not None
     if needs and config.teacher is None:
         raise ConfigError(f"teacher: recipe '{recipe.name}' learns from a teacher: name one")
+    if config.train.precision != "float32" and recipe.quantizes:
+        raise ConfigError(
+            f"train.precision: recipe '{recipe.name}' quantises, which needs float32, "
+            f"not {config.train.precision}: it is for teachers only"
+        )
     return recipe
 
 
@@ -207,7 +212,12 @@ class _Run:
         loss_sum, part_sums = 0.0, dict[str, float]()
         for row in rows:
             batch = self._to_device(self.task.train.batch(row))
-            loss, parts = self.objective(batch, step)
+            with torch.autocast(
+                self.accelerator.device.type,
+                torch.bfloat16,
+                enabled=self.config.train.precision == "bfloat16",
+            ):
+                loss, parts = self.objective(batch, step)
             value = loss.item()
             if not math.isfinite(value):
                 found = state.newest_state(self.out)

@@ -11,6 +11,7 @@ dequantised products are not, and at 1 bit that turns signs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,10 +26,22 @@ SMALLEST_SCALE = 2.0**-24
 _Context = Any  # torch gives the autograd context no public type
 
 
-def _custom_op(name: str) -> Any:
-    return torch.library.custom_op(
-        f"{STUDENT_NAMESPACE}::{name}", mutates_args=(), schema=STUDENT_OPS[name]
-    )
+def _custom_op(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Define one operator of the student. Under autocast it still computes in float32: codes must not
+    depend on it."""
+
+    def define(function: Callable[..., Any]) -> Any:
+        op = torch.library.custom_op(
+            f"{STUDENT_NAMESPACE}::{name}",
+            function,
+            mutates_args=(),
+            schema=STUDENT_OPS[name],
+        )
+        for device in ("cpu", "cuda"):
+            op.register_autocast(device, torch.float32)
+        return op
+
+    return define
 
 
 def _round_(u: Tensor, rounding: str) -> Tensor:

@@ -204,3 +204,22 @@ def test_a_student_may_have_another_dropout_than_its_teacher(tmp_path: Path) -> 
     assert student.config.hidden_dropout_prob == 0.0
     weights = teacher.state_dict()
     assert all((weights[name] == tensor).all() for name, tensor in student.state_dict().items())
+
+
+def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: Path) -> None:
+    changes = {"precision": "bfloat16"}
+    with pytest.raises(
+        ConfigError, match=r"train\.precision: recipe 'w8a8' quantises, which needs"
+    ):
+        train(digits_run("w8a8", teacher=str(teacher), train=changes), tmp_path / "student")
+    train(digits_run(train=changes), tmp_path / "half")
+    train(digits_run(), tmp_path / "single")
+    half, single = outcome(tmp_path / "half"), outcome(tmp_path / "single")
+    losses = [
+        [json.loads(line).get("loss") for line in run["log"].splitlines()][:2]
+        for run in (half, single)
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    weights = checkpoint.load(tmp_path / "half").model.state_dict().values()
+    assert {tensor.dtype for tensor in weights} == {torch.float32}
