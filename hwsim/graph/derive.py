@@ -22,9 +22,11 @@ FloatArray = npt.NDArray[np.float64]
 
 MULTIPLIER_BITS = 31
 MAX_SHIFT = 62
-LAYER_NORM_FRACTION = 22
-LAYER_NORM_G_LIMIT = 1 << 25
-"""G is stored in Int(26); normalised values stay below 2^30, so n*G + B cannot leave int64"""
+LAYER_NORM_FRACTION = 27
+LAYER_NORM_NORMAL_BITS = 33
+"""normalised values stay within 2^33: rows longer than 4096 leave fewer bits to the fraction"""
+LAYER_NORM_G_BITS = 28
+"""|G| <= 2^28 and |B| < 2^62, so n*G + B + 2^(Q-1) cannot leave int64"""
 DIRECT_FRACTION_BITS = 24
 DIRECT_MAX_ENTRIES = 4097
 EXP2_TABLE_BITS = 20
@@ -172,6 +174,11 @@ class LayerNormConstants:
     q: int
 
 
+def layer_norm_fraction(channels: int) -> int:
+    """F of rows of N channels: |n| < sqrt(N) 2^F stays within LAYER_NORM_NORMAL_BITS."""
+    return min(LAYER_NORM_FRACTION, LAYER_NORM_NORMAL_BITS - (_ceil_log2(channels) + 1) // 2)
+
+
 def layer_norm_constants(
     gamma: FloatArray, beta: FloatArray, eps: float, dtype: DataType, in_scale: float, out_scale: float,
     where: str,
@@ -185,19 +192,21 @@ def layer_norm_constants(
     n = gamma.size
     if not (np.isfinite(gamma).all() and np.isfinite(beta).all()):
         raise GraphError(f"{where}: a layer norm's gamma and beta must be finite")
-    fraction = LAYER_NORM_FRACTION
+    fraction = layer_norm_fraction(n)
     e = _round_half_up(Fraction(n * n) * Fraction(eps) / Fraction(in_scale) ** 2)
     if n * n * (1 << (2 * (dtype.bits - 1))) + e >= 1 << 62 or n << (dtype.bits + 31) >= 1 << 63:
         raise GraphError(
             f"{where}: a layer norm over {n} channels of {dtype} codes does not fit 64-bit integers;"
             " use a narrower residual format"
         )
-    largest = float(np.abs(gamma).max()) / out_scale
-    q = fraction + 24 - (_ceil_log2(largest) if largest > 0 else 0)
+    top_g, top_b = (float(np.abs(v).max()) / out_scale for v in (gamma, beta))
+    q = fraction + LAYER_NORM_G_BITS - (_ceil_log2(top_g) if top_g > 0 else 0)
+    if top_b > 0:  # a beta far above gamma takes bits from G
+        q = min(q, 61 - _ceil_log2(top_b))
     q = max(1, min(62, q))
     g = [_round_half_up(Fraction(float(v)) / Fraction(out_scale) * Fraction(2) ** (q - fraction)) for v in gamma]  # fmt: skip
     b = [_round_half_up(Fraction(float(v)) / Fraction(out_scale) * (1 << q)) for v in beta]
-    for name, values, limit in (("gamma", g, LAYER_NORM_G_LIMIT), ("beta", b, 1 << 62)):
+    for name, values, limit in (("gamma", g, (1 << LAYER_NORM_G_BITS) + 1), ("beta", b, 1 << 62)):
         if max(abs(v) for v in values) >= limit:
             raise GraphError(
                 f"{where}: the layer norm's {name} does not fit; its output scale {out_scale!r} is too small"

@@ -387,7 +387,7 @@ class _Lowering(Builder):
         shape = self.tensors[x.tensor].shape
         tensor = self._node(
             call, "layer_norm", "normalised", (x.tensor,), dtype, shape, Tap(call.name, "grid", dtype, scale),
-            {"G": (int_(26), c.g), "B": (int_(64), c.b)}, {"E": c.e, "F": c.f, "Q": c.q}, scale,
+            {"G": (int_(30), c.g), "B": (int_(64), c.b)}, {"E": c.e, "F": c.f, "Q": c.q}, scale,
         )  # fmt: skip
         return Codes(tensor, dtype, scale)
 

@@ -91,7 +91,7 @@ def every_operator() -> QuantGraph:
     )
     norm_name = g.node(
         "norm", "layer_norm", (stream,), INT8, ("T", 8),
-        {"G": (int_(26), norm.g), "B": (INT64, norm.b)}, E=norm.e, F=norm.f, Q=norm.q,
+        {"G": (int_(30), norm.g), "B": (INT64, norm.b)}, E=norm.e, F=norm.f, Q=norm.q,
     )  # fmt: skip
     signs = g.node(
         "signs", "threshold", (norm_name,), BIPOLAR, ("T", 8),

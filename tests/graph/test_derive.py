@@ -185,30 +185,47 @@ def test_a_ratio_of_exactly_1_is_elided() -> None:
 
 def test_layer_norm_constants_by_hand() -> None:
     # N = 4, s_x = 1/2, eps = 1/64: E = floor(16/64 / (1/4) + 1/2) = 1
-    # max|gamma|/s_y = 2/0.25 = 8, log2 = 3: Q = 22 + 24 - 3 = 43, G = gamma/s_y * 2^21, B = beta/s_y * 2^43
+    # max|gamma|/s_y = 2/0.25 = 8, log2 = 3: Q = 27 + 28 - 3 = 52, G = gamma/s_y * 2^25, B = beta/s_y * 2^52
     c = derive.layer_norm_constants(
         np.array([2.0, -1.0, 0.0, 0.5]), np.array([0.0, 0.25, -1.0, 0.0]), 1 / 64, int_(16), 0.5, 0.25, "ln"
     )  # fmt: skip
-    assert (c.e, c.f, c.q) == (1, 22, 43)
-    assert c.g.tolist() == [8 << 21, -4 << 21, 0, 2 << 21]
-    assert c.b.tolist() == [0, 1 << 43, -4 << 43, 0]
+    assert (c.e, c.f, c.q) == (1, 27, 52)
+    assert c.g.tolist() == [8 << 25, -4 << 25, 0, 2 << 25]
+    assert c.b.tolist() == [0, 1 << 52, -4 << 52, 0]
 
 
 @pytest.mark.parametrize(
-    ("largest", "q"), [(1.0, 46), (1.0000001, 45), (0.5, 47), (0.75, 46), (2.0**-20, 62)]
+    ("largest", "q"), [(1.0, 55), (1.0000001, 54), (0.5, 56), (0.75, 55), (2.0**-20, 62)]
 )
 def test_q_uses_an_exact_logarithm_and_is_clamped(largest: float, q: int) -> None:
     c = derive.layer_norm_constants(
         np.array([largest, 0.0]), np.zeros(2), 1e-5, int_(16), 1.0, 1.0, "ln"
     )
     assert c.q == q
-    assert abs(int(c.g[0])) <= 1 << 24
+    assert abs(int(c.g[0])) <= 1 << 28
 
 
 def test_a_gamma_of_zeros() -> None:
     c = derive.layer_norm_constants(np.zeros(3), np.ones(3), 1e-5, int_(16), 1.0, 1.0, "ln")
-    assert (c.g.tolist(), c.q, c.b.tolist()) == ([0, 0, 0], 46, [1 << 46] * 3)
+    assert (c.g.tolist(), c.q, c.b.tolist()) == ([0, 0, 0], 55, [1 << 55] * 3)
 
+
+@pytest.mark.parametrize(("beta", "q"), [(64.0, 55), (65.0, 54), (-(2.0**16), 45), (2.0**60, 1)])
+def test_a_beta_far_above_gamma_takes_bits_from_g(beta: float, q: int) -> None:
+    c = derive.layer_norm_constants(
+        np.array([1.0, 0.5]), np.array([0.0, beta]), 1e-5, int_(16), 1.0, 1.0, "ln"
+    )
+    assert c.q == q
+    assert c.b.tolist() == [0, int(beta) << q]
+    assert abs(int(c.b[1])) < 1 << 62
+    if q >= c.f:
+        assert c.g.tolist() == [1 << (q - c.f), 1 << (q - c.f - 1)]
+
+
+@pytest.mark.parametrize(("channels", "f"), [(1, 27), (4096, 27), (4097, 26), (65535, 25)])
+def test_long_rows_have_fewer_fraction_bits(channels: int, f: int) -> None:
+    assert derive.layer_norm_fraction(channels) == f
+    assert channels * 4**f <= 4**derive.LAYER_NORM_NORMAL_BITS
 
 @pytest.mark.parametrize(("bits", "n"), [(16, 65535), (20, 4095), (24, 255)])
 def test_longest_rows_of_a_residual_format(bits: int, n: int) -> None:
@@ -231,8 +248,8 @@ def test_an_epsilon_that_leaves_the_integers_is_refused() -> None:
 @pytest.mark.parametrize(
     ("gamma", "beta", "says"),
     [
-        (1.0, 2.0**16, "beta does not fit"),  # Q = 46: 2^62
-        (2.0**47, 0.0, "gamma does not fit"),  # Q is clamped to 1: G = 2^47 * 2^-21 = 2^26
+        (1.0, 2.0**61, "beta does not fit"),  # Q is clamped to 1: 2^62
+        (2.0**55, 0.0, "gamma does not fit"),  # Q is clamped to 1: G = 2^55 * 2^-26 = 2^29
         (math.nan, 0.0, "must be finite"),
         (1.0, math.inf, "must be finite"),
     ],
