@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from hwsim.graph.ir import Shape
 
 SUMS = ("aten.add", "aten.cat")
 CURVES = ("aten.gelu", "aten.tanh")
+STUDENT_GRID = "bitwright.snap"
 FLOAT_LAYERS = ("aten.linear", "aten.conv2d")
 
 
@@ -76,8 +77,8 @@ class _Freezer:
         self.calls: list[Call] = []
         self.shapes: dict[str, Shape] = dict(captured.inputs)
         self.replaced: dict[str, Any] = {}
-        self.gridded: set[str] = set()
-        """values that already lie on a grid"""
+        self.grid: dict[str, tuple[DataType, float]] = {}
+        """format and scale of the values that already lie on a grid"""
         self.sum_scale = self._sum_scales()
 
     def run(self) -> Captured:
@@ -101,7 +102,10 @@ class _Freezer:
     # -- where values come from and go to
 
     def _sum_scales(self) -> dict[str, float]:
-        """One scale for every connected family of sums: a pre-LN residual stream keeps one grid."""
+        """One scale for every connected family of sums: a pre-LN residual stream keeps one grid.
+
+        It is the student's own where the student put the stream on a grid.
+        """
         sums = {c.name: c for c in self.captured.calls if c.op in SUMS}
         parent = {name: name for name in sums}
 
@@ -120,25 +124,37 @@ class _Freezer:
             for constant in _constants(call.args):
                 amax[name] = max(amax[name], float(np.abs(constant.array).max(initial=0)))
         largest: dict[str, float] = {}
-        for name in sums:
+        chosen: dict[str, float] = {}
+        for name, call in sums.items():
             largest[root(name)] = max(largest.get(root(name), _TINY), amax[name])
+            around = (
+                *self.captured.consumers(name),
+                *(self.source.get(n) for n in refs(call.args)),
+            )
+            for neighbour in around:
+                if neighbour is not None and neighbour.op == STUDENT_GRID:
+                    chosen[root(name)] = _grid_of(neighbour)[1]
         return {
-            name: largest[root(name)] * _widen(root(name)) / self.formats.residual.qmax
+            name: chosen.get(
+                root(name), largest[root(name)] * _widen(root(name)) / self.formats.residual.qmax
+            )
             for name in sums
         }
 
     # -- emitting calls
 
-    def _emit(self, call: Call, on_grid: bool = False) -> Ref:
+    def _emit(self, call: Call, grid: tuple[DataType, float] | None = None) -> Ref:
         self.calls.append(call)
         self.shapes[call.name] = call.shape
-        if on_grid:
-            self.gridded.add(call.name)
+        if grid is not None:
+            self.grid[call.name] = grid
         return Ref(call.name)
 
     def _snap(self, name: str, x: Ref, dtype: DataType, scale: float, origin: str) -> Ref:
-        args = (x, dtype.name, scale)
-        return self._emit(Call(name, "hwsim.snap", args, self.shapes[x.name], origin), on_grid=True)
+        if self.grid.get(x.name) == (dtype, scale):
+            return x
+        call = Call(name, "hwsim.snap", (x, dtype.name, scale), self.shapes[x.name], origin)
+        return self._emit(call, (dtype, scale))
 
     def _then_snap(self, call: Call, dtype: DataType, scale: float) -> None:
         """Emit a call under another name and its value on a grid under the call's own name."""
@@ -170,10 +186,12 @@ class _Freezer:
                 "aten.slice",
                 "aten.select",
             ):
-                self._emit(
-                    call,
-                    on_grid=isinstance(call.args[0], Ref) and call.args[0].name in self.gridded,
-                )
+                moved = call.args[0]
+                self._emit(call, self.grid.get(moved.name) if isinstance(moved, Ref) else None)
+            case "bitwright.snap":
+                self._student_grid(call)
+            case "bitwright.patches":
+                self._emit(replace(call, op="hwsim.im2col"))
             case "bitwright.quantize_dynamic":
                 self._dynamic(call)
             case "bitwright.quantize_static":
@@ -211,14 +229,14 @@ class _Freezer:
         scale = self.sum_scale[call.name]
         operands = []
         for i, operand in enumerate(call.args[:2]):
-            if isinstance(operand, Ref) and operand.name not in self.gridded:
+            if isinstance(operand, Ref) and operand.name not in self.grid:
                 # A branch saturates before it is added: the machine requantises it on its own.
                 name = f"{call.name}_branch{i}"
                 operands.append(self._snap(name, operand, dtype, scale, call.origin))
             else:
                 operands.append(_on_grid(operand, scale))
         args = (*operands, dtype.name, scale)
-        self._emit(replace(call, op="hwsim.add", args=args), on_grid=True)
+        self._emit(replace(call, op="hwsim.add", args=args), (dtype, scale))
 
     def _feeds_a_sum(self, name: str) -> bool:
         """Whether a value goes into one addition and nowhere else: it is then summed in int32."""
@@ -309,14 +327,37 @@ class _Freezer:
         )
         self._emit(Call(call.name, "aten.view", (turned, call.shape), call.shape, call.origin))
 
+    def _own_grid(self, name: str) -> tuple[DataType, float] | None:
+        """The grid on which the student itself puts a value, which nothing else may read then."""
+        users = self.captured.consumers(name)
+        return _grid_of(users[0]) if [u.op for u in users] == [STUDENT_GRID] else None
+
+    def _student_grid(self, call: Call) -> None:
+        dtype, scale = _grid_of(call)
+        if not scale > 0 or not np.log2(scale).is_integer():
+            raise GraphError(
+                f"{call.origin}: the step of a residual grid must be a power of two, it is {scale}"
+            )
+        # the grid is a module of its own; what it grids is the value of the one before it
+        origin = next(c.origin for c in self.calls if c.name == call.args[0].name)
+        name = f"{call.args[0].name}_grid"
+        self.replaced[call.name] = self._snap(name, call.args[0], dtype, scale, origin)
+
     def _float_embedding(self, call: Call) -> None:
-        codes, scale = row_codes(call.args[0].array, self.formats.table, per_row=False)
+        own = self._own_grid(call.name)
+        if own is not None:
+            rows, step = call.args[0].array.astype(np.float64), np.array([own[1]])
+            codes, scale = np.clip(np.floor(rows / step + 0.5), own[0].qmin, own[0].qmax), step
+        else:
+            codes, scale = row_codes(call.args[0].array, self.formats.table, per_row=False)
         args = (call.args[1], Frozen(codes, (), call.origin), Frozen(scale))
         self._embedding(replace(call, op="bitwright.embedding", args=args))
 
     def _embedding(self, call: Call) -> None:
         users = self.captured.consumers(call.name)
-        if self._feeds_a_sum(call.name):
+        if self._own_grid(call.name) is not None:
+            self._emit(call)
+        elif self._feeds_a_sum(call.name):
             self._then_snap(call, int_(32), self.sum_scale[users[0].name])
         else:
             self._then_snap(
@@ -325,12 +366,16 @@ class _Freezer:
 
     def _layer_norm(self, call: Call) -> None:
         x = call.args[0]
-        if x.name not in self.gridded:
+        if x.name not in self.grid:
             source = refs(self.source[call.name].args)[0]
             scale = self._full_scale(source, self.formats.residual)
             x = self._snap(f"{call.name}_input", x, self.formats.residual, scale, call.origin)
-        scale = self._full_scale(call.name, self.formats.residual)
-        self._then_snap(replace(call, args=(x, *call.args[1:])), self.formats.residual, scale)
+        call = replace(call, args=(x, *call.args[1:]))
+        if self._own_grid(call.name) is not None:
+            self._emit(call)
+        else:
+            scale = self._full_scale(call.name, self.formats.residual)
+            self._then_snap(call, self.formats.residual, scale)
 
     def _curve(self, call: Call) -> None:
         source = refs(self.source[call.name].args)[0]
@@ -365,19 +410,36 @@ class _Freezer:
         else:
             self._then_snap(call, PROBABILITY, PROBABILITY_SCALE)
 
+    def _constant_rows(self, call: Call, rows: Frozen, scale: float) -> Frozen:
+        """Put the rows in front on the grid. Where a constant is added to them next (a class token and its
+        position), it is their sum that is rounded, once, as in the student."""
+        users = self.captured.consumers(call.name)
+        added = [a for u in users if u.op == "aten.add" for a in _constants(u.args[:2])]
+        if len(users) != 1 or not added or call.args[1] != 1:
+            return cast("Frozen", _on_grid(rows, scale))
+        following = added[0].array[:, : rows.array.shape[1]]
+        both = _on_grid(replace(rows, array=rows.array + following), scale).array
+        return replace(rows, array=both - _on_grid(replace(rows, array=following), scale).array)
+
     def _concat(self, call: Call) -> None:
         scale = self.sum_scale[call.name]
-        parts = []
+        parts: list[Ref | Frozen] = []
         for i, part in enumerate(call.args[0]):
             if isinstance(part, Frozen):
-                parts.append(_on_grid(part, scale))
+                parts.append(self._constant_rows(call, part, scale))
             else:
                 parts.append(
                     self._snap(
                         f"{call.name}_part{i}", part, self.formats.residual, scale, call.origin
                     )
                 )
-        self._emit(replace(call, args=(tuple(parts), *call.args[1:])), on_grid=True)
+        grid = (self.formats.residual, scale)
+        self._emit(replace(call, args=(tuple(parts), *call.args[1:])), grid)
+
+
+def _grid_of(snap: Call) -> tuple[DataType, float]:
+    """Format and scale of a student's own grid."""
+    return parse(snap.args[2]), float(snap.args[1].array.reshape(-1)[0])
 
 
 def _require_finite(call: Call) -> None:

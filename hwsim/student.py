@@ -150,6 +150,8 @@ class Interpreter:
                 return a[0].expand(self._shape(call.shape))
             case "aten.split" | "aten.split_with_sizes":
                 return torch.split(a[0], a[1], dim=a[2])
+            case "bitwright.snap":
+                return Grid(parse(a[2]), float(a[1])).snap(a[0])
             case "bitwright.quantize_static":
                 return quantize(a[0], a[1], a[2], parse(a[4]))
             case "bitwright.quantize_dynamic":
@@ -166,7 +168,7 @@ class Interpreter:
                 return rows * (a[2][a[0].long()].unsqueeze(-1) if a[2].numel() > 1 else a[2])
             case "bitwright.softmax":
                 return masked_softmax(a[0], _bool(a[1]), a[2])
-            case "hwsim.im2col":
+            case "hwsim.im2col" | "bitwright.patches":
                 return im2col(a[0], a[1], a[2])
         raise GraphError(f"the float student has no operator {op} (in {call.origin})")
 

@@ -346,6 +346,69 @@ def _matmul_backward(ctx: _Context, g: Tensor) -> tuple[Any, ...]:
 matmul.register_autograd(_matmul_backward, setup_context=_matmul_context)
 
 # ---------------------------------------------------------------------------------------------
+# grids
+
+
+@_custom_op("snap")
+def snap(x: Tensor, scale: Tensor, fmt: str) -> Tensor:
+    """Nearest value scale * code of the format; the scale is a power of two, hence exact in float32."""
+    dtype = parse(fmt)
+    codes = _round_(x / scale, "half_up").clamp_(dtype.qmin, dtype.qmax)
+    return codes.mul_(scale)
+
+
+@snap.register_fake
+def _(x: Tensor, scale: Tensor, fmt: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _snap_context(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, fmt = inputs
+    dtype = parse(fmt)
+    ctx.save_for_backward((x >= dtype.qmin * scale) & (x <= dtype.qmax * scale))
+
+
+def _snap_backward(ctx: _Context, g: Tensor) -> tuple[Any, ...]:
+    (inside,) = ctx.saved_tensors
+    return g * inside, None, None
+
+
+snap.register_autograd(_snap_backward, setup_context=_snap_context)
+
+# ---------------------------------------------------------------------------------------------
+# patches
+
+
+@_custom_op("patches")
+def patches(x: Tensor, kernel: list[int], stride: list[int]) -> Tensor:
+    """Cut [B, C, H, W] into rows of patches [B, P, C*kh*kw]."""
+    columns = torch.nn.functional.unfold(x, tuple(kernel), stride=tuple(stride))
+    return columns.transpose(1, 2).contiguous()
+
+
+@patches.register_fake
+def _(x: Tensor, kernel: list[int], stride: list[int]) -> Tensor:
+    rows, columns = (
+        (size - k) // step + 1 for size, k, step in zip(x.shape[2:], kernel, stride, strict=True)
+    )
+    return x.new_empty((x.shape[0], rows * columns, x.shape[1] * kernel[0] * kernel[1]))
+
+
+def _patches_context(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.kernel, ctx.stride = inputs
+    ctx.size = x.shape[2:]
+
+
+def _patches_backward(ctx: _Context, g: Tensor) -> tuple[Any, ...]:
+    g_x = torch.nn.functional.fold(
+        g.transpose(1, 2), ctx.size, tuple(ctx.kernel), stride=tuple(ctx.stride)
+    )
+    return g_x, None, None
+
+
+patches.register_autograd(_patches_backward, setup_context=_patches_context)
+
+# ---------------------------------------------------------------------------------------------
 # embedding
 
 

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from qat import attention
+from qat import attention, streams
 from qat.attention import AttentionOperands
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
+from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.weight import WeightQuantizer
 from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
@@ -61,6 +62,13 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     for role, parts in _LINEAR_GROUPS.items():
         for name in roles.get(role, []):
             _swap_linear(student, name, role, parts, quantization, step)
+    patch = quantization.operator("patch")
+    if patch.weight is not None and patch.input is not None:
+        for name in roles.get("patch", []):
+            old = student.get_submodule(name)
+            assert isinstance(old, nn.Conv2d)
+            quantizers = _weight_quantizer(patch.weight), _activation_quantizer(patch.input, 0)
+            _replace(student, name, QuantPatches.from_float(old, *quantizers))
     # Conv1D flattens batch and positions into one axis, which no exported graph can undo.
     for name, module in list(student.named_modules()):
         if isinstance(module, Conv1D):
@@ -71,6 +79,8 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
             assert isinstance(table, nn.Embedding)
             quantizer = _weight_quantizer(quantization.word_embedding)
             _replace(student, name, QuantEmbedding.from_float(table, quantizer))
+    if quantization.residual is not None:
+        streams.install(student, family, roles, quantization.residual, step)
     for layer, name in enumerate(roles["attention"]):
         student.get_submodule(name).operands = _operands(layer, step, quantization)
     for layer, name in enumerate(roles["o"]):
@@ -99,14 +109,15 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
     """
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, QuantLinear | QuantEmbedding):
+        if isinstance(module, QuantLinear | QuantEmbedding | QuantPatches):
             _replace(plain, name, module.to_float())
+    streams.remove(plain)
     for module in plain.modules():
         if "operands" in module._modules:
             del module._modules["operands"]
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
-                if isinstance(hook, _OutputTap | _Tap | _TakeMask | _DropMask):
+                if isinstance(hook, _HOOKS):
                     del hooks[key]
                     module._forward_hooks_always_called.pop(key, None)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
@@ -281,3 +292,6 @@ class _OutputTap:
             assert self.step.teacher is not None
             return self.step.teacher.outputs[self.layer]
         return None
+
+
+_HOOKS = (_OutputTap, _Tap, _TakeMask, _DropMask, streams.SnapInput, streams.SnapOutput)

@@ -16,7 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from hwsim.errors import ConfigError, nearest
 from hwsim.graph.dtype import parse
 
-Role = Literal["q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier", "word_embedding"]
+Role = Literal[
+    "q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier", "patch", "word_embedding"
+]
 LINEAR_ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn1", "ffn2")
 Rounding = Literal["half_up", "half_even"]
 
@@ -112,11 +114,25 @@ class QuantizationSpec(_Spec):
     roles: dict[Role, OperatorSpec] = Field(default_factory=dict)
     attention: AttentionSpec = AttentionSpec()
     word_embedding: WeightSpec | None = None
+    residual: Format | None = None
+    """INTn: the student's residual stream, its branches and layer-norm outputs lie on power-of-two grids of
+    this format, as the integer graph's do. null leaves them in float32."""
 
     @model_validator(mode="after")
     def _embedding_has_its_own_key(self) -> Self:
         if "word_embedding" in self.roles:
             raise ValueError("roles must not hold word_embedding: it has its own key")
+        patch = self.roles.get("patch", OperatorSpec())
+        if (patch.weight is None) != (patch.input is None):
+            raise ValueError("roles.patch must have both weight and input, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _residual_is_exact_in_float32(self) -> Self:
+        if self.residual is not None:
+            dtype = parse(self.residual)
+            if dtype.kind != "int" or not 8 <= dtype.bits <= 20:
+                raise ValueError(f"residual must have format INT8 to INT20, not {self.residual}")
         return self
 
     def operator(self, role: Role) -> OperatorSpec:

@@ -1,6 +1,6 @@
 """Where the parts of a model family are: one small table per family, data only.
 
-`*` stands for one component of a dotted module name (the layer number). Adding a family is one more
+`*` stands for one component of a dotted module name (the layer number) or a part of one, `?` for one letter. Adding a family is one more
 table; everything else is generic. A pattern that matches no module is an error, except those that the
 family lists as optional.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from hwsim.errors import GraphError, nearest
 
@@ -18,18 +19,23 @@ from hwsim.errors import GraphError, nearest
 class Family:
     """Role -> pattern of module names.
 
-    Linear roles: `q k v o ffn1 ffn2` (or `qkv`, one fused projection), `pooler`, `classifier`.
+    Linear roles: `q k v o ffn1 ffn2` (or `qkv`, one fused projection), `pooler`, `classifier`, `patch` (the
+    projection of image patches).
     Others: `attention` (the module that calls the attention function), `act` (feed-forward activation),
     `word_embedding`, `embeddings` (its output is the first hidden state), `layer`, and `post_attention_norm`
-    (the layer norm that follows the attention block).
+    (the layer norm that follows the attention block). All roles `*_norm` together are the layer norms;
+    `embedding_parts` are the tables (or the patch projection) whose sum begins the residual stream.
+    `norm` says whether a layer norm stands at the end of a branch's sum (`post`) or at its start (`pre`).
     """
 
+    norm: Literal["post", "pre"]
     patterns: dict[str, str]
-    optional: frozenset[str] = frozenset({"pooler", "classifier", "word_embedding"})
+    optional: frozenset[str] = frozenset({"pooler", "classifier", "patch", "word_embedding"})
 
 
 FAMILIES: dict[str, Family] = {
     "bert": Family(
+        "post",
         {
             "q": "*.encoder.layer.*.attention.self.query",
             "k": "*.encoder.layer.*.attention.self.key",
@@ -39,15 +45,19 @@ FAMILIES: dict[str, Family] = {
             "act": "*.encoder.layer.*.intermediate.intermediate_act_fn",
             "ffn2": "*.encoder.layer.*.output.dense",
             "attention": "*.encoder.layer.*.attention.self",
+            "embedding_norm": "*.embeddings.LayerNorm",
             "post_attention_norm": "*.encoder.layer.*.attention.output.LayerNorm",
+            "post_feed_forward_norm": "*.encoder.layer.*.output.LayerNorm",
             "layer": "*.encoder.layer.*",
             "embeddings": "*.embeddings",
+            "embedding_parts": "*.embeddings.*_embeddings",
             "word_embedding": "*.embeddings.word_embeddings",
             "pooler": "*.pooler.dense",
             "classifier": "classifier",
-        }
+        },
     ),
     "vit": Family(
+        "pre",
         {
             "q": "*.layers.*.attention.q_proj",
             "k": "*.layers.*.attention.k_proj",
@@ -57,14 +67,19 @@ FAMILIES: dict[str, Family] = {
             "act": "*.layers.*.mlp.activation_fn",
             "ffn2": "*.layers.*.mlp.fc2",
             "attention": "*.layers.*.attention",
+            "pre_attention_norm": "*.layers.*.layernorm_before",
             "post_attention_norm": "*.layers.*.layernorm_after",
+            "final_norm": "*.layernorm",
             "layer": "*.layers.*",
             "embeddings": "*.embeddings",
+            "embedding_parts": "*.embeddings.patch_embeddings",
+            "patch": "*.embeddings.patch_embeddings.projection",
             "pooler": "*.pooler.dense",
             "classifier": "classifier",
-        }
+        },
     ),
     "gpt2": Family(
+        "pre",
         {
             "qkv": "*.h.*.attn.c_attn",
             "o": "*.h.*.attn.c_proj",
@@ -72,12 +87,15 @@ FAMILIES: dict[str, Family] = {
             "act": "*.h.*.mlp.act",
             "ffn2": "*.h.*.mlp.c_proj",
             "attention": "*.h.*.attn",
+            "pre_attention_norm": "*.h.*.ln_1",
             "post_attention_norm": "*.h.*.ln_2",
+            "final_norm": "*.ln_f",
             "layer": "*.h.*",
             "embeddings": "*.drop",
+            "embedding_parts": "*.w?e",
             "word_embedding": "*.wte",
             "classifier": "score",
-        }
+        },
     ),
 }
 
@@ -106,9 +124,9 @@ def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:
     names = list(module_names)
     found: dict[str, list[str]] = {}
     for role, pattern in family.patterns.items():
-        regex = re.compile(re.escape(pattern).replace(r"\*", "[^.]+"))
+        regex = re.compile(_regex(pattern))
         # A bare backbone (BertModel) has no prefix in front of its parts.
-        bare = re.compile(re.escape(pattern.removeprefix("*.")).replace(r"\*", "[^.]+"))
+        bare = re.compile(_regex(pattern.removeprefix("*.")))
         found[role] = [n for n in names if regex.fullmatch(n) or bare.fullmatch(n)]
     missing = [
         f"role {role} ({family.patterns[role]})"
@@ -118,3 +136,7 @@ def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:
     if missing:
         raise GraphError(f"no module of the model matches {'; '.join(missing)}")
     return found
+
+
+def _regex(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\*", "[^.]+").replace(r"\?", "[^.]")

@@ -35,6 +35,12 @@ STUDENT_OPS: dict[str, str] = {
     # Symmetric range taken from the data: scale = amax / qmax per "tensor" [1] or per "token" [..., 1].
     "quantize_dynamic": "(Tensor x, Tensor? valid, str fmt, str granularity, float clip, str rounding)"
     " -> (Tensor codes, Tensor scale)",
+    # y = scale * clamp(floor(x / scale + 1/2), qmin, qmax): a value put on a grid. scale [1], a power of two, so that
+    # float32 holds every such value, and every sum of two, exactly.
+    "snap": "(Tensor x, Tensor scale, str fmt) -> Tensor y",
+    # [B, C, H, W] -> [B, P, C*kh*kw]: the patches under a convolution without padding, as rows in the order of
+    # its weight [N, C*kh*kw]; codes stay codes.
+    "patches": "(Tensor x, int[] kernel, int[] stride) -> Tensor y",
     # y[..., n] = (sum_k a[..., k] * w[n, k]) * (a_scale * w_scale[n]) + bias[n]
     "linear": "(Tensor a, Tensor a_scale, Tensor w, Tensor w_scale, Tensor? bias) -> Tensor y",
     # y = (a @ b, or a @ b^T) * (a_scale * b_scale * factor)

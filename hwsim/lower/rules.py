@@ -29,7 +29,7 @@ from hwsim.lower.values import (
     Scores,
     Tap,
 )
-from hwsim.lower.views import VIEWS
+from hwsim.lower.views import VIEWS, cancel
 
 _FAULTY = object()
 MAX_KEYS = 1 << 14
@@ -143,7 +143,7 @@ class _Lowering(Builder):
 
     @staticmethod
     def _snap_name(call: Call) -> str:
-        """Last part of a snap's node: `freeze` names snaps CALL_input, CALL_part0, CALL_branch1, CALL_codes."""
+        """Last part of a snap's node: `freeze` names snaps CALL_input, CALL_part0, CALL_branch1, CALL_grid."""
         return call.name.rpartition("_")[2].rstrip("0123456789")
 
     def _lower_view(self, call: Call, a: list[Any]) -> Any:
@@ -165,7 +165,10 @@ class _Lowering(Builder):
 
     def _view_of_acc(self, call: Call, acc: Acc) -> Acc:
         if call.op != "aten.slice" or acc.views:
-            return replace(acc, views=(*acc.views, call))
+            views = (*acc.views, call)
+            if call.shape[1:] == self.tensors[acc.tensor].shape and cancel(call.shape[1:], views):
+                views = ()
+            return replace(acc, views=views)
         axis, start = int(call.args[1]) % len(call.shape), int(call.args[2] or 0)
         if axis != len(call.shape) - 1:
             return replace(acc, views=(*acc.views, call))

@@ -57,3 +57,13 @@ def channel_index(shape: Shape, views: tuple[Call, ...]) -> npt.NDArray[np.int64
         index = apply_view(index, view, _PROBE_LENGTH)
     result: npt.NDArray[np.int64] = index[0].numpy()
     return result
+
+
+def cancel(shape: Shape, views: tuple[Call, ...]) -> bool:
+    """Whether views together leave every element of a base tensor where it was (T = 3)."""
+    concrete = [_PROBE_LENGTH if isinstance(d, str) else d for d in shape]
+    index = torch.arange(int(np.prod(concrete))).reshape(1, *concrete)
+    seen = index
+    for view in views:
+        seen = apply_view(seen, view, _PROBE_LENGTH)
+    return torch.equal(seen, index)

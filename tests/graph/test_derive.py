@@ -227,6 +227,7 @@ def test_long_rows_have_fewer_fraction_bits(channels: int, f: int) -> None:
     assert derive.layer_norm_fraction(channels) == f
     assert channels * 4**f <= 4**derive.LAYER_NORM_NORMAL_BITS
 
+
 @pytest.mark.parametrize(("bits", "n"), [(16, 65535), (20, 4095), (24, 255)])
 def test_longest_rows_of_a_residual_format(bits: int, n: int) -> None:
     def constants(length: int) -> derive.LayerNormConstants:

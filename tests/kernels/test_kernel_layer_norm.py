@@ -13,6 +13,7 @@ from hwsim.kernels import vector
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
 
+
 def family(name, n, bits, seed=0):
     """One row of n codes of `bits` bits."""
     rng = np.random.default_rng(seed)
@@ -84,7 +85,9 @@ def test_every_row_length_up_to_129_equals_plain_integers(name):
 @pytest.mark.parametrize(("n", "bits"), [(384, 16), (768, 16), (65535, 16), (4095, 20), (255, 24)])
 def test_long_rows_at_the_build_time_bounds_equal_plain_integers(name, n, bits):
     row = family(name, n, bits, seed=7)
-    assert normalise(row, 5).tolist() == plain.layer_norm_normal(row.tolist(), 5, layer_norm_fraction(n))
+    assert normalise(row, 5).tolist() == plain.layer_norm_normal(
+        row.tolist(), 5, layer_norm_fraction(n)
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

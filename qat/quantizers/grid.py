@@ -1,0 +1,65 @@
+"""A grid for values that have no quantiser of their own: the residual stream and layer-norm outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwsim.graph.dtype import parse
+from qat import ops
+
+HEADROOM = 1.25
+"""The grid reaches this much further than the largest value seen: other samples may exceed it."""
+MEMORY = 0.99
+"""Share of the remembered maximum that is left after one more training step."""
+
+
+class StreamGrid(nn.Module):
+    """Puts values on multiples of a power of two, the grid that the integer graph has there.
+
+    The step follows the largest value of the recent training batches, padded positions excluded, and is a
+    constant in evaluation mode. Powers of two keep float32 exact: a sum of two values on one grid lies on
+    it again, so the student's residual stream holds the very codes that the machine adds.
+
+    Args:
+        fmt: INTn of the codes.
+    """
+
+    def __init__(self, fmt: str) -> None:
+        super().__init__()
+        self.fmt = fmt
+        self.amax: Tensor
+        self.scale: Tensor
+        self.register_buffer("amax", torch.zeros(1))
+        self.register_buffer("scale", torch.zeros(1))
+        self._has_range = False  # host copy: reading the buffer in forward would stall the device
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        """Return x on the grid, same shape; `valid` bool [B, T] marks the positions that set its range."""
+        if self.training or not self._has_range:
+            self._track(x, valid)
+        return ops.snap(x, self.scale, self.fmt)
+
+    @torch.no_grad()
+    def _track(self, x: Tensor, valid: Tensor | None) -> None:
+        magnitude = x.detach().abs()
+        if valid is not None and x.shape[:-1] == valid.shape:
+            magnitude = magnitude * valid.unsqueeze(-1)
+        self.amax.copy_(torch.maximum(self.amax * MEMORY, magnitude.amax().reshape(1)))
+        needed = (self.amax * (HEADROOM / parse(self.fmt).qmax)).clamp_min(ops.SMALLEST_SCALE)
+        # frexp is exact where a logarithm would be off by one next to a power of two
+        exponent = torch.frexp(needed).exponent
+        self.scale.copy_(torch.ldexp(torch.ones_like(needed), exponent))
+        self._has_range = True
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._has_range = bool(self.scale > 0)
+
+    def extra_repr(self) -> str:
+        """Show the format in the model's printout."""
+        return f"{self.fmt}, power of two"
