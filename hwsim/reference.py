@@ -22,7 +22,8 @@ from hwsim.graph.numeric import NumericProfile
 _EXACT_FLOAT64 = 1 << 53
 TABLE_BITS = 24  # fraction bits of the direct softmax table
 LEVEL_BITS = 24  # fraction bits of the level of a binary attention map
-EXP2_FRACTION_BITS = 8  # index bits of the 2^-f table
+EXP2_FRACTION_BITS = 12  # of the exponent; its upper and lower half each address a table of 2^-f
+EXP2_TABLE_BITS = 20  # fraction bits of both tables
 
 
 def rshr(x: Tensor, shift: Tensor | int) -> Tensor:
@@ -193,9 +194,10 @@ def exponentials(
     else:
         assert m is not None
         assert s is not None
-        t = rshr(delta * m[:, None, None], s[:, None, None]).clamp(max=(1 << 15) - 1)
+        t = rshr(delta * m[:, None, None], s[:, None, None]).clamp(max=(1 << 17) - 1)
         octave = t >> EXP2_FRACTION_BITS
-        e = rshr(table[heads, t & 255], octave)
+        product = table[heads, (t >> 6) & 63] * table[heads, 64 + (t & 63)]
+        e = rshr(product, EXP2_TABLE_BITS + octave)
         e = torch.where(octave > 21, 0, e)
     return torch.where(mask, e, 0)
 

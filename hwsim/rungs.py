@@ -33,15 +33,16 @@ ALLOWED_SHARE = {
     "requant": 1e-5,
     "add": 1e-5,
     "embedding": 1e-5,
-    # 2^-23 of the normalised value times up to 2^15 codes, and one rounding of G
-    "layer_norm": 1e-2,
+    # 2^-28 of the normalised value, of which 1.0 is up to 2^14 codes, and 2^-29 of G
+    "layer_norm": 1e-3,
     "softmax": 1.0,
     # a probability within the table's error of alpha/2
     "softmax_binary": 1e-4,
 }
 # Largest difference in codes. Softmax: a table of exact differences is within 1.5 codes of Q0.16; the 2^-t
-# form rounds the exponent to 1/256 of an octave, 6e-4 of the real softmax.
-LARGEST = {"direct": 2, "exp2": 40}
+# form rounds the exponent to 2^-12 of an octave, each exponential by 8.5e-5 of itself, hence a probability u by
+# 2 u (1 - u) 8.5e-5 <= 2.8 codes and the rounding of u.
+LARGEST = {"direct": 2, "exp2": 4}
 A2_AGREEMENT = 0.99
 A2_IDENTICAL_BITS = 0.95
 A3_AGREEMENT = 0.97

@@ -1,8 +1,8 @@
 """Integer softmax over rows of attention scores, with structural masks.
 
 Formulas: docs/arithmetic.md, section 7. Two ways to the exponential e of delta = max - score: `direct`
-(a table of every delta) and `exp2` (a power of two with 8 fraction bits from a table of 256). Two
-outputs: Q0.16 probabilities, or one bit by comparison with the sum (no division).
+(a table of every delta) and `exp2` (a power of two with 12 fraction bits, the product of entries of two
+tables of 64). Two outputs: Q0.16 probabilities, or one bit by comparison with the sum (no division).
 
 Common arguments: x int32 [B, H, T, S] scores; lengths int64 [B], read only if `masked`: key s of sample
 b counts only if s < lengths[b]; `causal`: key s counts for query t only if s <= t. The keys that count
@@ -59,7 +59,8 @@ def _direct_exponentials(
 def _exp2_exponentials(
     scores: Scores, count: Integer, table: Scores, m: Integer, s: Integer, e: Int64s
 ) -> Integer:
-    """e[j] = rshr(table[t & 255], t >> 8), t = requant(delta_j) in Q7.8; returns their sum Z."""
+    """e[j] = rshr(table[t >> 6 & 63] * table[64 + (t & 63)], 20 + (t >> 12)), t = requant(delta_j) in Q5.12;
+    returns their sum Z."""
     top = np.int64(scores[0])
     for j in range(count):
         top = max(top, np.int64(scores[j]))
@@ -68,13 +69,15 @@ def _exp2_exponentials(
     total = np.int64(0)
     for j in range(count):
         delta = top - np.int64(scores[j])
-        t = min((delta * np.int64(m) + half) >> shift, np.int64(32767))
-        halvings = t >> np.int64(8)
+        t = min((delta * np.int64(m) + half) >> shift, np.int64(131071))
+        halvings = t >> np.int64(12)
         if halvings > 21:  # entries have 21 bits: beyond that even the rounded value is 0
             e[j] = 0
         else:
-            rounding = (np.int64(1) << halvings) >> np.int64(1)
-            e[j] = (np.int64(table[t & np.int64(255)]) + rounding) >> halvings
+            coarse = np.int64(table[(t >> np.int64(6)) & np.int64(63)])
+            fine = np.int64(table[np.int64(64) + (t & np.int64(63))])
+            down = np.int64(20) + halvings
+            e[j] = (coarse * fine + (np.int64(1) << (down - np.int64(1)))) >> down
         total += e[j]
     return total
 

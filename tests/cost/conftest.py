@@ -36,7 +36,7 @@ def attention_block(
         return g.node(name, "threshold", (x,), act, g.tensors[x].shape, constants)
 
     g.node("ln", "layer_norm", ("pos",), stream, ("T", width),
-           {"G": (int_(26), (width,)), "B": (int_(64), (width,))}, E=1, F=22, Q=30)  # fmt: skip
+           {"G": (int_(30), (width,)), "B": (int_(64), (width,))}, E=1, F=22, Q=30)  # fmt: skip
     to_act("x", "ln")
     split = {}
     for head in "qkv":
@@ -48,7 +48,7 @@ def attention_block(
         )
     g.node("vt", "relayout", (split["v"],), act, (heads, d, "T"))
     g.node("qk", "matmul", (split["q"], split["k"]), INT32, (heads, "T", "T"))
-    soft = {"table": (uint(21), (1, 256)), "M": (uint(31), (1,)), "S": (uint(6), (1,))}
+    soft = {"table": (uint(21), (1, 128)), "M": (uint(31), (1,)), "S": (uint(6), (1,))}
     attrs = {"mode": "exp2", "shift": 0, "causal": False, "masked": True}
     if binary:
         g.node(

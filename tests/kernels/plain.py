@@ -69,8 +69,9 @@ def exponentials_exp2(scores, table, m, s):
     top = max(scores)
     result = []
     for x in scores:
-        t = min(rshr((top - x) * m, s), 2**15 - 1)
-        result.append(rshr(table[t % 256], t // 256) if t // 256 <= 21 else 0)
+        octaves, fraction = divmod(min(rshr((top - x) * m, s), 2**17 - 1), 4096)
+        product = table[fraction // 64] * table[64 + fraction % 64]
+        result.append(rshr(product, 20 + octaves) if octaves <= 21 else 0)
     return result
 
 

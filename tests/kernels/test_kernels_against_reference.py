@@ -160,13 +160,14 @@ def test_softmax(seed, masked, causal, spread, heads, mode):
     spread = min(spread, 500) if mode == "direct" else spread
     x = rng.integers(-spread, spread + 1, (3, 2, keys, keys)).astype(np.int32)
     lengths = rng.integers(0, keys + 1, 3)
-    m, s = rng.integers(2**30, 2**31, heads), rng.integers(28, 40, heads)
+    m, s = rng.integers(2**30, 2**31, heads), rng.integers(24, 40, heads)
     if mode == "direct":
         table = rng.integers(0, 2**24, (heads, 501))
         table[:, 0] = 2**24
         options = ([table, 1], ("direct", 1, None, None))
     else:
-        table = np.repeat([[int(2 ** (20 - f / 256) + 0.5) for f in range(256)]], heads, axis=0)
+        entries = [int(2 ** (20 - i / n) + 0.5) for n in (64, 4096) for i in range(64)]
+        table = np.repeat([entries], heads, axis=0)
         options = ([table, m, s], ("exp2", 0, tensor(m), tensor(s)))
     mask = reference.key_mask(
         torch.Size(x.shape), torch.from_numpy(lengths) if masked else None, causal

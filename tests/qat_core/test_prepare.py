@@ -109,7 +109,9 @@ def test_export_keeps_single_nodes_and_the_same_bits(family: str, recipe: str) -
     )
     layers = 2
     linears = {"vit": 6, "bert": 6, "gpt2": 4}[family] * layers + (family == "bert")
-    if recipe == "w1a1_bit":  # classifier and patch projection, and the grids of the residual stream
+    if (
+        recipe == "w1a1_bit"
+    ):  # classifier and patch projection, and the grids of the residual stream
         linears += {"vit": 2, "bert": 1, "gpt2": 0}[family]
         # embeddings, branches, and both sides of every layer norm
         embeddings, norms = {"vit": (2, 5), "bert": (3, 5), "gpt2": (3, 5)}[family]

@@ -261,13 +261,13 @@ def test_softmax_direct_of_bipolar_scores_reads_every_other_difference(run: Run)
 
 
 def exp2(name: str, dtype: DataType, **attrs: Any) -> QuantGraph:
-    """A softmax that halves with every two steps of the score: t = 128 * delta, M = 2^30, S = 23."""
+    """A softmax that halves with every two steps of the score: t = 2048 * delta, M = 2^30, S = 19."""
     g = Maker()
     x = g.input("x", INT32, 1, "T", "T")
     constants = {
         "table": (uint(21), derive.softmax_exp2_table()),
         "M": (MULTIPLIER, [1 << 30]),
-        "S": (SHIFT, [23]),
+        "S": (SHIFT, [19]),
     }
     chosen: dict[str, Any] = {"mode": "exp2", "shift": 0, "causal": False, "masked": False} | attrs
     g.node("p", name, (x,), dtype, (1, "T", "T"), constants, **chosen)
@@ -278,14 +278,34 @@ def test_softmax_exp2(run: Run) -> None:
     got = run(exp2("softmax", UINT17), {"x": [[[[9, 8, 7], [100, 58, 56], [10**6, 0, 0]]]]})["p"][
         0
     ][0]
-    # t = 0, 128, 256: e = 2^20, floor(2^19.5 + 1/2) = 741455, 2^19; Z = 2314319
+    # t = 0, 2048, 4096: e = 2^20, floor(2^19.5 + 1/2) * 2^20 / 2^20 = 741455, 2^19; Z = 2314319
     # R = floor(2^56 / Z) = 31135549610; u = e*R / 2^40 = 29693.17, 20996.24, 14846.59 -> 14847
     assert got[0] == [29693, 20996, 14847]
-    # t = 5376 = 21 * 256: e = rshr(2^20, 21) = 1;  t = 5632 = 22 * 256: e = 0
+    # t = 86016 = 21 * 4096: e = rshr(2^40, 41) = 1;  t = 90112 = 22 * 4096: e = 0
     # Z = 2^20 + 1: R = floor(2^56 / Z) = 68719411200; u = 65535.94 -> 65536, 0.06 -> 0
     assert got[1] == [65536, 0, 0]
-    # t would be 128 million: it stops at 2^15 - 1, which is 0
+    # t would be 2 thousand million: it stops at 2^17 - 1, which is 0
     assert got[2] == [65536, 0, 0]
+
+
+def test_softmax_exp2_multiplies_two_tables(run: Run) -> None:
+    # M = 2^30, S = 30: t = delta. t = 65 = 1 * 64 + 1: e = rshr(1037281 * 1048399, 20) = 1037105.5 -> 1037106:
+    # floor(2^(20 - 1/64) + 1/2) = 1037281, floor(2^(20 - 1/4096) + 1/2) = 1048399
+    g = Maker()
+    x = g.input("x", INT32, 1, "T", "T")
+    constants = {
+        "table": (uint(21), derive.softmax_exp2_table()),
+        "M": (MULTIPLIER, [1 << 30]),
+        "S": (SHIFT, [30]),
+    }
+    attrs: dict[str, Any] = {"mode": "exp2", "shift": 0, "causal": False, "masked": False}
+    g.node("p", "softmax", (x,), UINT17, (1, "T", "T"), constants, **attrs)
+    got = run(g.graph("p", max_length=8), {"x": [[[[65, 0], [0, 65]]]]})["p"][0][0]
+    e = (1037281 * 1048399 + (1 << 19)) >> 20
+    z = (1 << 20) + e
+    want = [((v * ((1 << 56) // z)) + (1 << 39)) >> 40 for v in (1 << 20, e)]
+    assert got == [want, want[::-1]]
+    assert e == 1037106
 
 
 def test_softmax_binary(run: Run) -> None:
