@@ -90,6 +90,7 @@ class _Freezer:
                 self._rewrite(call)
             except GraphError as fault:
                 faults.append(str(fault))
+                self._emit(call)  # so that the faults behind it are found too
         if faults:
             raise GraphError("\n".join(faults))
         outputs = []

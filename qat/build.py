@@ -146,8 +146,33 @@ def checkpoint_source(name: str) -> str:
 def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
     """Return a pretrained model with the task's head (a new one where the checkpoint has none that fits).
 
-    Raises CheckpointError where nothing can be loaded.
+    Raises CheckpointError where nothing can be loaded, or where models to average differ in their parameters.
     """
+    import torch
+
+    model = _load_pretrained(spec.checkpoint, task)
+    weights = [model.state_dict()]
+    for name in spec.average_with:
+        other = _load_pretrained(name, task).state_dict()
+        if {k: v.shape for k, v in other.items()} != {k: v.shape for k, v in weights[0].items()}:
+            raise CheckpointError(
+                f"model.average_with: {name} has other parameters than {spec.checkpoint}:"
+                " only models of one architecture can be averaged"
+            )
+        weights.append(other)
+    if len(weights) > 1:
+        model.load_state_dict(
+            {
+                key: torch.stack([w[key] for w in weights]).mean(0)
+                if value.is_floating_point()
+                else value
+                for key, value in weights[0].items()
+            }
+        )
+    return model
+
+
+def _load_pretrained(name: str, task: Task) -> PreTrainedModel:
     from transformers import (
         AutoModelForCausalLM,
         AutoModelForImageClassification,
@@ -164,10 +189,10 @@ def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
     keys = {} if task.problem == "language" else _head(task.problem, task.model_config)
     try:
         model: PreTrainedModel = auto.from_pretrained(
-            checkpoint_source(spec.checkpoint), attn_implementation="eager", **keys
+            checkpoint_source(name), attn_implementation="eager", **keys
         )
     except (OSError, ValueError) as fault:
-        raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
+        raise CheckpointError(f"{name}: {fault}") from None
     return model
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +17,8 @@ MEMORY = 0.99
 class StreamGrid(nn.Module):
     """Puts values on multiples of a power of two, the grid that the integer graph has there.
 
-    The step follows the largest value of the recent training batches, padded positions excluded, and is a
-    constant in evaluation mode. Powers of two keep float32 exact: a sum of two values on one grid lies on
+    The step starts from real batches (`qat.quantizers.lifecycle.initialise`), follows the largest value of the
+    recent training batches, padded positions excluded, and is a constant in evaluation mode. Powers of two keep float32 exact: a sum of two values on one grid lies on
     it again, so the student's residual stream holds the very codes that the machine adds.
 
     Args:
@@ -34,13 +32,22 @@ class StreamGrid(nn.Module):
         self.scale: Tensor
         self.register_buffer("amax", torch.zeros(1))
         self.register_buffer("scale", torch.zeros(1))
-        self._has_range = False  # host copy: reading the buffer in forward would stall the device
+        self._observing = False
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Return x on the grid, same shape; `valid` bool [B, T] marks the positions that set its range."""
-        if self.training or not self._has_range:
+        if self.training or self._observing:
             self._track(x, valid)
         return ops.snap(x, self.scale, self.fmt)
+
+    @property
+    def initialised(self) -> bool:
+        """Whether any batch has set the step."""
+        return bool(self.scale > 0)
+
+    def observe(self, on: bool) -> None:
+        """Start or end following the values in evaluation mode too."""
+        self._observing = on
 
     @torch.no_grad()
     def _track(self, x: Tensor, valid: Tensor | None) -> None:
@@ -52,13 +59,6 @@ class StreamGrid(nn.Module):
         # frexp is exact where a logarithm would be off by one next to a power of two
         exponent = torch.frexp(needed).exponent
         self.scale.copy_(torch.ldexp(torch.ones_like(needed), exponent))
-        self._has_range = True
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._has_range = bool(self.scale > 0)
 
     def extra_repr(self) -> str:
         """Show the format in the model's printout."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qat.quantizers.activation import DynamicQuantizer, LearnedQuantizer
+from qat.quantizers.grid import StreamGrid
 
 
 def learned(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer]]:
@@ -24,14 +25,21 @@ def dynamic(model: nn.Module) -> Iterator[tuple[str, DynamicQuantizer]]:
             yield name, module
 
 
+def observers(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer | StreamGrid]]:
+    """Names and modules of all that take their first scale from real batches."""
+    for name, module in model.named_modules():
+        if isinstance(module, LearnedQuantizer | StreamGrid):
+            yield name, module
+
+
 def uninitialised(model: nn.Module) -> list[str]:
-    """Names of learned quantisers that have seen no data yet."""
-    return [name for name, module in learned(model) if not bool(module.initialised)]
+    """Names of learned quantisers and grids that have seen no data yet."""
+    return [name for name, module in observers(model) if not bool(module.initialised)]
 
 
 @torch.no_grad()
 def initialise(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-    """Set alpha of every learned quantiser from the mean magnitudes of real batches.
+    """Set alpha of every learned quantiser from the mean magnitudes of real batches, and the step of every grid.
 
     Within a batch the quantisers follow in the order of the forward pass, the earlier ones already at work;
     each further batch refines all of them. Padded positions do not count. Dropout is off.
@@ -39,7 +47,7 @@ def initialise(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Non
     Raises:
         ValueError: no batches, or quantisers that no forward pass reached.
     """
-    modules = list(learned(model))
+    modules = list(observers(model))
     if not modules:
         return
     was_training = model.training
