@@ -22,6 +22,10 @@ Attr = int | float | str | bool | tuple[int | str, ...]
 SEQUENCE = "T"
 
 
+EXP2_ENTRIES = 128
+"""two tables of 64: kernels address them without looking at their size"""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A named tensor of codes. `scale` is documentation: value = scale * (code - zero_point).
@@ -132,6 +136,12 @@ class QuantGraph:
                 for r in node.constants
                 if r not in known
             ]
+            if node.attrs.get("mode") == "exp2" and node.constants.get("table") in self.constants:
+                entries = self.constants[node.constants["table"]].array.shape[-1]
+                if entries != EXP2_ENTRIES:
+                    faults.append(
+                        f"node {node.name}: an exp2 table must have {EXP2_ENTRIES} entries, has {entries}"
+                    )
             if node.name not in self.tensors:
                 faults.append(f"node {node.name}: its output tensor has no type")
             if node.name in written:

@@ -26,7 +26,9 @@ from hwsim.graph import packing
 from hwsim.graph.dtype import parse
 from hwsim.graph.ir import Constant, Node, QuantGraph, Tensor
 
-SCHEMA = "hwsim/model/1"
+KIND = "hwsim/model/"
+SCHEMA = f"{KIND}2"
+"""version 1 had layer norms of 22 fraction bits and one exp2 table: the same files would compute other codes"""
 GRAPH_FILE = "graph.json"
 WEIGHTS_FILE = "weights.safetensors"
 SAMPLES_FILE = "samples.safetensors"
@@ -118,10 +120,10 @@ def check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder}: must be a folder or not exist, is a file")
     if any(folder.iterdir()):
         try:
-            schema = _read_json(folder / MANIFEST_FILE).get("schema")
+            schema = str(_read_json(folder / MANIFEST_FILE).get("schema"))
         except CheckpointError:
-            schema = None
-        if schema != SCHEMA:
+            schema = ""
+        if not schema.startswith(KIND):
             raise CheckpointError(
                 f"{folder}: holds files that are no export and will not be replaced; name another folder"
             )
@@ -177,7 +179,7 @@ def load(folder: Path | str) -> Model:
     if manifest.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{folder / MANIFEST_FILE}: schema must be '{SCHEMA}', is {manifest.get('schema')!r};"
-            " make an export with `python -m qat export RUN --out MODEL`"
+            " export again with `python -m qat export RUN --out MODEL`"
         )
     identity = _check_files(folder, manifest)
     data = _read_json(folder / GRAPH_FILE)

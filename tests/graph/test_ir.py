@@ -142,3 +142,12 @@ def test_networkx_view() -> None:
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     assert all(order[a] < order[b] for a, b in view.edges if a in order)
     assert nx.ancestors(view, "flat") == {"pixels", "patches", "projected", "codes", "tokens", "first"}  # fmt: skip
+
+
+def test_an_exp2_table_of_another_size_is_refused() -> None:
+    """Kernels address both halves without a bounds check."""
+    graph = every_operator()
+    name = next(n.constants["table"] for n in graph.nodes if n.attrs.get("mode") == "exp2")
+    short = replace(graph.constants[name], array=graph.constants[name].array[:, :64])
+    with pytest.raises(GraphError, match="an exp2 table must have 128 entries, has 64"):
+        replace(graph, constants={**graph.constants, name: short})

@@ -22,7 +22,7 @@ from hwsim.errors import CheckpointError
 from hwsim.graph import serialize
 from hwsim.graph.dtype import BIPOLAR, TERNARY, DataType
 from hwsim.graph.ir import QuantGraph
-from hwsim.graph.serialize import Samples, load, save
+from hwsim.graph.serialize import Samples, check_replaceable, load, save
 
 RECORD = {"samples": 3, "holds": True, "failures": []}
 
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_export(tmp_path: Path) -> None:
 def test_a_manifest_of_another_kind(exported: Path) -> None:
     (exported / "manifest.json").write_text('{"schema": "someone/else"}')
     text = refusal(exported)
-    assert "manifest.json: schema must be 'hwsim/model/1', is 'someone/else'" in text
+    assert "manifest.json: schema must be 'hwsim/model/2', is 'someone/else'" in text
     assert "python -m qat export" in text
 
 
@@ -383,12 +383,19 @@ def test_weights_that_are_no_safetensors_file(exported: Path) -> None:
     assert f"{exported / 'weights.safetensors'}: damaged: " in refusal(exported)
 
 
+def test_an_export_of_an_older_version_is_refused_and_may_be_replaced(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    (exported / "manifest.json").write_text(json.dumps(manifest | {"schema": "hwsim/model/1"}))
+    assert "is 'hwsim/model/1'; export again with `python -m qat export" in refusal(exported)
+    check_replaceable(exported)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda d: d.pop("nodes"), "'nodes' is missing"),
         (lambda d: d.update(rounding="half_even"), "rounding must be 'half_up', is 'half_even'"),
-        (lambda d: d.update(schema="hwsim/model/2"), "schema must be 'hwsim/model/1'"),
+        (lambda d: d.update(schema="hwsim/model/1"), "schema must be 'hwsim/model/2'"),
         (lambda d: d["tensors"][0].update(type="FLOAT32"), "not 'FLOAT32'"),
         (lambda d: d["nodes"][0].update(op="exec"), "unknown operator 'exec'"),
         (lambda d: d["nodes"][0].update(attrs=[]), "object has no attribute"),
