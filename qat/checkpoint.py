@@ -41,6 +41,7 @@ RUN_FILE = "run.json"
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
 QUANT_METHOD = "bitwright"
+CHAIN_FILE = "chain.json"
 
 
 @dataclass
@@ -242,6 +243,22 @@ class RunRecord:
     teacher_sha256: str | None
 
 
+def last_run(folder: Path) -> Path:
+    """Return the folder of a chain's last stage (`qat.chain`); any other folder as it is.
+
+    Raises:
+        CheckpointError: the chain's file is damaged.
+    """
+    if not (folder / CHAIN_FILE).is_file():
+        return folder
+    runs = read_json(folder / CHAIN_FILE).get("runs")
+    if not isinstance(runs, list) or not runs:
+        raise CheckpointError(
+            f"{folder / CHAIN_FILE}: damaged: `runs` must list the stages' folders"
+        )
+    return folder / str(runs[-1])
+
+
 def write_run_file(folder: Path, values: Mapping[str, Any], teacher_sha256: str | None) -> None:
     """Write down what a run is, before it starts. `values` is the configuration in full."""
     (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -284,11 +301,11 @@ def write_final_model(folder: Path, model: PreTrainedModel, recipe: Recipe, proc
 
 
 def load(run_dir: Path | str) -> LoadedRun:
-    """Load a finished run.
+    """Load a finished run; of a chain, its last stage.
 
     Raises CheckpointError: not a run, not finished, a file missing, truncated or altered.
     """
-    folder = Path(run_dir)
+    folder = last_run(Path(run_dir))
     record = read_run_file(folder)
     config = record.config
     manifest = folder / STATE_FOLDER / MANIFEST_FILE

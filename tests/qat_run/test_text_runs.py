@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny_runs import word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError, DataError
@@ -107,35 +106,6 @@ def test_a_family_that_cannot_do_the_task_is_refused(tmp_path: Path) -> None:
         ConfigError, match="'gpt2' cannot do a classification task; it does language"
     ):
         train(run(task="digits", recipe="float", model={"family": "gpt2"}), tmp_path / "run")
-
-
-def test_a_run_may_start_from_the_mean_of_several_models(bert: Path, tmp_path: Path) -> None:
-    from qat.build import starting_model
-
-    task = table(tmp_path, score=False)
-    for seed in (1, 2):
-        config = run(task=task, recipe="float", model={"checkpoint": str(bert)}, seed=seed)
-        train(config, tmp_path / f"run{seed}")
-    model = {"checkpoint": str(tmp_path / "run1"), "average_with": [str(tmp_path / "run2")]}
-    config = run(task=task, recipe="float", model=model)
-    made = starting_model(config, load(tmp_path / "run1").task, None).state_dict()
-    one, two = (load(tmp_path / f"run{seed}").model.state_dict() for seed in (1, 2))
-    assert any(not torch.equal(one[key], two[key]) for key in made)
-    for key, value in made.items():
-        assert torch.allclose(value.double(), (one[key].double() + two[key].double()) / 2)
-    train(config, tmp_path / "soup")
-
-    wider = tmp_path / "wider"
-    other = json.loads((bert / "config.json").read_text()) | {"intermediate_size": 32}
-    from transformers import BertConfig, BertModel
-
-    BertModel(BertConfig(**other)).save_pretrained(wider)
-    word_tokenizer().save_pretrained(wider)
-    model["average_with"] = [str(wider)]
-    with pytest.raises(
-        CheckpointError, match=r"has other parameters than .*run1: only models of one"
-    ):
-        train(run(task=task, recipe="float", model=model), tmp_path / "bad")
 
 
 def test_a_checkpoint_that_is_nowhere_is_refused(tmp_path: Path) -> None:
