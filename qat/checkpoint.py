@@ -173,7 +173,13 @@ def write_model(folder: Path, model: PreTrainedModel, recipe: Recipe, processor:
 def restored_config(model: PreTrainedModel) -> dict[str, Any]:
     """Return a model's Hugging Face configuration as JSON data, without any trace of the preparation."""
     values: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
-    for key in ("quantization_config", "_attn_implementation", "attn_implementation"):
+    # where the starting weights lay is nobody else's business, and would make two equal runs differ
+    for key in (
+        "quantization_config",
+        "_attn_implementation",
+        "attn_implementation",
+        "_name_or_path",
+    ):
         values.pop(key, None)
     return values
 

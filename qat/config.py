@@ -62,7 +62,8 @@ class TrainSpec(Strict):
     training in bfloat16 (weights, optimiser and every evaluation stay float32): for teachers only, since a
     quantiser's codes depend on the last bit of what it rounds. `select: best` keeps the step that is best on the
     carve-out (the later of two equal ones), `last` the last one; steps before the recipe's ranges are
-    frozen are not eligible, since what is exported has constant ranges.
+    frozen are not eligible, since what is exported has constant ranges. `measure_tests: false` leaves the
+    held-out data unread: for trying settings, which the carve-out alone may choose.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -81,6 +82,7 @@ class TrainSpec(Strict):
     select: Literal["best", "last"] = "best"
     precision: Literal["float32", "bfloat16"] = "float32"
     initialise_batches: int = Field(default=4, ge=1)
+    measure_tests: bool = True
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

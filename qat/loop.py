@@ -287,6 +287,7 @@ class _Run:
         tests = {
             name: evaluate(self.student, split, self.task)
             for name, split in self.task.tests.items()
+            if self.config.train.measure_tests
         }
         checkpoint.write_final_model(self.out, self.student, self.recipe, self.task.processor)
         measured = result.RunResult(

@@ -28,10 +28,15 @@ class CarveOut(Strict):
 
     `rows` None means a tenth of the training set, at most 1,000 rows. The seed is the task's own and not the
     run's: a teacher and all its students must leave out the same rows.
+
+    `whole` (texts only) holds out rows that no other row contains, and keeps the rows that they contain out of the
+    training too: a sentence whose phrases were trained on is no unseen sentence. null means yes for SST-2,
+    whose training set is made so, and no elsewhere. `rows` None then means a tenth of the whole rows.
     """
 
     rows: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+    whole: bool | None = None
 
 
 class NamedTask(Strict):

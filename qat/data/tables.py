@@ -26,6 +26,7 @@ class Table:
     a real-valued score (regression). `metrics`: the first one selects the checkpoint. `dev` maps the
     name of each development set to its file. `max_tokens` is the default cut. `columns` are given only where the file has no header.
     `broken_rows_max` is the share of lines with a wrong number of fields that is skipped (and counted).
+    `has_phrases` says that the training set holds sentences and their phrases as rows of their own.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Table:
     dev: Mapping[str, str] = field(default_factory=lambda: _frozen({"dev": "dev.tsv"}))
     hub_dev: Mapping[str, str] = field(default_factory=lambda: _frozen({"dev": "validation"}))
     broken_rows_max: float = 0.0
+    has_phrases: bool = False
 
 
 _ENTAILMENT = _frozen({"entailment": "entailment", "not_entailment": "not_entailment"})
@@ -59,6 +61,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
             hub_config="sst2",
             hub_text=("sentence",),
             max_tokens=64,
+            has_phrases=True,
         ),
         "mrpc": Table(
             name="mrpc",

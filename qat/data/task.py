@@ -17,6 +17,7 @@ import numpy as np
 from hwsim.errors import DataError, MissingExtra, nearest
 from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
 from qat.data.digits import IMAGE_SIZE, load_digits
+from qat.data.parts import containers
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
 from qat.data.split import BlockSplit, Split, TextSplit
 from qat.data.tables import Table, find_table
@@ -84,15 +85,29 @@ def data_root(what: str) -> Path:
     return Path(root)
 
 
-def carve_out(rows: int, spec: CarveOut) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split `rows` row numbers in two sorted parts: (train, validation). Raises DataError: too few rows."""
-    size = spec.rows if spec.rows is not None else min(CARVE_OUT_MAX, max(1, rows // 10))
-    if size >= rows:
+def carve_out(
+    container: NDArray[np.int64], spec: CarveOut
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split row numbers in two sorted parts: (train, validation).
+
+    Args:
+        container: [N] the row that contains each row, its own number where none does. Only rows that are
+            their own are held out, and what they contain is in neither part.
+        spec: size and seed.
+
+    Raises:
+        DataError: too few rows.
+    """
+    whole = np.flatnonzero(container == np.arange(len(container)))
+    size = spec.rows if spec.rows is not None else min(CARVE_OUT_MAX, max(1, len(whole) // 10))
+    if size >= len(whole):
         raise DataError(
-            f"the carve-out of {size} rows leaves nothing to train on: the training set has {rows} rows"
+            f"the carve-out of {size} rows leaves nothing to train on: the training set has {len(whole)} rows"
         )
-    order = np.random.Generator(np.random.PCG64(spec.seed)).permutation(rows).astype(np.int64)
-    return np.sort(order[size:]), np.sort(order[:size])
+    order = np.random.Generator(np.random.PCG64(spec.seed)).permutation(len(whole))
+    held_out = np.sort(whole[order[:size]]).astype(np.int64)
+    train = np.flatnonzero(~np.isin(container, held_out)).astype(np.int64)
+    return train, held_out
 
 
 def _class_config(labels: tuple[str, ...]) -> dict[str, Any]:
@@ -144,6 +159,7 @@ def _text_task(
     validation: CarveOut,
     tokenizer: Any,
     max_tokens: int,
+    has_phrases: bool = False,
 ) -> Task:
     if tokenizer is None:
         raise DataError(f"task '{name}' is text: the model or teacher must come with a tokenizer")
@@ -153,7 +169,9 @@ def _text_task(
         ids = np.arange(len(rows.texts), dtype=np.int64)
         return TextSplit(name, ids, np.array(rows.labels, kind), rows.texts, tokenizer, max_tokens)
 
-    keep, held_out = carve_out(len(train.texts), validation)
+    by_whole = has_phrases if validation.whole is None else validation.whole
+    container = containers(train.texts) if by_whole else np.arange(len(train.texts))
+    keep, held_out = carve_out(container, validation)
     whole = part("train", train)
     config: dict[str, Any] = (
         {"num_labels": 1, "problem_type": "regression"} if labels is None else _class_config(labels)
@@ -206,6 +224,7 @@ def _glue_task(spec: NamedTask, table: Table, tokenizer: Any) -> Task:
         spec.validation,
         tokenizer,
         spec.max_tokens or table.max_tokens,
+        table.has_phrases,
     )
 
 
@@ -288,7 +307,9 @@ def _language_task(spec: LanguageTask) -> Task:
         return BlockSplit(name, np.arange(len(tokens), dtype=np.int64), tokens)
 
     whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
-    keep, held_out = carve_out(len(whole), spec.validation)
+    if spec.validation.whole:
+        raise DataError("task 'lm' has no rows that contain others: `whole:` has no effect")
+    keep, held_out = carve_out(np.arange(len(whole)), spec.validation)
     config: dict[str, Any] = {"vocab_size": vocabulary}
     if tokenizer is None:
         config |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from tiny_runs import word_tokenizer
@@ -185,14 +186,42 @@ def test_the_users_own_table(tmp_path: Path) -> None:
 def test_the_carve_out_is_seeded_and_disjoint() -> None:
     from qat.data.spec import CarveOut
 
-    train, held_out = carve_out(5000, CarveOut())
-    again = carve_out(5000, CarveOut())
+    train, held_out = carve_out(np.arange(5000), CarveOut())
+    again = carve_out(np.arange(5000), CarveOut())
     assert (train == again[0]).all()
     assert len(held_out) == 500
     assert set(train.tolist()).isdisjoint(held_out.tolist())
-    assert not (carve_out(5000, CarveOut(seed=1))[1] == held_out).all()
+    assert not (carve_out(np.arange(5000), CarveOut(seed=1))[1] == held_out).all()
     with pytest.raises(DataError, match="carve-out of 5 rows leaves nothing to train on"):
-        carve_out(5, CarveOut(rows=5))
+        carve_out(np.arange(5), CarveOut(rows=5))
+
+
+def test_phrases_of_a_held_out_sentence_are_not_trained_on() -> None:
+    from qat.data.parts import containers
+    from qat.data.spec import CarveOut
+
+    rows = [
+        "A sour little movie at its core",
+        "sour little movie",
+        "a  Sour",
+        "little",
+        "a fine little film",
+        "fine little",
+        "our little",  # letters of `sour little`, not its words
+        "a fine little film",
+    ]
+    found = containers([(row,) for row in rows])
+    assert found.tolist() == [0, 0, 0, 0, 4, 4, 6, 4]
+    pairs = [("a b c", "d e"), ("b c", "d"), ("c d", "e"), ("c", "d e"), ("b", "e")]
+    # a pair lies in another if both its texts do, side by side: the end of one and the start of the next
+    assert containers(pairs).tolist() == [0, 0, 2, 0, 4]
+
+    for seed in range(20):
+        train, held_out = carve_out(found, CarveOut(rows=1, seed=seed))
+        assert held_out[0] in (0, 4, 6)
+        assert train.tolist() == [i for i in range(8) if found[i] != held_out[0]]
+    with pytest.raises(DataError, match=r"carve-out of 3 rows leaves nothing .* has 3 rows"):
+        carve_out(found, CarveOut(rows=3))
 
 
 def test_text_batches_are_padded_on_the_right_to_their_longest_row(

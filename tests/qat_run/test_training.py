@@ -173,6 +173,20 @@ def test_the_result_says_where_it_comes_from(tmp_path: Path) -> None:
     assert measured.wall_s > 0
 
 
+def test_held_out_data_may_be_left_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qat import loop
+
+    seen: list[str] = []
+    original = loop.evaluate
+    monkeypatch.setattr(
+        loop, "evaluate", lambda m, split, task: seen.append(split.name) or original(m, split, task)
+    )
+    measured = train(digits_run(train={"measure_tests": False}), tmp_path / "tried")
+    assert measured.tests == {}
+    assert set(seen) == {"validation"}
+    assert train(digits_run(), tmp_path / "final").tests["test"]["rows"] == 540
+
+
 def test_a_recipe_that_distils_needs_a_teacher(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="teacher: recipe 'w8a8' learns from a teacher: name one"):
         train(digits_run("w8a8"), tmp_path / "run")
