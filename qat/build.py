@@ -216,7 +216,11 @@ def load_teacher(config: RunConfig, task: Task) -> PreTrainedModel | None:
 def starting_model(
     config: RunConfig, task: Task, teacher: PreTrainedModel | None
 ) -> PreTrainedModel:
-    """Return the plain model that becomes the student; without a `model:` a copy of the teacher's weights."""
+    """Return the plain model that becomes the student; without a `model:` a copy of the teacher's weights.
+
+    With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit.
+    """
+    from qat.methods.layer_reduction import check_layers, depth, keep_layers
     from qat.prepare import restore
     from qat.step import StepState
 
@@ -228,6 +232,11 @@ def starting_model(
         assert teacher is not None  # RunConfig asks for one of the two
         prepared = isinstance(getattr(teacher, "step", None), StepState)
         model = restore(teacher) if prepared else teacher
+    if config.layers is not None:
+        assert teacher is not None  # RunConfig
+        check_layers(config.layers, depth(teacher))
+        if depth(model) != len(config.layers):
+            model = keep_layers(model, config.layers)
     rate = config.train.dropout
     return model if rate is None else with_dropout(model, rate)
 

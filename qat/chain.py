@@ -34,6 +34,7 @@ class Stage(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     recipe: RecipeSpec
     train: TrainSpec
+    layers: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
     teacher: Literal["previous", "first"] = "previous"
 
 

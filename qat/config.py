@@ -104,7 +104,8 @@ class RunConfig(Strict):
     """One training: of a teacher (`model`, no `teacher`) or of a student.
 
     A student without a `model` starts as a copy of its `teacher`, which is a run's folder, a Hugging Face
-    folder, a hub id or `minilm`. `threads` is the number of CPU threads: it is part of the configuration
+    folder, a hub id or `minilm`. `layers` are those of the teacher that the student has (XTC's layer reduction):
+    a starting model of the teacher's depth is cut to them. `threads` is the number of CPU threads: it is part of the configuration
     because the order of a float sum depends on it.
     """
 
@@ -114,6 +115,7 @@ class RunConfig(Strict):
     recipe: RecipeSpec
     model: ModelSpec | None = None
     teacher: str | None = None
+    layers: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
     train: TrainSpec
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
@@ -123,6 +125,8 @@ class RunConfig(Strict):
     def _something_to_train(self) -> Self:
         if self.model is None and self.teacher is None:
             raise ValueError("at least one of model and teacher must be given")
+        if self.layers is not None and self.teacher is None:
+            raise ValueError("layers are those of a teacher: one must be given")
         return self
 
 

@@ -134,7 +134,12 @@ class _Run:
         # a method that does not fit the number of steps, a model without the recipe's parts
         try:
             self.objective = Objective(
-                self.student, self.teacher, recipe, self.steps, seed=config.seed
+                self.student,
+                self.teacher,
+                recipe,
+                self.steps,
+                seed=config.seed,
+                layers=config.layers,
             )
         except ValueError as fault:
             raise ConfigError(f"recipe '{recipe.name}': {fault}") from None

@@ -6,7 +6,7 @@ schedule restart, and the name of the phase.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from hwsim.errors import CheckpointError
 from qat.attention import AttentionOperands
 from qat.methods.distillation import label_loss, layer_loss, logit_loss, score_loss
+from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.prepare import prepare
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
@@ -33,6 +34,7 @@ class Objective:
         recipe: terms, method, range freezing.
         total_steps: steps of the whole run, both steps of a two-step method together.
         seed: of the method's own draws.
+        layers: which of the teacher's layers the student's correspond to, where it has fewer.
 
     Attributes:
         restart_steps: steps before which optimiser and learning-rate schedule start anew.
@@ -49,6 +51,7 @@ class Objective:
         recipe: Recipe,
         total_steps: int,
         seed: int = 0,
+        layers: Sequence[int] | None = None,
     ) -> None:
         if teacher is None and (recipe.objective.needs_teacher or recipe.method is not None):
             raise ValueError(f"recipe {recipe.name} must have a teacher, got none")
@@ -59,6 +62,9 @@ class Objective:
                 self.teacher = prepare(teacher)
             assert self.teacher is not None
             self.teacher.train(recipe.teacher_mode == "train")
+        self.layers = layers
+        if self.teacher is not None:
+            _check_depths(student, self.teacher, layers)
         self.schedule = (
             None
             if recipe.method is None
@@ -151,7 +157,7 @@ class Objective:
         state: StepState = self.teacher.step  # type: ignore[assignment]
         with state.record() as record:
             logits = self.teacher(**inputs).logits
-        return logits, record
+        return logits, record if self.layers is None else select(record, self.layers)
 
     def _check(self) -> None:
         if self._checked:
@@ -182,6 +188,20 @@ class Objective:
         ]
         if faults:
             raise CheckpointError(f"cannot resume under another schedule: {'; '.join(faults)}")
+
+
+def _check_depths(
+    student: PreTrainedModel, teacher: PreTrainedModel, layers: Sequence[int] | None
+) -> None:
+    ours, theirs = depth(student), depth(teacher)
+    if layers is not None:
+        check_layers(layers, theirs)
+    wanted = theirs if layers is None else len(layers)
+    if ours != wanted:
+        raise ValueError(
+            f"the student has {ours} layers and the teacher {theirs}: `layers` must name the {ours} of the"
+            f" teacher that they match, not {None if layers is None else list(layers)}"
+        )
 
 
 def _operands(module: torch.nn.Module) -> torch.nn.Module | None:

@@ -237,3 +237,20 @@ def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: 
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     weights = checkpoint.load(tmp_path / "half").model.state_dict().values()
     assert {tensor.dtype for tensor in weights} == {torch.float32}
+
+
+def test_a_layer_reduced_student_is_trained_loaded_and_exported(
+    teacher: Path, tmp_path: Path
+) -> None:
+    from qat.export import export
+
+    config = digits_run("w1a8_xtc", teacher=str(teacher), layers=[1], train={"steps": 6})
+    train(config, tmp_path / "reduced")
+    model = checkpoint.load(tmp_path / "reduced").model
+    assert model.config.num_hidden_layers == 1
+    assert len(model.vit.layers) == 1
+    record = export(tmp_path / "reduced", tmp_path / "model")
+    assert record["samples"] == 540
+    assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
+    with pytest.raises(ConfigError, match=r"strictly increasing numbers from 0 to 1"):
+        train(digits_run("w1a8_xtc", teacher=str(teacher), layers=[1, 4]), tmp_path / "bad")
