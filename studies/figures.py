@@ -174,11 +174,11 @@ def front_figure(
             axes.axhline(100 * teacher_accuracy, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
             axes.annotate(
                 "float32 teacher",
-                (0.995, 100 * teacher_accuracy),
+                (0.005, 100 * teacher_accuracy),
                 (0, 3),
                 xycoords=("axes fraction", "data"),
                 textcoords="offset points",
-                ha="right",
+                ha="left",  # cheap machines are seldom as accurate: the left is free
                 fontsize=8,
                 color=MUTED,
             )

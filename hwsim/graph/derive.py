@@ -228,7 +228,7 @@ def softmax_exp2_table() -> IntArray:
 
     The product of an entry of each is 2^-f to 12 bits of f. One table of as many bits would have 4,096 entries;
     one of 256 (8 bits of f) moved probabilities by up to 26 of 65,536 and a prediction in ninety of a
-    character-level GPT-2.
+    byte-level GPT-2.
     """
     index = np.arange(64, dtype=np.float64)
     exponents = np.concatenate([index / 64, index / 4096])
