@@ -7,7 +7,7 @@ import os
 import pytest
 
 from qat.build import load_tokenizer
-from qat.data.spec import NamedTask
+from qat.data.spec import CarveOut, NamedTask
 from qat.data.task import load_task
 
 pytestmark = [
@@ -22,12 +22,27 @@ pytestmark = [
     [("sst2", 67_349, 872, 1), ("mrpc", 3_668, 408, 2), ("rte", 2_490, 277, 2)],
 )
 def test_every_row_is_read(name: str, train: int, dev: int, texts: int) -> None:
-    task = load_task(NamedTask(name=name), load_tokenizer("minilm"))
+    by_rows = CarveOut(whole=False)
+    task = load_task(NamedTask(name=name, validation=by_rows), load_tokenizer("minilm"))
     assert len(task.train) + len(task.validation) == train
     assert len(next(iter(task.tests.values()))) == dev
     assert {len(row) for row in task.train.texts[:100]} == {texts}
     assert set(task.train.labels.tolist()) == {0, 1}
     assert not set(task.train.ids.tolist()) & set(task.validation.ids.tolist())
+
+
+def test_phrases_of_held_out_sentences_of_sst2_are_not_trained_on() -> None:
+    task = load_task(NamedTask(name="sst2"), load_tokenizer("minilm"))
+    held_out, train = (
+        [" " + " ".join(row[0].lower().split()) + " " for row in part.texts]
+        for part in (task.validation, task.train)
+    )
+    assert len(held_out) == 688  # a tenth of the whole sentences
+    assert 60_000 < len(held_out) + len(train) < 67_349
+    # what stands in a held-out sentence all the same (a single word, a saying) stands in a trained one too
+    for text in train[:: len(train) // 300]:
+        if any(text in sentence for sentence in held_out):
+            assert any(text in other and text != other for other in train), text
 
 
 def test_a_batch_is_padded_on_the_right() -> None:
