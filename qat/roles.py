@@ -1,7 +1,7 @@
 """Where the parts of a model family are: one small table per family, data only.
 
-`*` stands for one component of a dotted module name (the layer number) or a part of one, `?` for one letter. Adding a family is one more
-table; everything else is generic. A pattern that matches no module is an error, except those that the
+`*` stands for one component of a dotted module name (the layer number) or a part of one, `?` for one letter.
+Adding a family is one more table; everything else is generic. A pattern that matches no module is an error, except those that the
 family lists as optional.
 """
 

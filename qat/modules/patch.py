@@ -1,4 +1,4 @@
-"""The swapped patch projection of image models: a convolution whose patches do not overlap with padding."""
+"""The swapped patch projection of image models: a convolution without padding, quantised."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from hwsim.errors import GraphError
 from qat import ops
 from qat.quantizers.activation import ActivationQuantizer
 from qat.quantizers.weight import WeightQuantizer
@@ -28,10 +29,10 @@ class QuantPatches(nn.Conv2d):
         """Take over the parameters of a float convolution.
 
         Raises:
-            ValueError: it has padding, a dilation or groups.
+            GraphError: it has padding, a dilation or groups.
         """
         if module.padding != (0, 0) or module.dilation != (1, 1) or module.groups != 1:
-            raise ValueError("a patch projection must have no padding, dilation 1 and one group")
+            raise GraphError("a patch projection must have no padding, dilation 1 and one group")
         with torch.device("meta"):
             new = cls(*_sizes(module), bias=False)
         new.weight, new.bias = module.weight, module.bias

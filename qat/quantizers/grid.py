@@ -11,15 +11,17 @@ from qat import ops
 HEADROOM = 1.25
 """The grid reaches this much further than the largest value seen: other samples may exceed it."""
 MEMORY = 0.99
-"""Share of the remembered maximum that is left after one more training step."""
+"""Share of the remembered maximum that is left after one more use in training; a stream that all of a model's
+branches share is used two or three times a layer."""
 
 
 class StreamGrid(nn.Module):
     """Puts values on multiples of a power of two, the grid that the integer graph has there.
 
     The step starts from real batches (`qat.quantizers.lifecycle.initialise`), follows the largest value of the
-    recent training batches, padded positions excluded, and is a constant in evaluation mode. Powers of two keep float32 exact: a sum of two values on one grid lies on
-    it again, so the student's residual stream holds the very codes that the machine adds.
+    recent training batches, padded positions excluded, and is a constant in evaluation mode. Powers of two keep
+    float32 exact: a sum of two values on one grid lies on it again, so the student's residual stream holds the
+    very codes that the machine adds.
 
     Args:
         fmt: INTn of the codes.

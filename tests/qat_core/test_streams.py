@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, batch_of, tiny
 
-from hwsim.errors import ConfigError
+from hwsim.errors import ConfigError, GraphError
 from qat import ops
 from qat.prepare import prepare, restore
 from qat.quantizers.grid import HEADROOM, MEMORY, StreamGrid
@@ -143,6 +143,13 @@ def test_the_patch_projection_is_a_convolution_on_codes() -> None:
     assert torch.allclose(got.double(), want, rtol=1e-6, atol=1e-7)
     float_out = model.vit.embeddings.patch_embeddings.projection(pixels)
     assert (got - float_out).abs().max() < 0.05 * float_out.abs().max()
+
+
+def test_a_patch_projection_with_padding_is_refused() -> None:
+    model = tiny("vit")
+    model.vit.embeddings.patch_embeddings.projection.padding = (1, 1)
+    with pytest.raises(GraphError, match="a patch projection must have no padding"):
+        prepare(model, load_recipe("w1a1_bit"))
 
 
 def test_the_gradient_of_patches_is_the_transpose() -> None:
