@@ -74,6 +74,7 @@ class SnapOutput:
 
     def __init__(self, grid: StreamGrid, step: StepState) -> None:
         self.grid, self.step = grid, step
+        grid.uses += 1
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         value: Tensor = self.grid(output, self.step.valid)
@@ -85,6 +86,7 @@ class SnapInput:
 
     def __init__(self, grid: StreamGrid, step: StepState) -> None:
         self.grid, self.step = grid, step
+        grid.uses += 1
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self.grid(args[0], self.step.valid), *args[1:])

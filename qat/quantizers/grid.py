@@ -11,8 +11,7 @@ from qat import ops
 HEADROOM = 1.25
 """The grid reaches this much further than the largest value seen: other samples may exceed it."""
 MEMORY = 0.99
-"""Share of the remembered maximum that is left after one more use in training; a stream that all of a model's
-branches share is used two or three times a layer."""
+"""Share of the remembered maximum that is left after one more training step."""
 
 
 class StreamGrid(nn.Module):
@@ -30,6 +29,8 @@ class StreamGrid(nn.Module):
     def __init__(self, fmt: str) -> None:
         super().__init__()
         self.fmt = fmt
+        self.uses = 0
+        """How often a forward pass comes here: `qat.streams` counts, since all branches may share one grid."""
         self.amax: Tensor
         self.scale: Tensor
         self.register_buffer("amax", torch.zeros(1))
@@ -56,7 +57,8 @@ class StreamGrid(nn.Module):
         magnitude = x.detach().abs()
         if valid is not None and x.shape[:-1] == valid.shape:
             magnitude = magnitude * valid.unsqueeze(-1)
-        self.amax.copy_(torch.maximum(self.amax * MEMORY, magnitude.amax().reshape(1)))
+        memory = MEMORY ** (1 / max(self.uses, 1))
+        self.amax.copy_(torch.maximum(self.amax * memory, magnitude.amax().reshape(1)))
         needed = (self.amax * (HEADROOM / parse(self.fmt).qmax)).clamp_min(ops.SMALLEST_SCALE)
         # frexp is exact where a logarithm would be off by one next to a power of two
         exponent = torch.frexp(needed).exponent

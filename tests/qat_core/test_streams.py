@@ -1,6 +1,7 @@
 """Grids of the residual stream: their step, what sets it, and where they lie in a model."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -68,6 +69,15 @@ def test_a_range_forgets_slowly_and_padding_does_not_set_it() -> None:
     assert grid.amax.item() == 60.0
 
 
+def test_a_range_forgets_as_slowly_where_many_branches_share_it() -> None:
+    grid = StreamGrid("INT16").train()
+    grid(torch.full((1,), 2.0), None)
+    grid.uses = 5
+    for _ in range(5):
+        grid(torch.full((1,), 0.01), None)
+    assert grid.amax.item() == pytest.approx(2.0 * MEMORY)
+
+
 def test_in_evaluation_the_step_is_a_constant_and_survives_a_checkpoint() -> None:
     grid = StreamGrid("INT16").train()
     grid(torch.ones(2, 3), None)
@@ -111,6 +121,23 @@ def test_a_post_ln_branch_shares_the_grid_of_the_stream_that_it_is_added_to() ->
     stream = hooks["bert.embeddings.LayerNorm"]
     assert branch == stream
     assert len(stream) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_uses_counts_what_a_forward_pass_calls(family: str) -> None:
+    student = prepare(tiny(family), load_recipe("w1a1_bit"))
+    calls = [0] * len(student.stream_grids)
+
+    def counting(index: int) -> Callable[..., None]:
+        def hook(*args: object) -> None:
+            calls[index] += 1
+
+        return hook
+
+    for i, grid in enumerate(student.stream_grids):
+        grid.register_forward_hook(counting(i))
+    student.train()(**batch_of(family))
+    assert calls == [grid.uses for grid in student.stream_grids]
 
 
 def test_a_copy_has_its_own_grids_and_a_restored_model_none() -> None:
