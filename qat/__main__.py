@@ -75,7 +75,7 @@ def export(
 ) -> None:
     """Turn a finished run into an integer graph that `python -m hwsim` runs and verifies."""
     _quiet_libraries()
-    from qat.export import export as export_run
+    from qat.exporter import export as export_run
 
     record = export_run(run, out)
     verdict = "hold" if record["holds"] else "FAIL"

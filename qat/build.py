@@ -221,8 +221,8 @@ def starting_model(
     With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit.
     """
     from qat.methods.layer_reduction import check_layers, depth, keep_layers
-    from qat.prepare import restore
     from qat.step import StepState
+    from qat.student import restore
 
     if isinstance(config.model, NewModel):
         model = new_model(config.model, task)

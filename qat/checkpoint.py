@@ -135,7 +135,7 @@ def model_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 
     Tensors that share storage (a tied head) appear once, under the first name.
     """
-    from qat.prepare import restore
+    from qat.student import restore
 
     plain = restore(model).state_dict()
     quantizers = {k: v for k, v in model.state_dict().items() if k not in plain}
@@ -190,7 +190,7 @@ def read_model(folder: Path, recipe: Recipe) -> PreTrainedModel:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from qat.prepare import prepare
+    from qat.student import prepare
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     if hasattr(config, "quantization_config"):

@@ -25,7 +25,7 @@ class HealthMonitor:
     """Measures a prepared model from time to time; remembers the signs of its weights in between.
 
     Args:
-        model: from `qat.prepare.prepare`, its quantisers initialised.
+        model: from `qat.student.prepare`, its quantisers initialised.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -27,9 +27,9 @@ from qat.evaluate import evaluate
 from qat.health import HealthMonitor
 from qat.objective import Objective
 from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
-from qat.prepare import prepare
 from qat.quantizers.lifecycle import initialise, project
 from qat.recipe import Recipe, load_recipe
+from qat.student import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,17 +19,17 @@ from qat.attention import AttentionOperands
 from qat.methods.distillation import label_loss, layer_loss, logit_loss, score_loss
 from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
-from qat.prepare import prepare
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
 from qat.recipe import Recipe
 from qat.step import Recording, StepState
+from qat.student import prepare
 
 
 class Objective:
     """Loss of a prepared student.
 
     Args:
-        student: from `qat.prepare.prepare`, its learned quantisers initialised before the first call.
+        student: from `qat.student.prepare`, its learned quantisers initialised before the first call.
         teacher: a Hugging Face model (prepared here if it is not yet), or None where no term needs one.
         recipe: terms, method, range freezing.
         total_steps: steps of the whole run, both steps of a two-step method together.

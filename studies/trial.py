@@ -74,7 +74,7 @@ def export(call: Call) -> dict[str, Any]:
         `rungs`: whether A1 to A3 hold, their failures, agreements, and the metric of student, static student
         and integer graph side by side; `bytes`: sizes of the export's files.
     """
-    from qat.export import export as export_model
+    from qat.exporter import export as export_model
 
     pin_torch(1)
     model = call.folder / MODEL_FOLDER

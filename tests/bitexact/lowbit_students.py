@@ -32,12 +32,12 @@ from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, Samples, load, save
 from hwsim.lower import Lowered, lower
 from hwsim.rungs import StaticRun, graph_inputs
-from qat.prepare import prepare
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import Recipe, load_recipe
+from qat.student import prepare
 
 FAMILIES = ("vit", "bert", "gpt2")
-RECIPES = ("w8a8", "w2a8_kd", "w1a1_bit")
+RECIPES = ("w8a8", "kd_w2a8", "bit_w1a1")
 MACHINES = ("xnor_edge", "ternary_edge", "bitserial_edge", "int8_edge")
 LONGEST = 9
 WIDTH, HEADS, INNER, VOCABULARY, CLASSES = 20, 2, 28, 30, 5

@@ -37,7 +37,7 @@ CONSTANT = [f"quantization.roles.{role}.input.range=learned" for role in ("patch
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_freezing_changes_no_bit_of_a_student_on_grids(family):
-    made = build(family, load_recipe("w1a1_bit", CONSTANT))
+    made = build(family, load_recipe("bit_w1a1", CONSTANT))
     batch = batch_of(family, 99)
     plain, static = values_of(made.captured, batch), values_of(made.static, batch)
     names = one_bit(made.captured)
@@ -49,7 +49,7 @@ def test_freezing_changes_no_bit_of_a_student_on_grids(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_grids_freezing_turns_bits(family):
     """The control: the same comparison finds differences where the stream stays in float32."""
-    recipe = load_recipe("w1a1_bit", [*CONSTANT, "quantization.residual=null"])
+    recipe = load_recipe("bit_w1a1", [*CONSTANT, "quantization.residual=null"])
     made = build(family, recipe, layers=2)
     batches = [batch_of(family, seed, size=256) for seed in range(50, 54)]
     turned = 0
@@ -61,7 +61,7 @@ def test_without_grids_freezing_turns_bits(family):
 
 @pytest.mark.parametrize("family", ["vit", "bert"])  # GPT-2's tied head stays in float32
 def test_the_integer_graph_says_what_the_module_says(family):
-    made = build(family, load_recipe("w1a1_bit", CONSTANT))
+    made = build(family, load_recipe("bit_w1a1", CONSTANT))
     batch = batch_of(family, 99)
     with torch.no_grad():
         logits = made.module(**batch).logits.double().numpy()
@@ -72,7 +72,7 @@ def test_the_integer_graph_says_what_the_module_says(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_multiplier_is_left_in_the_residual_stream(student, family):
-    graph = student(family, "w1a1_bit").graph
+    graph = student(family, "bit_w1a1").graph
     sums = [n for n in graph.nodes if n.op == "add"]
     assert len(sums) >= 2
     for node in sums:
@@ -84,13 +84,13 @@ def test_no_multiplier_is_left_in_the_residual_stream(student, family):
 
 
 def test_the_patches_of_an_image_are_not_moved_there_and_back(student):
-    graph = student("vit", "w1a1_bit").graph
+    graph = student("vit", "bit_w1a1").graph
     first = next(i for i, n in enumerate(graph.nodes) if n.op == "concat")
     assert [n.op for n in graph.nodes[:first]] == ["im2col", "linear", "requant"]
 
 
 def test_a_grid_that_is_no_power_of_two_is_refused(student):
-    made = student("bert", "w1a1_bit")
+    made = student("bert", "bit_w1a1")
     snap = next(c for c in made.captured.calls if c.op == "bitwright.snap")
     third = dataclasses.replace(snap.args[1], array=np.array([1 / 3]))
     calls = tuple(

@@ -79,9 +79,9 @@ def rendered(found: object) -> str:
     [
         ("vit", "w8a8", "attention", 7),
         ("vit", "w8a8", "classifier", 7),
-        ("bert", "w2a8_kd", "output", 0),
-        ("bert", "w2a8_kd", "output", 1),
-        ("gpt2", "w1a1_bit", "mlp", 0),
+        ("bert", "kd_w2a8", "output", 0),
+        ("bert", "kd_w2a8", "output", 1),
+        ("gpt2", "bit_w1a1", "mlp", 0),
     ],
 )
 def test_a_weight(student, family, recipe, part, bit, machine):
@@ -126,7 +126,7 @@ def plain_requant(x: int, m: int, s: int, b: int, qmin: int, qmax: int) -> int:
 
 @pytest.mark.parametrize("role", ["M", "S", "B"])
 @pytest.mark.parametrize(
-    ("family", "recipe"), [("vit", "w8a8"), ("bert", "w2a8_kd"), ("gpt2", "w8a8")]
+    ("family", "recipe"), [("vit", "w8a8"), ("bert", "kd_w2a8"), ("gpt2", "w8a8")]
 )
 def test_a_requant_constant(student, family, recipe, role):
     made = student(family, recipe)
@@ -153,7 +153,7 @@ def test_a_requant_constant(student, family, recipe, role):
 
 
 def test_a_layer_norm_offset(student):
-    made = student("vit", "w2a8_kd")
+    made = student("vit", "kd_w2a8")
     node = first_node(made.model.graph, "layer_norm")
     bit = int(made.model.graph.by_name[node].attrs["Q"])  # one code up or down
     must_show(made, f"B:{node}:0:{bit}")
@@ -170,7 +170,7 @@ def threshold_flips(made: Student, node: str) -> Iterator[tuple[int, int, bool]]
 
 @pytest.mark.parametrize("family", ["vit", "bert", "gpt2"])
 def test_a_threshold(student, family):
-    made = student(family, "w1a1_bit")
+    made = student(family, "bit_w1a1")
     node = first_node(made.model.graph, "threshold", "operands")
     index, bit = next((i, b) for i, b, shows in threshold_flips(made, node) if shows)
     must_show(made, f"threshold:{node}:{index}:{bit}")
@@ -178,7 +178,7 @@ def test_a_threshold(student, family):
 
 @pytest.mark.parametrize("family", ["vit", "bert", "gpt2"])
 def test_a_threshold_outside_of_what_occurs(student, family):
-    made = student(family, "w1a1_bit")
+    made = student(family, "bit_w1a1")
     nodes = [n.name for n in made.graph.nodes if n.op == "threshold"]
     node, index, bit = next(
         (n, i, b) for n in nodes for i, b, shows in threshold_flips(made, n) if not shows
@@ -198,12 +198,12 @@ def test_a_gelu_table(student):
 
 
 @pytest.mark.parametrize(
-    ("family", "recipe"), [("vit", "w1a1_bit"), ("bert", "w1a1_bit"), ("gpt2", "w8a8")]
+    ("family", "recipe"), [("vit", "bit_w1a1"), ("bert", "bit_w1a1"), ("gpt2", "w8a8")]
 )
 def test_a_softmax_table(student, family, recipe):
     """Entry 0 is the largest score of every row: losing its top bit must show. 2^24 is one bit."""
     made = student(family, recipe)
-    op = "softmax_binary" if recipe == "w1a1_bit" else "softmax"
+    op = "softmax_binary" if recipe == "bit_w1a1" else "softmax"
     node = first_node(made.model.graph, op)
     table, _ = stored(made, node, "table")
     top = int(table.reshape(-1)[0]).bit_length() - 1
@@ -211,7 +211,7 @@ def test_a_softmax_table(student, family, recipe):
 
 
 def test_an_exponent_that_no_score_reaches(student):
-    made = student("vit", "w1a1_bit")
+    made = student("vit", "bit_w1a1")
     node = first_node(made.model.graph, "softmax_binary")
     table, _ = stored(made, node, "table")
     scores = operand(made, node)
@@ -220,7 +220,7 @@ def test_an_exponent_that_no_score_reaches(student):
     must_be_masked(made, f"table:{node}:{table.size - 1}:20")
 
 
-@pytest.mark.parametrize("recipe", ["w8a8", "w2a8_kd", "w1a1_bit"])
+@pytest.mark.parametrize("recipe", ["w8a8", "kd_w2a8", "bit_w1a1"])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_a_length_register(student, family, recipe):
     """A sentence that loses its last keys: the softmax is the first to differ, in that sample."""
@@ -299,7 +299,7 @@ def test_an_injection_reads_back_as_it_was_written():
 
 
 def test_the_same_flip_on_disk_is_refused_by_its_hash(student, tmp_path):
-    made = student("bert", "w1a1_bit")
+    made = student("bert", "bit_w1a1")
     for name in ("weights.safetensors", "graph.json", "samples.safetensors"):
         folder = tmp_path / name
         shutil.copytree(made.folder, folder)

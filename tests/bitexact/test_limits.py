@@ -62,7 +62,7 @@ def test_a_narrow_accumulator_names_the_operator_and_by_how_much(student, family
 
 def test_the_binary_array_overflows_where_a_row_is_long(student):
     """BIPOLAR products of 28 terms fit 8 bits but not 5: the static bound says so before any data runs."""
-    made = student("bert", "w1a1_bit")
+    made = student("bert", "bit_w1a1")
     graph = made.model.graph
     assert numeric_profiles(graph, load_machine("xnor_edge", [NARROW]), graph.max_length) == {}
     on = load_machine("xnor_edge", ["arrays.main.accumulator_bits=4"])
@@ -84,11 +84,11 @@ def test_the_binary_array_overflows_where_a_row_is_long(student):
 @pytest.mark.parametrize("machine", ["xnor_edge", "ternary_edge", "bitserial_edge", "int8_edge"])
 @pytest.mark.parametrize("rule", ["wrap", "clamp"])
 @pytest.mark.parametrize(
-    ("family", "recipe"), [("bert", "w2a8_kd"), ("gpt2", "w1a1_bit"), ("vit", "w8a8")]
+    ("family", "recipe"), [("bert", "kd_w2a8"), ("gpt2", "bit_w1a1"), ("vit", "w8a8")]
 )
 def test_machine_and_reference_overflow_alike(student, family, recipe, rule, machine):
     made = student(family, recipe)
-    narrow = 4 if recipe == "w1a1_bit" else 8
+    narrow = 4 if recipe == "bit_w1a1" else 8
     on = load_machine(
         machine, [f"arrays.main.accumulator_bits={narrow}", f"arrays.main.overflow={rule}"]
     )
@@ -101,7 +101,7 @@ def test_machine_and_reference_overflow_alike(student, family, recipe, rule, mac
         assert text.startswith(f"{narrow} bits, {rule}, chunks of")
     if not profiles:  # the shared unit runs everything, with its own 32 bits
         assert machine == "xnor_edge" or (machine == "ternary_edge" and recipe == "w8a8")
-        assert recipe != "w1a1_bit"
+        assert recipe != "bit_w1a1"
         return
     _, inputs, lengths = next(iter(batches(graph, made.model.samples)))
     exact = dict(reference.execute(graph, inputs, lengths))
@@ -146,7 +146,7 @@ def test_a_machine_without_a_vector_unit_lists_every_operator(student, tmp_path)
         "schema: hwsim/accelerator/1\nextends: int8_edge\nname: bare\nvector_unit: null\n",
         encoding="utf-8",
     )
-    made = student("vit", "w1a1_bit")
+    made = student("vit", "bit_w1a1")
     with pytest.raises(GraphError) as fault:
         api.verify(made.model, str(path))
     from hwsim.graph.ops import OPERATORS

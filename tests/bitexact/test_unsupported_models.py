@@ -18,8 +18,8 @@ from hwsim.errors import DataError, GraphError
 from hwsim.freeze import freeze
 from hwsim.lower import lower
 from hwsim.rungs import StaticRun, compare_local
-from qat.prepare import prepare
 from qat.recipe import load_recipe
+from qat.student import prepare
 
 
 def lowered(model: nn.Module, example: dict[str, Tensor]):
@@ -143,7 +143,7 @@ def test_a_relu_before_a_signed_format_keeps_its_non_negative_codes(family):
 
 
 def test_a_shift_between_a_relu_and_a_wide_format_is_refused():
-    recipe = load_recipe("w1a1_bit", ["quantization.roles.ffn2.input.format=UINT8"])
+    recipe = load_recipe("bit_w1a1", ["quantization.roles.ffn2.input.format=UINT8"])
     with pytest.raises(GraphError, match=r"output\.dense.*: a shift between a ReLU and a UINT8"):
         build("bert", recipe)
 
@@ -159,7 +159,7 @@ def test_wide_attention_operands_cannot_overflow_the_accumulator_unseen():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dead_quantisers_are_refused_by_name_all_at_once(student, family):
-    made = student(family, "w1a1_bit")
+    made = student(family, "bit_w1a1")
     alive = [c for c in made.captured.calls if c.op == "bitwright.quantize_static"]
     dead = [alive[0], alive[-1]]
 
@@ -177,7 +177,7 @@ def test_dead_quantisers_are_refused_by_name_all_at_once(student, family):
     assert "is not finite" in lines[1]
 
 
-@pytest.mark.parametrize("recipe", ["w1a1_bit_as_released", "w2a8_ti_as_released"])
+@pytest.mark.parametrize("recipe", ["bit_w1a1_as_released", "ti_w2a8_as_released"])
 def test_the_rounding_of_the_released_code_is_refused_by_name(recipe):
     with pytest.raises(GraphError) as fault:
         build("bert", recipe)

@@ -19,7 +19,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lowbit_students import build
 
     folder = tmp_path_factory.mktemp("cli") / "sentences"
-    build("bert", "w2a8_kd", folder)
+    build("bert", "kd_w2a8", folder)
     return folder
 
 

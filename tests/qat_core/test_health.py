@@ -7,14 +7,14 @@ import torch
 from tiny_models import batch_of, tiny
 
 from qat.health import HealthMonitor
-from qat.prepare import prepare
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import load_recipe
+from qat.student import prepare
 
 
 def test_a_fresh_student_is_alive_and_flips_are_counted() -> None:
     batch = batch_of("bert")
-    student = prepare(tiny("bert"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("bert"), load_recipe("bit_w1a1"))
     initialise(student, [batch])
     monitor = HealthMonitor(student)
     first = monitor.measure(batch)
@@ -31,7 +31,7 @@ def test_a_fresh_student_is_alive_and_flips_are_counted() -> None:
 
 def test_dead_steps_and_constant_bits_are_seen() -> None:
     batch = batch_of("vit")
-    student = prepare(tiny("vit"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("vit"), load_recipe("bit_w1a1"))
     initialise(student, [batch])
     monitor = HealthMonitor(student)
     before = monitor.measure(batch)["constant_bits"]
@@ -46,7 +46,7 @@ def test_dead_steps_and_constant_bits_are_seen() -> None:
 
 
 def test_models_without_one_bit_parts_have_fewer_numbers() -> None:
-    student = prepare(tiny("vit"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("vit"), load_recipe("kd_w2a8"))
     monitor = HealthMonitor(student)
     assert monitor.measure(batch_of("vit")) == {}
     assert monitor.measure(batch_of("vit")) == {"flipped_signs": 0}

@@ -11,9 +11,9 @@ from hwsim.errors import ConfigError
 from qat.config import run_config
 from qat.methods.layer_reduction import depth, hidden_map, keep_layers, select
 from qat.objective import Objective
-from qat.prepare import prepare
 from qat.recipe import load_recipe
 from qat.roles import family_of, match
+from qat.student import prepare
 
 
 def layers_of(model: Any) -> list[Any]:
@@ -62,7 +62,7 @@ def test_maps_that_fit_no_layer_are_refused(layers: list[int]) -> None:
 def test_a_student_that_is_its_teacher_up_to_the_kept_layer_has_no_loss_there(family: str) -> None:
     """The first layer alone, compared with the teacher's first: only the logits differ."""
     model = tiny(family)
-    recipe = load_recipe("w1a8_xtc", ["quantization={}"])
+    recipe = load_recipe("xtc_w1a8", ["quantization={}"])
     student = prepare(keep_layers(model, [0]), recipe)
     objective = Objective(student, prepare(model), recipe, 10, layers=[0])
     _, parts = objective(batch_of(family), 0)
@@ -86,7 +86,7 @@ def test_the_teachers_tensors_come_in_the_students_order() -> None:
 
 
 def test_depths_that_do_not_match_need_a_map() -> None:
-    model, recipe = tiny("bert"), load_recipe("w1a8_xtc", ["quantization={}"])
+    model, recipe = tiny("bert"), load_recipe("xtc_w1a8", ["quantization={}"])
     short = prepare(keep_layers(model, [1]), recipe)
     with pytest.raises(
         ValueError, match="has 1 layers and the teacher 2: `layers` must name the 1"

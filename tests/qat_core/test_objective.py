@@ -11,9 +11,9 @@ from tiny_models import batch_of, tiny
 from hwsim.errors import CheckpointError
 from qat.methods.distillation import label_loss, layer_loss, logit_loss, score_loss
 from qat.objective import Objective
-from qat.prepare import prepare
 from qat.quantizers.lifecycle import initialise, ranges_frozen
 from qat.recipe import LogitLoss, load_recipe
+from qat.student import prepare
 
 
 def test_soft_cross_entropy_by_hand() -> None:
@@ -75,7 +75,7 @@ def test_regression_is_squared_error() -> None:
 
 def test_a_student_equal_to_its_teacher_has_no_distance_left() -> None:
     teacher = prepare(tiny("bert"))
-    recipe = load_recipe("w2a8_ti_g").model_copy(update={"freeze_ranges": 0.0})
+    recipe = load_recipe("ti_g_w2a8").model_copy(update={"freeze_ranges": 0.0})
     _, parts = Objective(prepare(teacher), teacher, recipe, 10)(batch_of("bert"), 9)
     assert set(parts) == {"logits", "hidden", "scores", "output"}
     assert [parts[k].item() for k in ("hidden", "scores", "output")] == [0, 0, 0]
@@ -84,7 +84,7 @@ def test_a_student_equal_to_its_teacher_has_no_distance_left() -> None:
 @pytest.mark.parametrize("padding", ["excluded", "counted"])
 def test_excluded_losses_do_not_see_padding(padding: str) -> None:
     teacher = prepare(tiny("bert", 1))
-    recipe = load_recipe("w2a8_ti_g")
+    recipe = load_recipe("ti_g_w2a8")
     spec = recipe.objective.model_copy(update={"padding": padding})
     recipe = recipe.model_copy(update={"objective": spec, "method": None, "freeze_ranges": 0.0})
     student = prepare(tiny("bert", 2)).eval()
@@ -100,7 +100,7 @@ def test_excluded_losses_do_not_see_padding(padding: str) -> None:
 
 def test_phases_restart_and_freezing() -> None:
     teacher = prepare(tiny("vit"))
-    recipe = load_recipe("w2a8_ti_g")
+    recipe = load_recipe("ti_g_w2a8")
     student = prepare(teacher, recipe).train()
     objective = Objective(student, teacher, recipe, 60)
     assert objective.restart_steps == (12,)
@@ -132,16 +132,16 @@ def test_float_training_needs_no_teacher_and_distillation_does() -> None:
 
 def test_the_teacher_is_in_eval_mode_unless_the_recipe_says_else() -> None:
     teacher = prepare(tiny("vit")).train()
-    recipe = load_recipe("w1a1_bit")
+    recipe = load_recipe("bit_w1a1")
     Objective(prepare(teacher, recipe), teacher, recipe, 10)
     assert not teacher.training
-    recipe = load_recipe("w1a1_bit_as_released")
+    recipe = load_recipe("bit_w1a1_as_released")
     Objective(prepare(teacher, recipe), teacher, recipe, 10)
     assert teacher.training
 
 
 def test_uninitialised_quantisers_are_refused_by_name() -> None:
-    teacher, recipe = prepare(tiny("vit")), load_recipe("w1a1_bit")
+    teacher, recipe = prepare(tiny("vit")), load_recipe("bit_w1a1")
     student = prepare(teacher, recipe)
     objective = Objective(student, teacher, recipe, 10)
     with pytest.raises(
@@ -156,7 +156,7 @@ def test_uninitialised_quantisers_are_refused_by_name() -> None:
 
 
 def test_resuming_under_another_schedule_is_refused() -> None:
-    teacher, recipe = prepare(tiny("vit")), load_recipe("w2a8_ti_g")
+    teacher, recipe = prepare(tiny("vit")), load_recipe("ti_g_w2a8")
     student = prepare(teacher, recipe)
     state = Objective(student, teacher, recipe, 60).state_dict()
     Objective(student, teacher, recipe, 60).load_state_dict(state)

@@ -7,7 +7,6 @@ import torch
 from tiny_models import batch_of, tiny
 from torch import nn
 
-from qat.prepare import prepare
 from qat.quantizers.activation import ALPHA_FLOOR, DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.lifecycle import (
     dynamic,
@@ -18,6 +17,7 @@ from qat.quantizers.lifecycle import (
     ranges_frozen,
 )
 from qat.recipe import load_recipe
+from qat.student import prepare
 
 
 class Chain(nn.Module):
@@ -129,7 +129,7 @@ def test_a_range_cannot_be_frozen_without_data_or_per_token() -> None:
 
 
 def test_with_frozen_ranges_a_sample_no_longer_depends_on_its_batch() -> None:
-    student = prepare(tiny("vit"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("vit"), load_recipe("kd_w2a8"))
     batch = batch_of("vit")
     student.train()
     student(**batch)

@@ -21,11 +21,11 @@ def test_shipped_recipes_load_under_their_own_name_and_survive_json(name: str) -
 
 
 def test_the_named_recipes_are_there() -> None:
-    assert {"float", "w8a8", "w2a8_kd", "w2a8_ti_g", "w1a1_bit"} <= set(recipe_names())
+    assert {"float", "w8a8", "kd_w2a8", "ti_g_w2a8", "bit_w1a1"} <= set(recipe_names())
 
 
 def test_released_and_corrected_recipes_differ_where_they_say() -> None:
-    ours, theirs = load_recipe("w2a8_ti_g"), load_recipe("w2a8_ti_as_released")
+    ours, theirs = load_recipe("ti_g_w2a8"), load_recipe("ti_w2a8_as_released")
     assert ours.objective.output is not None
     assert theirs.objective.output is not None
     assert (ours.objective.output.on, theirs.objective.output.on) == ("ao", "post_ln")
@@ -33,19 +33,19 @@ def test_released_and_corrected_recipes_differ_where_they_say() -> None:
     assert theirs.quantization.linear.input.rounding == "half_even"
     assert theirs.method is not None
     assert (theirs.method.steps, theirs.method.fraction) == (60, None)
-    assert load_recipe("w1a1_bit_as_released").teacher_mode == "train"
+    assert load_recipe("bit_w1a1_as_released").teacher_mode == "train"
 
 
 def test_batch_dependence_is_known() -> None:
     assert load_recipe("w8a8").batch_dependent
-    assert load_recipe("w1a1_bit").batch_dependent  # until the classifier's range is frozen
-    assert not load_recipe("w1a1_bit_as_released").batch_dependent
+    assert load_recipe("bit_w1a1").batch_dependent  # until the classifier's range is frozen
+    assert not load_recipe("bit_w1a1_as_released").batch_dependent
     assert not load_recipe("float").quantizes
 
 
 def test_an_unknown_name_comes_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="not 'w2a8_ti'; did you mean 'w2a8_ti_"):
-        load_recipe("w2a8_ti")
+    with pytest.raises(ConfigError, match="not 'ti_w2a8'; did you mean 'ti_"):
+        load_recipe("ti_w2a8")
 
 
 @pytest.mark.parametrize(
@@ -63,22 +63,22 @@ def test_an_unknown_name_comes_with_the_nearest() -> None:
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        load_recipe("w2a8_ti_g", [override])
+        load_recipe("ti_g_w2a8", [override])
     assert override.partition(".")[0].partition("=")[0][:7] in str(caught.value)
 
 
 def test_a_users_recipe_extends_a_shipped_one_and_its_faults_have_a_place(tmp_path: Path) -> None:
     good = tmp_path / "mine.yaml"
-    good.write_text("extends: w1a1_bit\nname: mine\noptimizer: {learning_rate: 3.0e-3}\n")
+    good.write_text("extends: bit_w1a1\nname: mine\noptimizer: {learning_rate: 3.0e-3}\n")
     recipe = load_recipe(good)
     assert recipe.optimizer.learning_rate == 3e-3
     assert recipe.optimizer.name == "bert_adam"
     bad = tmp_path / "bad.yaml"
-    bad.write_text("extends: w1a1_bit\nname: mine\nobjective:\n  hiden: {weight: 1.0}\n")
+    bad.write_text("extends: bit_w1a1\nname: mine\nobjective:\n  hiden: {weight: 1.0}\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml:4:3: objective\.hiden"):
         load_recipe(bad)
 
 
 def test_recipes_do_not_import_torch() -> None:
-    code = "import sys, qat.recipe; qat.recipe.load_recipe('w1a1_bit'); sys.exit('torch' in sys.modules)"
+    code = "import sys, qat.recipe; qat.recipe.load_recipe('bit_w1a1'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,10 +9,10 @@ from tiny_models import FAMILIES, batch_of, tiny
 
 from hwsim.errors import ConfigError, GraphError
 from qat import ops
-from qat.prepare import prepare, restore
 from qat.quantizers.grid import HEADROOM, MEMORY, StreamGrid
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import load_recipe
+from qat.student import prepare, restore
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_in_evaluation_the_step_is_a_constant_and_survives_a_checkpoint() -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_layer_norm_reads_and_writes_a_grid(family: str) -> None:
-    student = prepare(tiny(family), load_recipe("w1a1_bit"))
+    student = prepare(tiny(family), load_recipe("bit_w1a1"))
     initialise(student, [batch_of(family)])
     norms = {n: m for n, m in student.named_modules() if isinstance(m, torch.nn.LayerNorm)}
     assert len(norms) == 5  # two layers of two, and one at an end
@@ -111,7 +111,7 @@ def test_every_layer_norm_reads_and_writes_a_grid(family: str) -> None:
 
 
 def test_a_post_ln_branch_shares_the_grid_of_the_stream_that_it_is_added_to() -> None:
-    student = prepare(tiny("bert"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("bert"), load_recipe("bit_w1a1"))
     assert len(student.stream_grids) == 6  # embeddings, and one behind each of 5 layer norms
     hooks = {
         name: [h.grid for h in module._forward_hooks.values() if hasattr(h, "grid")]
@@ -125,7 +125,7 @@ def test_a_post_ln_branch_shares_the_grid_of_the_stream_that_it_is_added_to() ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_uses_counts_what_a_forward_pass_calls(family: str) -> None:
-    student = prepare(tiny(family), load_recipe("w1a1_bit"))
+    student = prepare(tiny(family), load_recipe("bit_w1a1"))
     calls = [0] * len(student.stream_grids)
 
     def counting(index: int) -> Callable[..., None]:
@@ -141,7 +141,7 @@ def test_uses_counts_what_a_forward_pass_calls(family: str) -> None:
 
 
 def test_a_copy_has_its_own_grids_and_a_restored_model_none() -> None:
-    student = prepare(tiny("vit"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("vit"), load_recipe("bit_w1a1"))
     initialise(student, [batch_of("vit")])
     scales = [g.scale.clone() for g in student.stream_grids]
     other = copy.deepcopy(student).train()
@@ -156,7 +156,7 @@ def test_a_copy_has_its_own_grids_and_a_restored_model_none() -> None:
 
 def test_the_patch_projection_is_a_convolution_on_codes() -> None:
     model = tiny("vit")
-    student = prepare(model, load_recipe("w1a1_bit")).eval()
+    student = prepare(model, load_recipe("bit_w1a1")).eval()
     pixels = batch_of("vit")["pixel_values"]
     patch = student.vit.embeddings.patch_embeddings.projection
     got = patch(pixels)
@@ -176,7 +176,7 @@ def test_a_patch_projection_with_padding_is_refused() -> None:
     model = tiny("vit")
     model.vit.embeddings.patch_embeddings.projection.padding = (1, 1)
     with pytest.raises(GraphError, match="a patch projection must have no padding"):
-        prepare(model, load_recipe("w1a1_bit"))
+        prepare(model, load_recipe("bit_w1a1"))
 
 
 def test_the_gradient_of_patches_is_the_transpose() -> None:
@@ -188,9 +188,9 @@ def test_the_gradient_of_patches_is_the_transpose() -> None:
 @pytest.mark.parametrize("fmt", ["INT24", "UINT16", "TERNARY", "INT4"])
 def test_formats_that_float32_could_not_add_exactly_are_refused(fmt: str) -> None:
     with pytest.raises(ConfigError, match=f"residual must have format INT8 to INT20, not {fmt}"):
-        load_recipe("w1a1_bit", [f"quantization.residual={fmt}"])
+        load_recipe("bit_w1a1", [f"quantization.residual={fmt}"])
 
 
 def test_a_patch_projection_with_one_side_only_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"roles\.patch must have both weight and input"):
-        load_recipe("w1a1_bit", ["quantization.roles.patch.input=null"])
+        load_recipe("bit_w1a1", ["quantization.roles.patch.input=null"])

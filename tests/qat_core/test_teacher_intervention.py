@@ -9,9 +9,9 @@ from tiny_models import FAMILIES, batch_of, tiny
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.modules.linear import QuantLinear
 from qat.objective import Objective
-from qat.prepare import prepare
 from qat.recipe import LogitLoss, ObjectiveSpec, OutputLoss, Recipe, TermLoss, load_recipe
 from qat.step import Injected
+from qat.student import prepare
 
 MODES: tuple[Injected, ...] = ("output", "context", "map")
 
@@ -41,7 +41,7 @@ def test_stochastic_draws_are_a_function_of_seed_and_step() -> None:
 
 
 def test_the_control_restarts_and_injects_nothing() -> None:
-    recipe = load_recipe("w2a8_restart")
+    recipe = load_recipe("kd_restart_w2a8")
     assert recipe.method is not None
     schedule = InterventionSchedule.from_spec(recipe.method, 100, 0)
     assert schedule.restart_steps == (20,)
@@ -49,7 +49,7 @@ def test_the_control_restarts_and_injects_nothing() -> None:
 
 
 def test_an_intervention_must_end_before_the_training() -> None:
-    recipe = load_recipe("w2a8_ti_as_released")
+    recipe = load_recipe("ti_w2a8_as_released")
     assert recipe.method is not None
     with pytest.raises(ValueError, match="must be less than the run's 60 steps, got 60"):
         InterventionSchedule.from_spec(recipe.method, 60, 0)
@@ -84,7 +84,7 @@ def test_the_injected_tensor_really_replaces_the_students(mode: Injected) -> Non
 
 def _recipe(**terms: object) -> Recipe:
     spec = ObjectiveSpec(**terms)  # type: ignore[arg-type]
-    return load_recipe("w2a8_ti_g").model_copy(update={"objective": spec})
+    return load_recipe("ti_g_w2a8").model_copy(update={"objective": spec})
 
 
 def _gradients(family: str, mode: Injected, recipe: Recipe) -> dict[str, float]:

@@ -24,8 +24,8 @@ def chain(**changes: Any) -> ChainConfig:
         "model": {"family": "vit", "config": SMALL_VIT},
         "stages": [
             {"name": "w32a32", "recipe": "float", "train": STEPS},
-            {"name": "w1a2", "recipe": "w1a2_bit", "train": STEPS},
-            {"name": "w1a1", "recipe": "w1a1_bit", "train": STEPS},
+            {"name": "w1a2", "recipe": "bit_w1a2", "train": STEPS},
+            {"name": "w1a1", "recipe": "bit_w1a1", "train": STEPS},
         ],
     }
     return ChainConfig.model_validate(values | changes)
@@ -101,8 +101,8 @@ def test_a_stage_starts_from_the_weights_of_the_one_before(tmp_path: Path) -> No
 def test_the_first_teacher_may_stay_the_teacher(tmp_path: Path) -> None:
     stages = [
         {"name": "a", "recipe": "float", "train": STEPS},
-        {"name": "b", "recipe": "w1a2_bit", "train": STEPS},
-        {"name": "c", "recipe": "w1a1_bit", "train": STEPS, "teacher": "first"},
+        {"name": "b", "recipe": "bit_w1a2", "train": STEPS},
+        {"name": "c", "recipe": "bit_w1a1", "train": STEPS, "teacher": "first"},
     ]
     last = stage_runs(chain(stages=stages), Path("out"))[2]
     assert last.teacher == "out/1_a"
@@ -132,8 +132,8 @@ name: bit
 task: digits
 teacher: minilm
 stages:
-- {name: w1a2, recipe: w1a2_bit, train: {steps: 5}}
-- {name: w1a1, recipe: w1a1_bit, train: {steps: 5}}
+- {name: w1a2, recipe: bit_w1a2, train: {steps: 5}}
+- {name: w1a1, recipe: bit_w1a1, train: {steps: 5}}
 """
     path = tmp_path / "chain.yaml"
     path.write_text(text)

@@ -25,7 +25,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def student(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student") / "run"
-    train(digits_run("w1a1_bit", teacher=str(teacher)), folder)
+    train(digits_run("bit_w1a1", teacher=str(teacher)), folder)
     return folder
 
 
@@ -61,7 +61,7 @@ def test_a_students_folder_gives_its_latent_weights_and_says_how_it_is_quantised
 
     config = json.loads((student / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "bitwright"
-    assert config["quantization_config"]["recipe"]["name"] == "w1a1_bit"
+    assert config["quantization_config"]["recipe"]["name"] == "bit_w1a1"
     plain = AutoModelForImageClassification.from_pretrained(student)
     weights = load(student).model.state_dict()
     for name, tensor in plain.state_dict().items():

@@ -87,7 +87,7 @@ def test_the_stored_configuration_reads_back_and_keeps_its_hash(tmp_path: Path) 
 
 
 def test_a_runs_optimiser_keys_replace_the_recipes() -> None:
-    recipe = load_recipe("w1a1_bit")
+    recipe = load_recipe("bit_w1a1")
     config = load_run_config(RUNS / "digits_teacher.yaml", ["train.alpha_learning_rate=0.01"])
     spec = config.train.optimizer(recipe.optimizer)
     assert spec.alpha_learning_rate == 0.01

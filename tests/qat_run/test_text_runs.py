@@ -60,7 +60,7 @@ def run(**values: Any) -> Any:
 def test_a_table_trains_a_teacher_and_a_student(score: bool, bert: Path, tmp_path: Path) -> None:
     task = table(tmp_path, score)
     train(run(task=task, recipe="float", model={"checkpoint": str(bert)}), tmp_path / "teacher")
-    for recipe in ("w2a8_ti_g", "w1a1_bit"):
+    for recipe in ("ti_g_w2a8", "bit_w1a1"):
         student = run(task=task, recipe=recipe, teacher=str(tmp_path / "teacher"))
         measured = train(student, tmp_path / recipe)
         assert measured.metric == ("spearman" if score else "accuracy")
@@ -88,7 +88,7 @@ def test_a_language_model_trains_and_loads_with_its_tied_head(tmp_path: Path) ->
     spec = {**TRAIN, "steps": 40, "batch_size": 8, "learning_rate": 1e-2, "evaluate_every": 20}
     teacher = train(run(task=task, recipe="float", model=model, train=spec), tmp_path / "teacher")
     assert teacher.tests["test"]["perplexity"] < 60  # 256 symbols: an untrained model is above 200
-    student = run(task=task, recipe="w2a8_kd", teacher=str(tmp_path / "teacher"))
+    student = run(task=task, recipe="kd_w2a8", teacher=str(tmp_path / "teacher"))
     measured = train(student, tmp_path / "student")
     loaded = load(tmp_path / "student")
     again = evaluate(loaded.model, loaded.task.tests["test"], loaded.task)

@@ -48,7 +48,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("recipe", ["float", "w2a8_ti_g", "w1a1_bit"])
+@pytest.mark.parametrize("recipe", ["float", "ti_g_w2a8", "bit_w1a1"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     recipe: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +136,7 @@ def test_only_steps_with_constant_ranges_and_no_intervention_are_kept(
     teacher: Path, tmp_path: Path
 ) -> None:
     spec = {"steps": 10, "evaluate_every": 1}
-    config = digits_run("w2a8_ti_g", teacher=str(teacher), train=spec)
+    config = digits_run("ti_g_w2a8", teacher=str(teacher), train=spec)
     measured = train(config, tmp_path / "run")
     assert measured.kept_step > 8
     log = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").read_text().splitlines()]
@@ -242,9 +242,9 @@ def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: 
 def test_a_layer_reduced_student_is_trained_loaded_and_exported(
     teacher: Path, tmp_path: Path
 ) -> None:
-    from qat.export import export
+    from qat.exporter import export
 
-    config = digits_run("w1a8_xtc", teacher=str(teacher), layers=[1], train={"steps": 6})
+    config = digits_run("xtc_w1a8", teacher=str(teacher), layers=[1], train={"steps": 6})
     train(config, tmp_path / "reduced")
     model = checkpoint.load(tmp_path / "reduced").model
     assert model.config.num_hidden_layers == 1
@@ -253,4 +253,4 @@ def test_a_layer_reduced_student_is_trained_loaded_and_exported(
     assert record["samples"] == 540
     assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
     with pytest.raises(ConfigError, match=r"strictly increasing numbers from 0 to 1"):
-        train(digits_run("w1a8_xtc", teacher=str(teacher), layers=[1, 4]), tmp_path / "bad")
+        train(digits_run("xtc_w1a8", teacher=str(teacher), layers=[1, 4]), tmp_path / "bad")

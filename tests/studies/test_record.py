@@ -22,7 +22,7 @@ def result(metric: str = "accuracy", value: float = 0.9, unequal: int = 0) -> di
         "host": {"processor": "some processor"},
         "teacher": {"tests": {"dev": {metric: 0.95}}},
         "student": {
-            "recipe": "w2a8_kd", "task": "sst2", "seed": 3, "steps": 600, "kept_step": 500, "wall_s": 120.0,
+            "recipe": "kd_w2a8", "task": "sst2", "seed": 3, "steps": 600, "kept_step": 500, "wall_s": 120.0,
             "metric": metric, "tests": {"dev": {metric: value + 0.01}},
         },
         "rungs": {

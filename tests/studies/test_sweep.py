@@ -28,7 +28,7 @@ teacher:
   train: {steps: 2}
 students:
   - {name: W8A8, recipe: w8a8, train: {steps: 2}}
-  - {name: W1A1, recipe: w1a1_bit, train: {steps: 3}}
+  - {name: W1A1, recipe: bit_w1a1, train: {steps: 3}}
 seeds: [0, 1]
 machines: [toy, int8_edge]
 """

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from hwsim.errors import GraphError
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
-from qat.prepare import prepare, restore, summary
 from qat.quantizers.lifecycle import initialise, uninitialised
 from qat.recipe import load_recipe
 from qat.roles import FAMILIES as TABLES
 from qat.roles import match
+from qat.student import prepare, restore, summary
 
 
 def logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_a_prepared_teacher_computes_what_the_original_does(family: str) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("recipe", ["w2a8_kd", "w1a1_bit"])
+@pytest.mark.parametrize("recipe", ["kd_w2a8", "bit_w1a1"])
 def test_the_original_is_untouched_and_shares_no_storage(family: str, recipe: str) -> None:
     model = tiny(family)
     before = copy.deepcopy(model.state_dict())
@@ -60,7 +60,7 @@ def test_the_original_is_untouched_and_shares_no_storage(family: str, recipe: st
 @pytest.mark.parametrize("family", FAMILIES)
 def test_restore_gives_the_float_model_back(family: str) -> None:
     model, batch = tiny(family), batch_of(family, padded=False)
-    back = restore(prepare(model, load_recipe("w2a8_kd")))
+    back = restore(prepare(model, load_recipe("kd_w2a8")))
     assert set(back.state_dict()) == set(model.state_dict())
     for name, tensor in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor), name
@@ -71,13 +71,13 @@ def test_restore_gives_the_float_model_back(family: str) -> None:
 def test_a_prepared_model_can_be_prepared_again() -> None:
     model, batch = tiny("bert"), batch_of("bert")
     teacher = prepare(model)
-    once, twice = prepare(model, load_recipe("w2a8_kd")), prepare(teacher, load_recipe("w2a8_kd"))
+    once, twice = prepare(model, load_recipe("kd_w2a8")), prepare(teacher, load_recipe("kd_w2a8"))
     assert torch.equal(logits(once, batch), logits(twice, batch))
     assert teacher.step is not twice.step
 
 
 def test_a_deep_copy_has_its_own_step_state() -> None:
-    student = prepare(tiny("vit"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("vit"), load_recipe("kd_w2a8"))
     other = copy.deepcopy(student)
     assert other.step is not student.step
     assert {id(m.step) for m in other.modules() if isinstance(m, QuantLinear)} == {id(other.step)}
@@ -88,7 +88,7 @@ def test_a_deep_copy_has_its_own_step_state() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("recipe", ["w8a8", "w2a8_kd", "w1a1_bit"])
+@pytest.mark.parametrize("recipe", ["w8a8", "kd_w2a8", "bit_w1a1"])
 def test_export_keeps_single_nodes_and_the_same_bits(family: str, recipe: str) -> None:
     student = prepare(tiny(family), load_recipe(recipe))
     batch = batch_of(family)
@@ -110,7 +110,7 @@ def test_export_keeps_single_nodes_and_the_same_bits(family: str, recipe: str) -
     layers = 2
     linears = {"vit": 6, "bert": 6, "gpt2": 4}[family] * layers + (family == "bert")
     if (
-        recipe == "w1a1_bit"
+        recipe == "bit_w1a1"
     ):  # classifier and patch projection, and the grids of the residual stream
         linears += {"vit": 2, "bert": 1, "gpt2": 0}[family]
         # embeddings, branches, and both sides of every layer norm
@@ -128,7 +128,7 @@ def test_export_keeps_single_nodes_and_the_same_bits(family: str, recipe: str) -
 
 
 def test_padding_does_not_reach_real_positions() -> None:
-    student = prepare(tiny("bert"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("bert"), load_recipe("kd_w2a8"))
     batch = batch_of("bert")
     row = {name: tensor[1:2] for name, tensor in batch.items()}
     short = {name: tensor[:, :4] for name, tensor in row.items()}
@@ -136,14 +136,14 @@ def test_padding_does_not_reach_real_positions() -> None:
 
 
 def test_the_relu_of_bit_reaches_the_config_so_a_reload_computes_the_same() -> None:
-    student = prepare(tiny("bert"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("bert"), load_recipe("bit_w1a1"))
     assert student.config.hidden_act == "relu"
     assert restore(student).config.hidden_act == "relu"
     assert any(isinstance(m, nn.ReLU) for m in student.modules())
 
 
 def test_a_tied_head_stays_tied_and_float() -> None:
-    student = prepare(tiny("gpt2"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("gpt2"), load_recipe("kd_w2a8"))
     assert student.lm_head.weight is student.transformer.wte.weight
     assert isinstance(student.transformer.wte, QuantEmbedding)
     assert type(student.lm_head) is nn.Linear
@@ -163,7 +163,7 @@ def test_an_unknown_family_is_refused_with_the_nearest() -> None:
 
 
 def test_attention_refuses_masks_that_are_not_lengths() -> None:
-    student = prepare(tiny("bert"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("bert"), load_recipe("kd_w2a8"))
     batch = batch_of("bert")
     mask = torch.ones(3, 1, 6, 6)
     with pytest.raises(ValueError, match="other masks cannot run on an integer machine"):
@@ -171,7 +171,7 @@ def test_attention_refuses_masks_that_are_not_lengths() -> None:
 
 
 def test_summary_counts_packed_bytes() -> None:
-    rows = {row.name: row for row in summary(prepare(tiny("bert"), load_recipe("w2a8_kd")))}
+    rows = {row.name: row for row in summary(prepare(tiny("bert"), load_recipe("kd_w2a8")))}
     query = rows["bert.encoder.layer.0.attention.self.query"]
     # 16 rows of 16 two-bit codes, one scale, 16 float biases
     assert (query.weight, query.input, query.weight_bytes) == ("TERNARY", "INT8", 16 * 4 + 4 + 64)
@@ -183,7 +183,7 @@ def test_summary_counts_packed_bytes() -> None:
 
 
 def test_learned_quantisers_need_data_first() -> None:
-    student = prepare(tiny("vit"), load_recipe("w1a1_bit"))
+    student = prepare(tiny("vit"), load_recipe("bit_w1a1"))
     # ten learned quantisers a layer; the grid of the stream, and one behind each of five layer norms
     assert len(uninitialised(student)) == 2 * 10 + 6
     initialise(student, [batch_of("vit")])
@@ -192,7 +192,7 @@ def test_learned_quantisers_need_data_first() -> None:
 
 def test_packed_sequences_are_refused() -> None:
     # positions that start anew make transformers mask one text from the other
-    student = prepare(tiny("gpt2"), load_recipe("w2a8_kd"))
+    student = prepare(tiny("gpt2"), load_recipe("kd_w2a8"))
     ids = torch.randint(0, 40, (1, 6))
     with pytest.raises(ValueError, match="packed sequences cannot run on an integer machine"):
         student(input_ids=ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
