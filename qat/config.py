@@ -54,7 +54,7 @@ RecipeSpec = Annotated[
 class TrainSpec(Strict):
     """How long and in which portions. A step is one update of the weights.
 
-    `epochs` or `steps`, one of them. A step sees `batch_size * accumulate` rows. The four optimiser keys
+    `epochs` or `steps`, one of them; `steps: 0` for a recipe that trains nothing, and only for one. A step sees `batch_size * accumulate` rows. The four optimiser keys
     replace the recipe's (a rate fits a model and a task, a recipe serves many). `dropout` replaces every
     dropout rate of the model that is trained (a teacher may need some, its 1-bit student none).
     `early_stopping` ends the
@@ -66,7 +66,7 @@ class TrainSpec(Strict):
     held-out data unread: for trying settings, which the carve-out alone may choose.
     """
 
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=0)
     epochs: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=32, ge=1)
     accumulate: int = Field(default=1, ge=1)

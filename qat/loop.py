@@ -20,6 +20,7 @@ from hwsim.errors import BitwrightError, CheckpointError, ConfigError
 from hwsim.metrics import better
 from qat import checkpoint, result, state
 from qat.build import find_tokenizer, load_teacher, starting_model, teacher_sha256
+from qat.conclude import conclude
 from qat.config import RunConfig, resolved, sha256
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
@@ -27,6 +28,7 @@ from qat.evaluate import evaluate
 from qat.health import HealthMonitor
 from qat.objective import Objective
 from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from qat.post_training import PostTraining
 from qat.quantizers.lifecycle import initialise, project
 from qat.recipe import Recipe, load_recipe
 from qat.student import prepare
@@ -83,6 +85,10 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
     elif out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out}: not empty and not a run: choose another folder")
     record = checkpoint.RunRecord(config, sha256(values), teacher)
+    if not recipe.trains:
+        unfinished = PostTraining(record, recipe, out)
+        checkpoint.write_run_file(out, values, teacher)
+        return unfinished.finish()
     run = _Run(record, recipe, out)
     checkpoint.write_run_file(out, values, teacher)
     return run.finish(run.steps_to_go(progress))
@@ -90,8 +96,9 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
 
 def _resolve_recipe(config: RunConfig) -> Recipe:
     recipe = load_recipe(config.recipe) if isinstance(config.recipe, str) else config.recipe
-    needs = recipe.objective.needs_teacher or recipe.method is not None
-    if needs and config.teacher is None:
+    if recipe.trains and config.train.steps == 0:
+        raise ConfigError(f"train.steps: recipe '{recipe.name}' trains: must be 1 or more, not 0")
+    if recipe.needs_teacher and config.teacher is None:
         raise ConfigError(f"teacher: recipe '{recipe.name}' learns from a teacher: name one")
     if config.train.precision != "float32" and recipe.quantizes:
         raise ConfigError(
@@ -143,6 +150,7 @@ class _Run:
             )
         except ValueError as fault:
             raise ConfigError(f"recipe '{recipe.name}': {fault}") from None
+        assert recipe.optimizer is not None  # the recipe has an objective
         self.optimizer_spec = config.train.optimizer(recipe.optimizer)
         self.schedule = _Schedule(
             (0, *self.objective.restart_steps), self.steps, self.optimizer_spec.warmup_fraction
@@ -287,32 +295,17 @@ class _Run:
         begin = time.monotonic() - self.progress.wall_s
         assert self.progress.best_step is not None
         state.load_best(self.out, self.student, self.progress.best_step)
-        self.student.eval()
-        validation = evaluate(self.student, self.task.validation, self.task)
-        tests = {
-            name: evaluate(self.student, split, self.task)
-            for name, split in self.task.tests.items()
-            if self.config.train.measure_tests
-        }
-        checkpoint.write_final_model(self.out, self.student, self.recipe, self.task.processor)
-        measured = result.RunResult(
-            folder=self.out,
-            name=self.config.name,
-            recipe=self.recipe.name,
-            task=self.task.name,
-            metric=self.task.metrics[0],
-            seed=self.config.seed,
-            config_sha256=self.record.config_sha256,
-            teacher_sha256=self.record.teacher_sha256,
-            model_sha256=checkpoint.file_sha256(self.out / checkpoint.MODEL_FILE),
+        measured = conclude(
+            self.record,
+            self.recipe,
+            self.task,
+            self.student,
+            self.out,
             steps=self.progress.step,
             kept_step=self.progress.best_step,
             stopped_early=stopped_early,
-            validation=validation,
-            tests=tests,
             wall_s=time.monotonic() - begin,
         )
-        result.write_result(measured)
         state.remove_states(self.out)
         return measured
 

@@ -53,14 +53,16 @@ class Objective:
         seed: int = 0,
         layers: Sequence[int] | None = None,
     ) -> None:
-        if teacher is None and (recipe.objective.needs_teacher or recipe.method is not None):
+        if recipe.objective is None:
+            raise ValueError(f"recipe {recipe.name} trains nothing")
+        if teacher is None and recipe.needs_teacher:
             raise ValueError(f"recipe {recipe.name} must have a teacher, got none")
         self.student, self.recipe, self.total_steps, self.seed = student, recipe, total_steps, seed
-        self.teacher = teacher
-        if teacher is not None:
-            if not isinstance(getattr(teacher, "step", None), StepState):
-                self.teacher = prepare(teacher)
-            assert self.teacher is not None
+        self.spec = recipe.objective
+        self.teacher = None
+        if teacher is not None and recipe.needs_teacher:
+            prepared = isinstance(getattr(teacher, "step", None), StepState)
+            self.teacher = teacher if prepared else prepare(teacher)
             self.teacher.train(recipe.teacher_mode == "train")
         self.layers = layers
         if self.teacher is not None:
@@ -85,7 +87,7 @@ class Objective:
         """Name of what happens at a step: `labels`, `distillation`, or `intervention_*`."""
         if self.schedule is not None and step < self.schedule.length:
             return f"intervention_{self.schedule.injected(step) or 'none'}"
-        return "distillation" if self.recipe.objective.needs_teacher else "labels"
+        return "distillation" if self.spec.needs_teacher else "labels"
 
     def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch at a step (0-based), and its weighted terms (detached, on the device).
@@ -113,7 +115,7 @@ class Objective:
             logits = self.student(**inputs).logits
 
         parts: dict[str, Tensor] = {}
-        spec = self.recipe.objective
+        spec = self.spec
         if spec.labels is not None:
             parts["labels"] = spec.labels.weight * label_loss(
                 logits, batch["labels"], self._regression
@@ -131,7 +133,7 @@ class Objective:
         teacher: Recording,
         valid: Tensor | None,
     ) -> dict[str, Tensor]:
-        spec, parts = self.recipe.objective, {}
+        spec, parts = self.spec, {}
         if spec.logits is not None:
             if self._regression:
                 term = torch.nn.functional.mse_loss(logits, teacher_logits)

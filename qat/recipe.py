@@ -35,10 +35,10 @@ class _Spec(BaseModel):
 
 
 class WeightSpec(_Spec):
-    """How a weight is quantised; see `qat.quantizers.weight.WeightQuantizer`."""
+    """How a weight is quantised; see `qat.quantizers.weight`."""
 
     format: Format
-    method: Literal["twn", "bwn", "bwn_centred", "absmax"]
+    method: Literal["twn", "bwn", "bwn_centred", "absmax", "lsq"]
     granularity: Literal["tensor", "row"] = "tensor"
     threshold: float = Field(0.7, gt=0)
     clip: float = Field(0.0, ge=0)
@@ -46,10 +46,12 @@ class WeightSpec(_Spec):
     @model_validator(mode="after")
     def _format_fits_method(self) -> Self:
         kind = parse(self.format).kind
-        wanted = {"twn": "ternary", "bwn": "bipolar", "bwn_centred": "bipolar", "absmax": "int"}
-        if kind != wanted[self.method]:
-            need = {"twn": "TERNARY", "absmax": "INTn"}.get(self.method, "BIPOLAR")
+        wanted = {"twn": "ternary", "absmax": "int", "lsq": "int"}.get(self.method, "bipolar")
+        if kind != wanted:
+            need = {"ternary": "TERNARY", "int": "INTn"}.get(wanted, "BIPOLAR")
             raise ValueError(f"method {self.method} must have format {need}, not {self.format}")
+        if self.method == "lsq" and (self.granularity != "tensor" or self.clip > 0):
+            raise ValueError("method lsq must have granularity 'tensor' and no clip")
         return self
 
 
@@ -234,13 +236,35 @@ class Recipe(_Spec):
     quantization: QuantizationSpec = QuantizationSpec()
     activation_function: Literal["relu"] | None = None
     """Replaces the feed-forward activation; null keeps the model's own."""
-    objective: ObjectiveSpec
+    objective: ObjectiveSpec | None = None
     method: TeacherIntervention | None = None
-    optimizer: OptimizerSpec
+    optimizer: OptimizerSpec | None = None
+    """Objective and optimiser, or neither: then nothing is trained (`qat.post_training`)."""
     freeze_ranges: float = Field(0.2, ge=0, lt=1)
     """Dynamic ranges become constants for this last share of the steps; 0 never freezes them."""
     teacher_mode: Literal["eval", "train"] = "eval"
     """`train` leaves the teacher's dropout on, as one released code does."""
+
+    @model_validator(mode="after")
+    def _trains_or_not(self) -> Self:
+        if (self.objective is None) != (self.optimizer is None):
+            raise ValueError("both of objective and optimizer must be given, or neither")
+        if self.objective is None and self.method is not None:
+            raise ValueError("a method needs objective and optimizer")
+        if self.objective is None and not self.quantizes:
+            raise ValueError("a recipe without objective and optimizer must quantise something")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn."""
+        return self.objective is not None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term of the objective compares with a teacher, or a method injects one's tensors."""
+        terms = self.objective is not None and self.objective.needs_teacher
+        return terms or self.method is not None
 
     @property
     def quantizes(self) -> bool:

@@ -22,7 +22,7 @@ from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
-from qat.quantizers.weight import WeightQuantizer
+from qat.quantizers.weight import AnyWeightQuantizer, LearnedWeightQuantizer, WeightQuantizer
 from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
 from qat.roles import family_of, match
 from qat.step import StepState
@@ -67,7 +67,10 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
         for name in roles.get("patch", []):
             old = student.get_submodule(name)
             assert isinstance(old, nn.Conv2d)
-            quantizers = _weight_quantizer(patch.weight), _activation_quantizer(patch.input, 0)
+            quantizers = (
+                _weight_quantizer(patch.weight, old.weight.flatten(1)),
+                _activation_quantizer(patch.input, 0),
+            )
             _replace(student, name, QuantPatches.from_float(old, *quantizers))
     # Conv1D flattens batch and positions into one axis, which no exported graph can undo.
     for name, module in list(student.named_modules()):
@@ -77,7 +80,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
         for name in roles.get("word_embedding", []):
             table = student.get_submodule(name)
             assert isinstance(table, nn.Embedding)
-            quantizer = _weight_quantizer(quantization.word_embedding)
+            quantizer = _weight_quantizer(quantization.word_embedding, table.weight)
             _replace(student, name, QuantEmbedding.from_float(table, quantizer))
     if quantization.residual is not None:
         streams.install(student, family, roles, quantization.residual, step)
@@ -213,13 +216,15 @@ def _swap_linear(
         return
     new = QuantLinear.from_float(old, parts, step)
     if spec.weight is not None:
-        new.weight_quantizer = _weight_quantizer(spec.weight)
+        new.weight_quantizer = _weight_quantizer(spec.weight, new.weight)
     if spec.input is not None:
         new.input_quantizer = _activation_quantizer(spec.input, new.in_features)
     _replace(model, name, new)
 
 
-def _weight_quantizer(spec: WeightSpec) -> WeightQuantizer:
+def _weight_quantizer(spec: WeightSpec, weight: Tensor) -> AnyWeightQuantizer:
+    if spec.method == "lsq":
+        return LearnedWeightQuantizer.from_weight(spec.format, weight)
     return WeightQuantizer(spec.format, spec.method, spec.granularity, spec.threshold, spec.clip)
 
 

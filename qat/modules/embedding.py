@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qat import ops
-from qat.quantizers.weight import WeightQuantizer
+from qat.quantizers.weight import AnyWeightQuantizer
 
 
 class QuantEmbedding(nn.Embedding):
@@ -18,10 +18,10 @@ class QuantEmbedding(nn.Embedding):
     the losses here exclude them.
     """
 
-    weight_quantizer: WeightQuantizer
+    weight_quantizer: AnyWeightQuantizer
 
     @classmethod
-    def from_float(cls, module: nn.Embedding, quantizer: WeightQuantizer) -> Self:
+    def from_float(cls, module: nn.Embedding, quantizer: AnyWeightQuantizer) -> Self:
         """Take over the table of a float embedding; a weight tied to it stays tied."""
         with torch.device("meta"):
             new = cls(module.num_embeddings, module.embedding_dim, module.padding_idx)

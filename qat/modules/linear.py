@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from qat import ops
 from qat.quantizers.activation import ActivationQuantizer
-from qat.quantizers.weight import WeightQuantizer
+from qat.quantizers.weight import AnyWeightQuantizer
 from qat.step import StepState
 
 
@@ -36,7 +36,7 @@ class QuantLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.parts = parts
         self.step = step
-        self.weight_quantizer: WeightQuantizer | None = None
+        self.weight_quantizer: AnyWeightQuantizer | None = None
         self.input_quantizer: ActivationQuantizer | None = None
         self.from_conv1d = False
         self.one: Tensor

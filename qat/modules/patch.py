@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hwsim.errors import GraphError
 from qat import ops
 from qat.quantizers.activation import ActivationQuantizer
-from qat.quantizers.weight import WeightQuantizer
+from qat.quantizers.weight import AnyWeightQuantizer
 
 
 class QuantPatches(nn.Conv2d):
@@ -19,12 +19,12 @@ class QuantPatches(nn.Conv2d):
     The latent float weight [N, C, kh, kw] stays the parameter `weight`.
     """
 
-    weight_quantizer: WeightQuantizer
+    weight_quantizer: AnyWeightQuantizer
     input_quantizer: ActivationQuantizer
 
     @classmethod
     def from_float(
-        cls, module: nn.Conv2d, weight: WeightQuantizer, input: ActivationQuantizer
+        cls, module: nn.Conv2d, weight: AnyWeightQuantizer, input: ActivationQuantizer
     ) -> Self:
         """Take over the parameters of a float convolution.
 

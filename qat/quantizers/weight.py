@@ -1,11 +1,14 @@
-"""Weight quantisers: statistics of the latent weights, derived anew in every forward pass."""
+"""Weight quantisers: statistics of the latent weights, derived anew in every forward pass, or a learned step."""
 
 from __future__ import annotations
+
+from typing import Self
 
 from torch import Tensor, nn
 
 from hwsim.graph.dtype import parse
 from qat import ops
+from qat.quantizers.activation import LearnedQuantizer
 
 
 class WeightQuantizer(nn.Module):
@@ -42,3 +45,27 @@ class WeightQuantizer(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in the model's printout."""
         return f"{self.fmt}, {self.method}, per {self.granularity}"
+
+
+class LearnedWeightQuantizer(LearnedQuantizer):
+    """LSQ on a weight: integers at a learned step alpha, one for the whole tensor.
+
+    Esser et al., ICLR 2020: alpha starts at 2 mean|w| / sqrt(qmax) and its gradient is scaled by
+    1 / sqrt(number of weights * qmax).
+    """
+
+    @classmethod
+    def from_weight(cls, fmt: str, weight: Tensor) -> Self:
+        """Make a quantiser whose step fits this weight [N, K]."""
+        new = cls(fmt).to(weight.device)
+        new.observe(True)
+        new(weight.detach())
+        new.observe(False)
+        return new
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return codes [N, K] and the scale [1]."""
+        return super().forward(x, valid)
+
+
+AnyWeightQuantizer = WeightQuantizer | LearnedWeightQuantizer

@@ -16,6 +16,7 @@ from qat.quantizers.lifecycle import (
     project,
     ranges_frozen,
 )
+from qat.quantizers.weight import LearnedWeightQuantizer
 from qat.recipe import load_recipe
 from qat.student import prepare
 
@@ -142,3 +143,35 @@ def test_with_frozen_ranges_a_sample_no_longer_depends_on_its_batch() -> None:
         assert ranges_frozen(student)
         torch.testing.assert_close(student(**alone).logits, student(**batch).logits[:1])
     assert len(list(dynamic(student))) == 2 * (6 + 4)
+
+
+def test_a_learned_weight_step_starts_where_lsq_says_and_learns_at_its_rate() -> None:
+    weight = torch.tensor([[-2.0, -1.0, 0.0], [1.0, 2.0, 6.0]], requires_grad=True)
+    quantizer = LearnedWeightQuantizer.from_weight("INT4", weight)
+    # 2 mean|w| / sqrt(qmax) = 2 * 2 / sqrt(7)
+    assert quantizer.alpha.item() == pytest.approx(4 / 7**0.5)
+    assert bool(quantizer.initialised)
+    with torch.no_grad():
+        quantizer.alpha.fill_(0.75)
+    codes, scale = quantizer(weight)
+    assert codes.tolist() == [[-3.0, -1.0, 0.0], [1.0, 3.0, 7.0]]
+    assert scale is quantizer.alpha
+    codes.backward(torch.ones_like(codes))
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]  # 6 / 0.75 = 8 is outside
+    # code - w / alpha inside, qmax outside, over sqrt(6 weights * 7)
+    terms = (-3 + 2 / 0.75) + (-1 + 1 / 0.75) + 0 + (1 - 1 / 0.75) + (3 - 2 / 0.75) + 7
+    assert quantizer.alpha.grad is not None
+    assert quantizer.alpha.grad.item() == pytest.approx(terms / 42**0.5)
+
+
+def test_data_leave_a_weight_step_where_it_was() -> None:
+    student = prepare(tiny("bert"), load_recipe("lsq_w4a4"))
+    steps = {
+        n: m.alpha.clone() for n, m in learned(student) if isinstance(m, LearnedWeightQuantizer)
+    }
+    assert len(steps) > 6
+    initialise(student, [batch_of("bert")])
+    modules = dict(learned(student))
+    assert all(torch.equal(modules[n].alpha, alpha) for n, alpha in steps.items())
+    assert all(bool(m.floor > 0) for m in modules.values())

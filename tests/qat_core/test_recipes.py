@@ -82,3 +82,25 @@ def test_a_users_recipe_extends_a_shipped_one_and_its_faults_have_a_place(tmp_pa
 def test_recipes_do_not_import_torch() -> None:
     code = "import sys, qat.recipe; qat.recipe.load_recipe('bit_w1a1'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("optimizer=null", "both of objective and optimizer must be given, or neither"),
+        ("quantization.linear.weight={format: INT4, method: lsq, granularity: row}", "method lsq must have granularity 'tensor' and no clip"),
+        ("quantization.linear.weight={format: TERNARY, method: lsq}", "method lsq must have format INTn, not TERNARY"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused(override: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        load_recipe("kd_w2a8", [override])
+
+
+def test_a_recipe_that_trains_nothing_has_neither_method_nor_float() -> None:
+    nothing = ["objective=null", "optimizer=null"]
+    assert not load_recipe("kd_w2a8", nothing).trains
+    with pytest.raises(ConfigError, match="a method needs objective and optimizer"):
+        load_recipe("ti_g_w2a8", nothing)
+    with pytest.raises(ConfigError, match="must quantise something"):
+        load_recipe("float", nothing)
