@@ -240,6 +240,10 @@ class _Run:
     def optional(self, node: Node, role: str) -> Tensor | None:
         return self.constant(node, role) if role in node.constants else None
 
+    def key_mask(self, node: Node, scores: Tensor) -> Tensor:
+        lengths = self.lengths if node.attrs["masked"] else None
+        return key_mask(scores.shape, lengths, bool(node.attrs["causal"]))
+
     def contraction(self, node: Node, a: Tensor, w: Tensor, w_type: DataType) -> Tensor:
         profile = self.profiles.get(node.name)
         if profile is None:
@@ -264,7 +268,10 @@ class _Run:
                     self.constant(node, "threshold"),
                     self.constant(node, "direction"),
                 )
-                return threshold(x[0], levels, direction, out.dtype)
+                codes = threshold(x[0], levels, direction, out.dtype)
+                if "masked" not in attrs:
+                    return codes
+                return codes.masked_fill(~self.key_mask(node, x[0]), out.dtype.qmin)
             case "add":
                 other = x[1] if len(x) > 1 else self.constant(node, "addend")[: x[0].shape[1]]
                 return add(
@@ -275,8 +282,7 @@ class _Run:
                 sizes = (int(attrs["E"]), int(attrs["F"]), int(attrs["Q"]))
                 return layer_norm(x[0], g, b, *sizes, out.zero_point, out.dtype)
             case "softmax" | "softmax_binary":
-                lengths = self.lengths if attrs["masked"] else None
-                mask = key_mask(x[0].shape, lengths, bool(attrs["causal"]))
+                mask = self.key_mask(node, x[0])
                 table = self.constant(node, "table")
                 factor = self.optional(node, "M"), self.optional(node, "S")
                 e = exponentials(x[0], mask, table, attrs["mode"], int(attrs["shift"]), *factor)

@@ -178,12 +178,17 @@ def graph_inputs(graph: QuantGraph, batch: Batch) -> dict[str, npt.NDArray[np.in
 def valid_elements(
     graph: QuantGraph, tensor: str, array: npt.NDArray[Any], lengths: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.bool_]:
-    """Mark the elements that lie on real positions along every sequence axis."""
+    """Mark the elements that lie on real positions along every sequence axis.
+
+    Behind the last real key an attention map is no garbage: what masks must have put a 0 there.
+    """
     keep = np.ones(array.shape, dtype=bool)
     if lengths is None:
         return keep
+    node = graph.by_name.get(tensor)
+    last = array.ndim - 1 if node is not None and "masked" in node.attrs else array.ndim
     for axis, d in enumerate(graph.tensors[tensor].shape, start=1):
-        if isinstance(d, str):
+        if isinstance(d, str) and axis < last:
             position = np.arange(array.shape[axis]).reshape(
                 [-1 if i == axis else 1 for i in range(array.ndim)]
             )

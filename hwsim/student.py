@@ -168,6 +168,8 @@ class Interpreter:
                 return rows * (a[2][a[0].long()].unsqueeze(-1) if a[2].numel() > 1 else a[2])
             case "bitwright.softmax":
                 return masked_softmax(a[0], _bool(a[1]), a[2])
+            case "bitwright.bool_map":
+                return ((a[0] > 0) & structural_mask(a[0], _bool(a[1]), a[2])).double()
             case "hwsim.im2col" | "bitwright.patches":
                 return im2col(a[0], a[1], a[2])
         raise GraphError(f"the float student has no operator {op} (in {call.origin})")
@@ -209,6 +211,13 @@ def _bool(mask: Tensor | None) -> Tensor | None:
 
 def masked_softmax(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
     """Softmax over the last axis with structural masks; a row without an unmasked key is all 0."""
+    mask = structural_mask(scores, valid, causal)
+    p = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
+    return torch.where(mask, p, torch.zeros_like(p))
+
+
+def structural_mask(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
+    """Which of the scores [B, H, T, S] count: keys that are real and, where causal, not behind the query."""
     queries, keys = scores.shape[-2:]
     mask = torch.ones(queries, keys, dtype=torch.bool)
     if causal:
@@ -216,8 +225,7 @@ def masked_softmax(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor
     mask = mask.expand(scores.shape)
     if valid is not None:
         mask = mask & valid[:, None, None, :]
-    p = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1)
-    return torch.where(mask, p, torch.zeros_like(p))
+    return mask
 
 
 def im2col(x: Tensor, kernel: list[int], stride: list[int]) -> Tensor:

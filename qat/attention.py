@@ -25,9 +25,9 @@ IMPLEMENTATION = "bitwright"
 class AttentionOperands(nn.Module):
     """Quantisers of the four operands of one attention block; None leaves an operand in float32."""
 
-    def __init__(self, layer: int, step: StepState) -> None:
+    def __init__(self, layer: int, step: StepState, bool_map: bool = False) -> None:
         super().__init__()
-        self.layer, self.step = layer, step
+        self.layer, self.step, self.bool_map = layer, step, bool_map
         self.query: ActivationQuantizer | None = None
         self.key: ActivationQuantizer | None = None
         self.value: ActivationQuantizer | None = None
@@ -63,7 +63,7 @@ def attention(
         dropout: share of probabilities dropped (before they are quantised).
 
     Returns:
-        The context [B, T, H, D] and the probabilities [B, H, T, S].
+        The context [B, T, H, D] and the probabilities [B, H, T, S] (bits, where the map is one).
 
     Raises:
         ValueError: the mask is not [B, S].
@@ -77,7 +77,10 @@ def attention(
     q, q_scale = operands.quantized(operands.query, query, step.valid)
     k, k_scale = operands.quantized(operands.key, key, step.valid)
     scores = ops.matmul(q, q_scale, k, k_scale, True, factor)
-    probabilities = ops.softmax(scores, attention_mask, causal)
+    if operands.bool_map:
+        probabilities = ops.bool_map(scores, attention_mask, causal)
+    else:
+        probabilities = ops.softmax(scores, attention_mask, causal)
 
     used = probabilities
     if step.injected == "map":
@@ -92,6 +95,9 @@ def attention(
     context = ops.matmul(p, p_scale, v, v_scale, False, 1.0)
 
     if step.recording is not None:
+        step.recording.queries.append(query)
+        step.recording.keys.append(key)
+        step.recording.values.append(value)
         step.recording.scores.append(scores)
         step.recording.maps.append(probabilities)
         step.recording.contexts.append(context)

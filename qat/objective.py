@@ -16,7 +16,13 @@ from transformers import PreTrainedModel
 
 from hwsim.errors import CheckpointError
 from qat.attention import AttentionOperands
-from qat.methods.distillation import label_loss, layer_loss, logit_loss, score_loss
+from qat.methods.distillation import (
+    label_loss,
+    layer_loss,
+    logit_loss,
+    score_loss,
+    similarity_loss,
+)
 from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
@@ -150,6 +156,14 @@ class Objective:
             kind = "outputs" if spec.output.on == "ao" else "post_norm"
             term = layer_loss(getattr(record, kind), getattr(teacher, kind), valid, spec.padding)
             parts["output"] = spec.output.weight * term
+        if spec.similarity is not None:
+            pairs = (
+                (record.queries, teacher.queries),
+                (record.keys, teacher.keys),
+                (record.values, teacher.values),
+            )
+            term = torch.stack([similarity_loss(s, t, valid) for s, t in pairs]).sum()
+            parts["similarity"] = spec.similarity.weight * term
         return parts
 
     @torch.no_grad()

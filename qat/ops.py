@@ -101,13 +101,19 @@ def quantize_weight(
     elif method in ("bwn", "bwn_centred"):
         scale = mean(magnitude)
         codes = sign_codes(clipped - clipped.mean() if method == "bwn_centred" else clipped)
+    elif method == "bwn_row_centred":
+        centred = clipped - clipped.mean(dim=1, keepdim=True)
+        scale = mean(centred.abs())
+        codes = sign_codes(centred)
     elif method == "absmax":
         largest = magnitude.amax(dim=1) if granularity == "row" else magnitude.amax().reshape(1)
         scale = largest / dtype.qmax
         safe = _rows(scale.clamp_min(SMALLEST_SCALE))
         codes = _round_(clipped / safe, "half_up").clamp_(-dtype.qmax, dtype.qmax)
     else:
-        raise ValueError(f"weight method must be twn, bwn, bwn_centred or absmax, not {method!r}")
+        raise ValueError(
+            f"weight method must be twn, bwn, bwn_centred, bwn_row_centred or absmax, not {method!r}"
+        )
     return codes, scale.clamp_min(SMALLEST_SCALE)
 
 
@@ -482,3 +488,34 @@ def _softmax_backward(ctx: _Context, g: Tensor) -> tuple[Any, ...]:
 
 
 softmax.register_autograd(_softmax_backward, setup_context=_softmax_context)
+
+# ---------------------------------------------------------------------------------------------
+# bool_map
+
+
+@_custom_op("bool_map")
+def bool_map(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
+    """1 where a score of [B, H, T, S] is above 0 and not masked, else 0."""
+    keep = unmasked(scores, valid, causal)
+    bits = scores > 0
+    return (bits if keep is None else bits & keep).to(scores.dtype)
+
+
+@bool_map.register_fake
+def _(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
+    return torch.empty_like(scores)
+
+
+def _bool_map_context(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+    scores, valid, causal = inputs
+    keep = unmasked(scores, valid, causal)
+    inside = scores.abs() <= 1
+    ctx.save_for_backward(inside if keep is None else inside & keep)
+
+
+def _bool_map_backward(ctx: _Context, g: Tensor) -> tuple[Any, ...]:
+    (inside,) = ctx.saved_tensors
+    return g * inside, None, None
+
+
+bool_map.register_autograd(_bool_map_backward, setup_context=_bool_map_context)

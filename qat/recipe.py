@@ -38,7 +38,7 @@ class WeightSpec(_Spec):
     """How a weight is quantised; see `qat.quantizers.weight`."""
 
     format: Format
-    method: Literal["twn", "bwn", "bwn_centred", "absmax", "lsq"]
+    method: Literal["twn", "bwn", "bwn_centred", "bwn_row_centred", "absmax", "lsq"]
     granularity: Literal["tensor", "row"] = "tensor"
     threshold: float = Field(0.7, gt=0)
     clip: float = Field(0.0, ge=0)
@@ -59,7 +59,8 @@ class ActivationSpec(_Spec):
     """How an activation is quantised; see `qat.quantizers.activation`."""
 
     format: Format
-    range: Literal["dynamic", "learned"]
+    range: Literal["dynamic", "learned", "unit"]
+    """`unit`: the sign at scale 1, nothing learned"""
     granularity: Literal["tensor", "token"] = "tensor"
     shift: bool = False
     clip: float = Field(0.0, ge=0)
@@ -68,7 +69,12 @@ class ActivationSpec(_Spec):
     @model_validator(mode="after")
     def _range_fits(self) -> Self:
         kind = parse(self.format).kind
-        if self.range == "dynamic":
+        if self.range == "unit":
+            if kind != "bipolar" or self.shift or self.clip > 0 or self.granularity == "token":
+                raise ValueError(
+                    "range 'unit' must have format BIPOLAR, without shift, clip or granularity"
+                )
+        elif self.range == "dynamic":
             if kind not in ("int", "uint"):
                 raise ValueError(
                     f"a dynamic range must have format INTn or UINTn, not {self.format}"
@@ -93,12 +99,23 @@ class OperatorSpec(_Spec):
 
 
 class AttentionSpec(_Spec):
-    """The operands of the two attention matmuls; null leaves one in float32."""
+    """The operands of the two attention matmuls; null leaves one in float32.
+
+    `map: bool` is attention without a softmax (BiBERT's bi-attention): the second product's left operand is 1
+    where a score is above 0, else 0.
+    """
 
     query: ActivationSpec | None = None
     key: ActivationSpec | None = None
     value: ActivationSpec | None = None
     probabilities: ActivationSpec | None = None
+    map: Literal["softmax", "bool"] = "softmax"
+
+    @model_validator(mode="after")
+    def _a_bool_map_is_codes_already(self) -> Self:
+        if self.map == "bool" and self.probabilities is not None:
+            raise ValueError("probabilities must be null where map is 'bool': its bits are codes")
+        return self
 
     @model_validator(mode="after")
     def _one_scale_along_the_reduction(self) -> Self:
@@ -176,19 +193,22 @@ class ObjectiveSpec(_Spec):
     hidden: TermLoss | None = None
     scores: TermLoss | None = None
     output: OutputLoss | None = None
+    similarity: TermLoss | None = None
     padding: Literal["excluded", "counted"] = "excluded"
     """`counted` averages over padded positions too (masked scores as zeros), as the released codes do."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
-        if not any((self.labels, self.logits, self.hidden, self.scores, self.output)):
-            raise ValueError("at least one of labels, logits, hidden, scores, output must be given")
+        if not self.labels and not self.needs_teacher:
+            raise ValueError(
+                "at least one of labels, logits, hidden, scores, output, similarity must be given"
+            )
         return self
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a term compares with a teacher."""
-        return any((self.logits, self.hidden, self.scores, self.output))
+        return any((self.logits, self.hidden, self.scores, self.output, self.similarity))
 
 
 class TeacherIntervention(_Spec):
@@ -251,6 +271,8 @@ class Recipe(_Spec):
             raise ValueError("both of objective and optimizer must be given, or neither")
         if self.objective is None and self.method is not None:
             raise ValueError("a method needs objective and optimizer")
+        if self.method is not None and self.quantization.attention.map == "bool":
+            raise ValueError("teacher intervention must have attention.map 'softmax', not 'bool'")
         if self.objective is None and not self.quantizes:
             raise ValueError("a recipe without objective and optimizer must quantise something")
         return self

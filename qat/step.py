@@ -21,6 +21,10 @@ Injected = Literal["map", "context", "output"]
 class Recording:
     """Intermediate tensors of one forward pass, one entry a layer, in the order of the layers."""
 
+    queries: list[Tensor] = field(default_factory=list)
+    """Results of the query projection before their quantiser, [B, H, T, D]; `keys` and `values` likewise."""
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     """Scaled scores before the softmax, masked entries included, [B, H, T, S]."""
     maps: list[Tensor] = field(default_factory=list)

@@ -21,7 +21,12 @@ from qat.attention import AttentionOperands
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.modules.patch import QuantPatches
-from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
+from qat.quantizers.activation import (
+    ActivationQuantizer,
+    DynamicQuantizer,
+    LearnedQuantizer,
+    SignQuantizer,
+)
 from qat.quantizers.weight import AnyWeightQuantizer, LearnedWeightQuantizer, WeightQuantizer
 from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
 from qat.roles import family_of, match
@@ -229,13 +234,15 @@ def _weight_quantizer(spec: WeightSpec, weight: Tensor) -> AnyWeightQuantizer:
 
 
 def _activation_quantizer(spec: ActivationSpec, channels: int) -> ActivationQuantizer:
+    if spec.range == "unit":
+        return SignQuantizer()
     if spec.range == "learned":
         return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding)
     return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding)
 
 
 def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> AttentionOperands:
-    operands = AttentionOperands(layer, step)
+    operands = AttentionOperands(layer, step, quantization.attention.map == "bool")
     for name in ("query", "key", "value", "probabilities"):
         spec = getattr(quantization.attention, name)
         if spec is not None:

@@ -183,6 +183,8 @@ class _Execution:
             levels = self._constant(node, "threshold")
             direction = self._constant(node, "direction")
             requant.threshold_rows_i64(flat, levels, direction, qmin, out.dtype.step, result)
+            if "masked" in node.attrs:
+                softmax.mask_rows(result.reshape(x.shape), *self._masks(node), qmin)
         else:
             g, b = self._constant(node, "G"), self._constant(node, "B")
             e, f, q = (int(node.attrs[key]) for key in ("E", "F", "Q"))  # type: ignore[arg-type]
@@ -201,10 +203,13 @@ class _Execution:
         vector.add_rows_i64(a, b, *factors, out.dtype.qmin, out.dtype.qmax, result)
         return stored(result.reshape(x[0].shape), out)
 
+    def _masks(self, node: Node) -> tuple[npt.NDArray[np.int64], bool, bool]:
+        return self.lengths, bool(node.attrs["masked"]), bool(node.attrs["causal"])
+
     def _softmax(self, node: Node, x: Array, out: Tensor) -> Array:
         attrs: Mapping[str, Any] = node.attrs
         table = self._constant(node, "table")
-        masks = (self.lengths, bool(attrs["masked"]), bool(attrs["causal"]))
+        masks = self._masks(node)
         result = np.empty(x.shape, np.int64)
         binary = node.op == "softmax_binary"
         if attrs["mode"] == "direct":

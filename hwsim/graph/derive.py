@@ -251,9 +251,12 @@ def unary_table(
     function: Callable[[FloatArray], FloatArray], source: DataType, in_scale: float,
     target: DataType, out_scale: float,
 ) -> IntArray:  # fmt: skip
-    """The exact output code of every input code: clamp(floor(f(s_in * code)/s_out + 1/2))."""
+    """The exact output code of every input code: clamp(floor(f(s_in * code)/s_out + 1/2)), or its sign."""
     codes = np.arange(source.qmin, source.qmax + 1, dtype=np.float64)
-    out = np.floor(function(codes * in_scale) / out_scale + 0.5)
+    values = function(codes * in_scale)
+    if target.kind == "bipolar":
+        return np.where(values >= 0, 1, -1)
+    out = np.floor(values / out_scale + 0.5)
     return np.clip(out, target.qmin, target.qmax).astype(np.int64)
 
 

@@ -24,7 +24,8 @@ STUDENT_NAMESPACE = "bitwright"
 #   valid   bool [B, T], False at padded positions, or None.
 STUDENT_OPS: dict[str, str] = {
     # w [N, K] -> codes [N, K], scale [1] ("tensor") or [N] ("row"). method: "twn" (param: threshold factor),
-    # "bwn", "bwn_centred" (the mean over the whole tensor is subtracted before the sign), "absmax" (symmetric intN).
+    # "bwn", "bwn_centred" (the mean over the whole tensor is subtracted before the sign), "bwn_row_centred"
+    # (that of each row, before the scale too), "absmax" (symmetric intN).
     # Before anything else w is clipped to +-clip where clip > 0; outside the clip the gradient is zero.
     "quantize_weight": "(Tensor w, str fmt, str method, str granularity, float param, float clip)"
     " -> (Tensor codes, Tensor scale)",
@@ -50,6 +51,8 @@ STUDENT_OPS: dict[str, str] = {
     "embedding": "(Tensor ids, Tensor w, Tensor w_scale) -> Tensor y",
     # Softmax over the last axis; entries with valid[b, s] == False, and s > t where causal, get probability 0.
     "softmax": "(Tensor scores, Tensor? valid, bool causal) -> Tensor p",
+    # Attention without a softmax: code 1 (of scale 1) where a score is above 0 and not masked, else 0.
+    "bool_map": "(Tensor scores, Tensor? valid, bool causal) -> Tensor codes",
 }
 
 
@@ -84,8 +87,9 @@ OPERATORS: dict[str, Operator] = {
         "vector",
         ("x",),
         ("threshold", "direction"),
-        (),
-        "qmin + step * #{i : T_i <= x}; direction -1 counts x <= T_i; threshold [1|C, n], direction [1|C]",
+        ("causal?", "masked?"),
+        "qmin + step * #{i : T_i <= x}; direction -1 counts x <= T_i; threshold [1|C, n], direction [1|C];"
+        " with causal and masked (scores [H, T, S]) qmin where a softmax would mask",
     ),
     "add": Operator(
         "vector",

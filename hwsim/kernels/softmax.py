@@ -106,6 +106,19 @@ def _write_bits(e: Int64s, count: Integer, total: Integer, level: Integer, out: 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def mask_rows(codes: Scores, lengths: Int64s, masked: bool, causal: bool, fill: Integer) -> None:
+    """Write `fill` over the codes [B, H, T, S] of keys that do not count."""
+    batch, heads, queries, keys = codes.shape
+    for b in range(batch):
+        length = lengths[b] if masked else np.int64(keys)
+        for h in range(heads):
+            for t in range(queries):
+                count = _visible_keys(keys, length, masked, t, causal)
+                for j in range(count, keys):
+                    codes[b, h, t, j] = fill
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def softmax_direct_rows(
     x: Scores,
     lengths: Int64s,

@@ -13,7 +13,7 @@ from hwsim.capture import Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.freeze import PROBABILITY
 from hwsim.graph import derive
-from hwsim.graph.dtype import BIPOLAR, DataType, int_, parse, uint
+from hwsim.graph.dtype import BIPOLAR, UNIPOLAR, DataType, int_, parse, uint
 from hwsim.graph.ir import Attr, QuantGraph
 from hwsim.graph.numeric import matmul_bound, weight_bound
 from hwsim.lower.builder import Builder
@@ -117,6 +117,8 @@ class _Lowering(Builder):
                     )
                 masked = call.args[1] is not None
                 return Scores(self._materialise(call, a[0]), bool(a[2]), masked, call.name)
+            case "bitwright.bool_map":
+                return self._bool_map(call, a)
             case "bitwright.embedding":
                 return Rows(lambda c, dtype, scale: self._embedding(c, call, a, dtype, scale))
             case "aten.layer_norm":
@@ -356,6 +358,24 @@ class _Lowering(Builder):
             alpha,
         )
         return Codes(tensor, dtype, alpha)
+
+    def _bool_map(self, call: Call, a: list[Any]) -> Codes:
+        """1 where a score is above 0: its scale is positive, so that is where the accumulator is."""
+        if not isinstance(a[0], Acc):
+            raise GraphError(
+                f"{call.origin}: a bool map must read the scores of an attention product"
+            )
+        acc = self._materialise(call, a[0])
+        constants: dict[str, tuple[DataType, npt.NDArray[Any]]] = {
+            "threshold": (int_(min(64, acc.bound.bit_length() + 2)), np.ones((1, 1), np.int64)),
+            "direction": (BIPOLAR, np.ones(1, np.int64)),
+        }
+        attrs: dict[str, Attr] = {"causal": bool(a[2]), "masked": call.args[1] is not None}
+        tensor = self._node(
+            call, "threshold", "map", (acc.tensor,), UNIPOLAR, self.tensors[acc.tensor].shape,
+            Tap(call.name, "codes", UNIPOLAR), constants, attrs, 1.0,
+        )  # fmt: skip
+        return Codes(tensor, UNIPOLAR, 1.0)
 
     def _table(self, call: Call, curve: Curve, dtype: DataType, scale: float) -> Codes:
         x = curve.x

@@ -18,6 +18,7 @@ from qat.recipe import LogitLoss
 
 Padding = Literal["excluded", "counted"]
 IGNORED_LABEL = -100
+SMALLEST_NORM = 1e-12
 
 
 def logit_loss(student: Tensor, teacher: Tensor, spec: LogitLoss, valid: Tensor | None) -> Tensor:
@@ -80,6 +81,28 @@ def score_loss(
     if valid is not None:
         keep = keep & valid[:, None, :, None]  # a padded query has scores too, of no use to anyone
     return _sum_of_means(student, teacher, keep)
+
+
+def similarity_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Tensor | None
+) -> Tensor:
+    """Sum over layers of ||F(X_S) - F(X_T)||^2, mean over samples and heads, F(X) = X X^T / ||X X^T||.
+
+    BiBERT's direction-matching distillation (Qin et al., ICLR 2022): which positions resemble each other, not how
+    large they are. X [B, H, T, D] is a query, key or value tensor; padded positions are left out.
+    """
+    terms = []
+    for s, t in zip(student, teacher, strict=True):
+        distance = (_similarity(s, valid) - _similarity(t, valid)).square()
+        terms.append(distance.sum(dim=(-2, -1)).mean())
+    return torch.stack(terms).sum()
+
+
+def _similarity(x: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is not None:
+        x = x * valid[:, None, :, None]
+    product = x @ x.transpose(-1, -2)
+    return product / product.flatten(2).norm(dim=-1).clamp_min(SMALLEST_NORM)[:, :, None, None]
 
 
 def _sum_of_means(

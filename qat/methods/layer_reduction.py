@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import cast
 
 from torch import nn
@@ -77,11 +78,9 @@ def hidden_map(layers: Sequence[int]) -> list[int]:
 
 def select(teacher: Recording, layers: Sequence[int]) -> Recording:
     """Return the teacher's tensors in the order of the student's layers."""
-    return Recording(
-        scores=[teacher.scores[i] for i in layers],
-        maps=[teacher.maps[i] for i in layers],
-        contexts=[teacher.contexts[i] for i in layers],
-        outputs=[teacher.outputs[i] for i in layers],
-        post_norm=[teacher.post_norm[i] for i in layers],
-        hidden=[teacher.hidden[i] for i in hidden_map(layers)],
-    )
+    chosen = {
+        field.name: [getattr(teacher, field.name)[i] for i in layers]
+        for field in fields(Recording)
+        if field.name != "hidden"
+    }
+    return Recording(**chosen, hidden=[teacher.hidden[i] for i in hidden_map(layers)])

@@ -175,4 +175,20 @@ class DynamicQuantizer(nn.Module):
         return f"{self.fmt}, {'frozen' if self._is_frozen else 'dynamic'} per {self.granularity}"
 
 
-ActivationQuantizer = LearnedQuantizer | DynamicQuantizer
+class SignQuantizer(nn.Module):
+    """sign(x) at the constant scale 1, straight through where |x| <= 1 (XNOR-Net, BiBERT)."""
+
+    fmt, granularity, bits = "BIPOLAR", "tensor", 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one: Tensor
+        self.register_buffer("one", torch.ones(1), persistent=False)
+
+    def forward(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the codes of x and the scale [1]."""
+        codes = ops.quantize_static(x, self.one, None, valid, self.fmt, "half_up", 0.0)
+        return codes, self.one
+
+
+ActivationQuantizer = LearnedQuantizer | DynamicQuantizer | SignQuantizer

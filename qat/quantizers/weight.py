@@ -17,7 +17,8 @@ class WeightQuantizer(nn.Module):
     Args:
         fmt: number type of the codes.
         method: `twn` (ternary weight networks), `bwn` (sign), `bwn_centred` (sign after subtracting the
-            mean of the whole tensor) or `absmax` (symmetric integers).
+            mean of the whole tensor), `bwn_row_centred` (after subtracting each row's mean, the scale is that of
+            what is left) or `absmax` (symmetric integers).
         granularity: `tensor` (one scale) or `row` (one per output channel or table row).
         threshold: `twn` keeps |w| > threshold * mean|w|.
         clip: weights are first clipped to +-clip, with zero gradient outside; 0 turns it off.

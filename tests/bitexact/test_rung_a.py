@@ -105,9 +105,9 @@ def _constant_fault(
     return apply
 
 
-def _attribute_fault(op: str, **attrs: object) -> Fault:
+def _attribute_fault(op: str, contains: str = "", **attrs: object) -> Fault:
     def apply(graph: QuantGraph) -> tuple[QuantGraph, str]:
-        node = first_node(graph, op)
+        node = first_node(graph, op, contains)
         assert dict(graph.by_name[node].attrs) != {**graph.by_name[node].attrs, **attrs}
         return with_attrs(graph, node, **attrs), node
 
@@ -174,6 +174,9 @@ FAULTS = {
     "padding not masked, binary": ("bert", "bit_w1a1", _attribute_fault("softmax_binary", masked=False)),
     "not causal": ("gpt2", "w8a8", _attribute_fault("softmax", causal=False)),
     "not causal, binary": ("gpt2", "bit_w1a1", _attribute_fault("softmax_binary", causal=False)),
+    "padding not masked, bool map": ("bert", "bibert_w1a1", _attribute_fault("threshold", ".map", masked=False)),
+    "not causal, bool map": ("gpt2", "bibert_w1a1", _attribute_fault("threshold", ".map", causal=False)),
+    "bits where a score is 0": ("vit", "bibert_w1a1", _constant_fault("threshold", "threshold", np.zeros_like, ".map")),
     "softmax too cold": ("vit", "w8a8", _constant_fault("softmax", "M", lambda m: m - m // 8)),
     "binary map's level": ("vit", "bit_w1a1", _attribute_fault("softmax_binary", level=1 << 15)),
     "lost beta": ("gpt2", "kd_w2a8", _constant_fault("layer_norm", "B", np.zeros_like)),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hwsim.errors import GraphError
 from hwsim.graph import derive
 from hwsim.graph.derive import Affine
-from hwsim.graph.dtype import int_, uint
+from hwsim.graph.dtype import BIPOLAR, int_, uint
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=300)
 HALF = Fraction(1, 2)
@@ -315,6 +315,11 @@ def test_unary_table_holds_the_exact_output_of_every_code() -> None:
     assert table.shape == (256,)
     for code, got in zip(range(-128, 128), table.tolist(), strict=True):
         assert got == math.floor(math.tanh(code * 0.05) * 127 + 0.5)
+
+
+def test_a_tables_sign_has_no_third_level() -> None:
+    table = derive.unary_table(lambda x: x * 0.1, int_(4), 1.0, BIPOLAR, 1.0)
+    assert table.tolist() == [-1] * 8 + [1] * 8
 
 
 def test_unary_table_clamps_and_rounds_ties_up() -> None:

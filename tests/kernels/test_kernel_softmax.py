@@ -180,6 +180,23 @@ def test_the_address_saturates_at_the_end_of_the_table():
     assert wide == run(softmax.softmax_direct_rows, clipped, [], False, False, table, 0)
 
 
+@pytest.mark.parametrize(("masked", "causal"), MASKS)
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9])
+def test_mask_rows_fills_behind_the_keys_that_count(length, masked, causal):
+    lengths = [length, max(length - 3, 0), 1]
+    x = scores(length, 5, 4)
+    got = x.copy()
+    softmax.mask_rows(got, np.array(lengths, np.int64), masked, causal, 77)
+    want = plain_rows(
+        x,
+        lengths,
+        masked,
+        causal,
+        lambda row, keys, _: [v if s in keys else 77 for s, v in enumerate(row)],
+    )
+    assert got.tolist() == want
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 3, 3), (1, 0, 3, 3), (1, 2, 0, 3), (1, 2, 3, 0)])
 def test_empty_shapes_are_legal(shape):
     table = np.array([direct_table(11, 0.5)], np.int64)
