@@ -38,9 +38,21 @@ class Training(_Spec):
     name: str = Field(min_length=1)
     """what the report calls it, for example `W2A8 TI-G`"""
     recipe: RecipeSpec
+    recipe_set: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """changes of a named recipe, `key=value` each: one method in several formats needs no file each"""
     model: ModelSpec | None = None
     """null: a student starts as a copy of its teacher"""
+    teacher: str | None = None
+    """a student above that this one learns from (a stage of a chain); null: the study's teacher"""
+    layers: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+    """which of its teacher's layers a student has (layer reduction)"""
     train: TrainSpec
+
+    @model_validator(mode="after")
+    def _changes_are_of_a_name(self) -> Self:
+        if self.recipe_set and not isinstance(self.recipe, str):
+            raise ValueError("recipe_set changes a recipe given by name: write it into the recipe")
+        return self
 
 
 class Study(_Spec):
@@ -74,8 +86,22 @@ class Study(_Spec):
                 raise ValueError(
                     f"{axis} must differ from each other; given twice: {', '.join(twice)}"
                 )
+        if self.teacher.teacher is not None or self.teacher.layers is not None:
+            raise ValueError("the study's teacher must have no teacher and no layers of its own")
         if self.teacher.model is None:
             raise ValueError("teacher.model must be given: a teacher is no copy of another run")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_come_first(self) -> Self:
+        above: list[str] = []
+        for student in self.students:
+            if student.teacher is not None and student.teacher not in above:
+                raise ValueError(
+                    f"students: the teacher of '{student.name}' must be a student above it"
+                    f" ({', '.join(above) or 'there is none'}), not '{student.teacher}'"
+                )
+            above.append(student.name)
         return self
 
 
@@ -128,7 +154,9 @@ def build_plan(study: Study, invocation: str = "python -m studies.sweep") -> Pla
     for part in (study.teacher, *study.students):
         try:
             recipes[part.name] = (
-                load_recipe(part.recipe) if isinstance(part.recipe, str) else part.recipe
+                load_recipe(part.recipe, part.recipe_set)
+                if isinstance(part.recipe, str)
+                else part.recipe
             )
         except ConfigError as error:
             faults += error.faults
@@ -152,16 +180,18 @@ def build_plan(study: Study, invocation: str = "python -m studies.sweep") -> Pla
             tags={"student": study.teacher.name, "seed": seed},
         )
         nodes.append(teacher)
+        trained: dict[str | None, Node] = {None: teacher}
         for part in study.students:
             tags: dict[str, str | int] = {"student": part.name, "seed": seed}
             student = make_node(
                 "train",
                 f"{part.name} seed {seed}",
                 {"run": _run_values(study, part, recipes[part.name], seed)},
-                [teacher],
+                [trained[part.teacher]],
                 inputs,
                 tags,
             )
+            trained[part.name] = student
             export = make_node(
                 "export", f"export {part.name} seed {seed}", {}, [student], inputs, tags
             )
@@ -193,6 +223,7 @@ def _run_values(study: Study, part: Training, recipe: Recipe, seed: int) -> dict
         "task": task,
         "recipe": recipe.model_dump(mode="json", by_alias=True),
         "model": values["model"],
+        "layers": values["layers"],
         "train": values["train"],
         "seed": seed,
         "threads": 1,

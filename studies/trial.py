@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RUN_FOLDER = "run"
 MODEL_FOLDER = "model"
 FLOAT_WEIGHTS = "model.safetensors"
+LOG_FILE = "train.jsonl"
 RUN_JSON = "run.json"
 VERIFY_JSON = "verify.json"
 RUNG_KEYS = (
@@ -41,7 +42,8 @@ def train(call: Call) -> dict[str, Any]:
 
     Returns:
         `test`: metric, value and, for an accuracy, correct and total on the first held-out part;
-        `validation`; which step was kept of how many; the weights' hash and their bytes on disk.
+        `validation`; `curve`, the metric on the carve-out as [step, value]; which step was kept of how many; the
+        weights' hash and their bytes on disk.
     """
     from qat.config import run_config
     from qat.loop import train as train_run
@@ -60,11 +62,20 @@ def train(call: Call) -> dict[str, Any]:
             "total": measured["rows"],
         },
         "validation": result.validation,
+        "curve": curve(call.folder / RUN_FOLDER / LOG_FILE, result.metric),
         "steps": result.steps,
         "kept_step": result.kept_step,
         "model_sha256": result.model_sha256,
         "bytes": file_bytes(call.folder / RUN_FOLDER, FLOAT_WEIGHTS),
     }
+
+
+def curve(log: Path, metric: str) -> list[list[float]]:
+    """Return [step, value] of every evaluation on the carve-out; empty where nothing was trained."""
+    if not log.is_file():
+        return []
+    lines = map(json.loads, log.read_text("utf-8").splitlines())
+    return [[line["step"], line[metric]] for line in lines if line["event"] == "validation"]
 
 
 def export(call: Call) -> dict[str, Any]:

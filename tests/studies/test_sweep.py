@@ -97,6 +97,21 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
         ("  model: {family: vit}\n", "", r"tiny\.yaml:.*teacher\.model must be given"),
         ("{steps: 3}", "{steps: 3, epochs: 1}", r"tiny\.yaml:12:.*exactly one of steps and epochs"),
         ("task: digits\n", "", r"tiny\.yaml:.*task: "),
+        (
+            "{name: W8A8, ",
+            "{name: W8A8, teacher: W1A1, ",
+            r"tiny.*teacher of 'W8A8' must be a student above it \(there is none\), not 'W1A1'",
+        ),
+        (
+            "recipe: w8a8,",
+            "recipe: w8a8, recipe_set: [objektive=null],",
+            r"objektive.*did you mean 'objective'",
+        ),
+        (
+            "  recipe: float\n",
+            "  recipe: float\n  layers: [0]\n",
+            "teacher must have no teacher and no layers",
+        ),
     ],
 )
 def test_faults_have_their_place(study_file: Path, old: str, new: str, message: str) -> None:
@@ -104,6 +119,31 @@ def test_faults_have_their_place(study_file: Path, old: str, new: str, message: 
     study_file.write_text(STUDY.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         build_plan(load_study(study_file))
+
+
+def test_a_student_learns_from_another_and_keeps_some_layers(study_file: Path) -> None:
+    chained = STUDY.replace("{name: W1A1,", "{name: W1A1, teacher: W8A8, layers: [0, 2],")
+    study_file.write_text(chained)
+    plan = build_plan(load_study(study_file))
+    trainings = {node.label: node for node in plan.of_kind("train")}
+    for seed in (0, 1):
+        student = trainings[f"W1A1 seed {seed}"]
+        assert student.parents == (trainings[f"W8A8 seed {seed}"].id,)
+        assert student.spec["run"]["layers"] == [0, 2]
+        assert trainings[f"W8A8 seed {seed}"].parents == (trainings[f"float32 seed {seed}"].id,)
+
+
+def test_changes_of_a_recipe_are_part_of_the_identity(study_file: Path) -> None:
+    base = build_plan(load_study(study_file))
+    study_file.write_text(
+        STUDY.replace("recipe: w8a8,", 'recipe: w8a8, recipe_set: ["freeze_ranges=0.5"],')
+    )
+    other = build_plan(load_study(study_file))
+    changed = {n.label for n in other.nodes if n.id not in base.by_id}
+    assert changed
+    assert all("W8A8" in label for label in changed)
+    run = next(n for n in other.nodes if n.label == "W8A8 seed 0").spec["run"]
+    assert run["recipe"]["freeze_ranges"] == 0.5
 
 
 def test_all_unknown_names_are_told_at_once(study_file: Path) -> None:

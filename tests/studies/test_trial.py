@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studies.trial import file_bytes, row_of
+from studies.trial import curve, file_bytes, row_of
 
 
 def reports() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,3 +49,14 @@ def test_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
     (tmp_path / "sub" / "b.bin").write_bytes(b"1")
     assert file_bytes(tmp_path) == {"a.bin": 5, "sub/b.bin": 1}
     assert file_bytes(tmp_path, "a.bin", "absent") == {"a.bin": 5}
+
+
+def test_a_curve_has_the_evaluations_alone(tmp_path: Path) -> None:
+    log = tmp_path / "train.jsonl"
+    assert curve(log, "accuracy") == []
+    log.write_text(
+        '{"step": 1, "event": "step", "loss": 0.3}\n'
+        '{"step": 2, "event": "validation", "accuracy": 0.5, "loss": 0.4}\n'
+        '{"step": 4, "event": "validation", "accuracy": 0.75, "loss": 0.2}\n'
+    )
+    assert curve(log, "accuracy") == [[2, 0.5], [4, 0.75]]
