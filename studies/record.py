@@ -1,14 +1,12 @@
 """`python -m studies.record`: keep a real run as a small result file, and draw the documents' tables from those.
 
 `add` verifies an export on machines, measures it there and writes one JSON file with everything that the
-numbers come from; `tables` rewrites `docs/results.md` from the files in `studies/results/`.
+numbers come from; `study` does so with a finished study; `tables` rewrites `docs/results.md` from the files in `studies/results/`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +18,10 @@ from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
 from hwsim.provenance import source_revision
 from hwsim.report.table import bytes_text
+from studies.host import describe_host
 from studies.plan import write_atomically
+from studies.record_study import SCHEMA as STUDY_SCHEMA
+from studies.record_study import collect_study, study_section
 from studies.text import joules, percent, si
 
 SCHEMA = "studies/result/1"
@@ -58,6 +59,21 @@ def add(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(result, indent=1) + "\n")
     typer.echo(f"{out}: {line_of(result)}")
+
+
+@app.command()
+def study(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder of a finished `python -m studies.sweep`."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The result file.")],
+) -> None:
+    """Write the result file of a finished study."""
+    result = collect_study(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(result, indent=1) + "\n")
+    typer.echo(f"{out}: {len(result['students'])} students, {len(result['seeds'])} seeds")
 
 
 @app.command()
@@ -109,11 +125,7 @@ def collect(
         "name": config.name,
         "date": datetime.now(UTC).date().isoformat(),
         "git_revision": source_revision(),
-        "host": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(terse=True),
-        },
+        "host": describe_host(),
         # the folder's name says which run it was; where it lay is of no use to anybody else
         "config": config.model_dump(mode="json", by_alias=True)
         | {"teacher": None if teacher is None else teacher.name},
@@ -147,16 +159,6 @@ def _trained(run: Path) -> dict[str, Any]:
     return read_json(run / RESULT_FILE)
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "unknown"
-    )
-
-
 # -- the page
 
 
@@ -172,8 +174,10 @@ def load_results(folder: Path) -> list[dict[str, Any]]:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as fault:
             raise CheckpointError(f"{path}: damaged: {fault}") from None
-        if result.get("schema") != SCHEMA:
-            raise CheckpointError(f"{path}: schema must be '{SCHEMA}', is {result.get('schema')!r}")
+        if result.get("schema") not in (SCHEMA, STUDY_SCHEMA):
+            raise CheckpointError(
+                f"{path}: schema must be '{SCHEMA}' or '{STUDY_SCHEMA}', is {result.get('schema')!r}"
+            )
         found.append(result)
     return found
 
@@ -221,7 +225,7 @@ def results_page(results: Sequence[Mapping[str, Any]]) -> str:
         "",
     ]
     for result in results:
-        lines += _section(result)
+        lines += study_section(result) if result["schema"] == STUDY_SCHEMA else _section(result)
     return "\n".join(lines).rstrip() + "\n"
 
 

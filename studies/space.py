@@ -46,6 +46,8 @@ class Training(_Spec):
     """a student above that this one learns from (a stage of a chain); null: the study's teacher"""
     layers: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
     """which of its teacher's layers a student has (layer reduction)"""
+    control: str | None = None
+    """another student that differs in the one thing that is asked about: their paired difference is reported"""
     train: TrainSpec
 
     @model_validator(mode="after")
@@ -102,6 +104,12 @@ class Study(_Spec):
                     f" ({', '.join(above) or 'there is none'}), not '{student.teacher}'"
                 )
             above.append(student.name)
+        for student in self.students:
+            if student.control is not None and student.control not in above:
+                raise ValueError(
+                    f"students: the control of '{student.name}' must be a student"
+                    f"{nearest(student.control, above)}, not '{student.control}'"
+                )
         return self
 
 

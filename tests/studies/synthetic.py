@@ -25,6 +25,7 @@ COMPONENTS = {
     "leakage": 0.03,
     "idle clock": 0.01,
 }
+CONTROL = {"W2A8 TI-G": "W2A8 KD"}
 REFUSED = ("W8A8", "xnor_edge")
 TOTAL = 540
 
@@ -82,8 +83,10 @@ def make_folder(
         "name": "digits",
         "question": "What do one and two bits cost in accuracy, and save in energy, on digits?",
         "task": {"name": "digits"},
-        "teacher": {"name": "float32"},
-        "students": [{"name": s} for s in students],
+        "teacher": {"name": "float32", "recipe": {"name": "float"}},
+        "students": [
+            {"name": s, "recipe": {"name": s.lower()}, "control": CONTROL.get(s)} for s in students
+        ],
         "seeds": list(seeds),
         "objectives": ["energy_pj", "latency_s"],
     }
@@ -102,7 +105,9 @@ def make_folder(
     def trained(share: float) -> dict[str, Any]:
         correct = round(TOTAL * (share + draw.uniform(-0.008, 0.008)))
         test = {"metric": "accuracy", "value": correct / TOTAL, "correct": correct, "total": TOTAL}
-        return {"test": test, "bytes": {"model.safetensors": 431_112}}
+        curve = [[100, share - 0.1], [200, share]]
+        steps = {"steps": 200, "kept_step": 200, "curve": curve}
+        return {"test": test, "bytes": {"model.safetensors": 431_112}} | steps
 
     for seed in seeds:
         teacher = add(

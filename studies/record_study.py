@@ -1,0 +1,124 @@
+"""A finished study as one small result file, and its section of the page of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hwsim.errors import CheckpointError
+from studies.host import describe_host
+from studies.ledger import FILE_NAME, FINAL, read, view
+from studies.plan import load_plan
+from studies.statistics import mean_interval, paired_effect
+from studies.text import percent
+
+SCHEMA = "studies/study_result/1"
+DESCRIBED = ("name", "recipe_set", "teacher", "layers", "control", "train")
+
+
+def collect_study(folder: Path) -> dict[str, Any]:
+    """Return what a study found, a student and a seed: test results, curves, rungs, unequal tensors.
+
+    Raises:
+        CheckpointError: nothing was run there, or something of it is not finished.
+    """
+    plan = load_plan(folder)
+    attempts = view(read(folder / FILE_NAME))
+    done = {key for key, attempt in attempts.items() if attempt.status in FINAL}
+    missing = [node.label for node in plan.nodes if node.id not in done]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} of {len(plan.nodes)} nodes are not finished, first {missing[0]}:"
+            " run the sweep again"
+        )
+    study = plan.study
+    found: dict[str, dict[str, Any]] = {}
+    for node in plan.nodes:
+        result = attempts[node.id].result
+        seed = str(node.tags["seed"])
+        cell = found.setdefault(str(node.tags["student"]), {}).setdefault(seed, {"machines": {}})
+        if result is None:
+            cell["machines"][str(node.tags["machine"])] = {"refused": attempts[node.id].error}
+        elif node.kind == "train":
+            cell |= {key: result[key] for key in ("test", "curve", "steps", "kept_step")}
+        elif node.kind == "export":
+            cell["rungs"] = {k: result["rungs"][k] for k in ("holds", "failures")}
+            cell["export_bytes"] = sum(result["bytes"].values())
+        else:
+            cell["machines"][str(node.tags["machine"])] = {
+                "accuracy": result["accuracy"],
+                "energy_pj": result["energy_pj"]["nominal"],
+                "unequal_tensors": result["verify"]["unequal_tensors"],
+                "compared_tensors": result["verify"]["compared_tensors"],
+            }
+    parts = (study["teacher"], *study["students"])
+    revisions = {attempts[n.id].volatile.get("git_revision") for n in plan.nodes}
+    return {
+        "schema": SCHEMA,
+        "name": study["name"],
+        "question": study["question"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "git_revisions": sorted(r for r in revisions if r),
+        "host": describe_host(),
+        "task": study["task"],
+        "seeds": study["seeds"],
+        "students": [
+            {key: part[key] for key in DESCRIBED if part.get(key)}
+            | {"recipe": part["recipe"]["name"], "by_seed": found[part["name"]]}
+            for part in parts
+        ],
+    }
+
+
+def study_section(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a study's section, in Markdown."""
+    names = {s["name"]: s for s in result["students"]}
+    seeds = len(result["seeds"])
+    lines = [
+        f"## {result['name']}",
+        "",
+        f"{result['question']} {seeds} seeds; a student shares teacher, split and data order with its control."
+        f" Revision `{', '.join(r[:12] for r in result['git_revisions'])}`, {result['date']},"
+        f" {result['host']['processor']}.",
+        "",
+        "| Student | recipe | steps | accuracy on the machine, mean (95 % t interval) | against its control |",
+        "|---|---|---|---|---|",
+    ]
+    for student in result["students"]:
+        values = _values(student)
+        mean = mean_interval(list(values.values()), bounds=(0.0, 1.0))
+        against = ""
+        if student.get("control"):
+            effect = paired_effect(values, _values(names[student["control"]])).difference
+            against = f"{_points(effect.mean)} ({_points(effect.low)} to {_points(effect.high)}) on {student['control']}"
+        steps = next(iter(student["by_seed"].values()))["steps"]
+        lines.append(
+            f"| {student['name']} | `{student['recipe']}` | {steps} | {percent(mean.mean)}"
+            f" ({percent(mean.low or 0.0)} to {percent(mean.high or 0.0)}) | {against} |"
+        )
+    cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
+    machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
+    failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]
+    exported = sum("rungs" in cell for cell in cells)
+    lines += [
+        "",
+        f"{sum(m['unequal_tensors'] for m in machines)} unequal tensors in {len(machines)} runs on machines; rungs A1 to A3"
+        f" hold on {exported - len(failed)} of {exported} exports. The curves on the carve-out are in the result file.",
+        "",
+    ]
+    return lines
+
+
+def _values(student: Mapping[str, Any]) -> dict[int, float]:
+    """Accuracy a seed: on the first machine, or in float32 for the teacher."""
+    values = {}
+    for seed, cell in student["by_seed"].items():
+        ran = [m for m in cell["machines"].values() if "refused" not in m]
+        values[int(seed)] = ran[0]["accuracy"]["value"] if ran else cell["test"]["value"]
+    return values
+
+
+def _points(share: float | None) -> str:
+    return "?" if share is None else f"{100 * share:+.1f}"

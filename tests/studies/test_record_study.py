@@ -1,0 +1,67 @@
+"""A study's result file, and what the page says of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from synthetic import MACHINES, STUDENTS, make_folder
+
+from hwsim.errors import CheckpointError
+from studies.record import load_results, results_page, study
+from studies.record_study import collect_study, study_section
+from studies.text import SPACE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("study") / "digits", unequal=True)
+
+
+def test_every_student_and_seed_is_there_with_its_curve(folder: Path) -> None:
+    result = collect_study(folder)
+    students = {s["name"]: s for s in result["students"]}
+    assert list(students) == ["float32", *STUDENTS]
+    assert students["W2A8 TI-G"]["control"] == "W2A8 KD"
+    for name, student in students.items():
+        assert list(student["by_seed"]) == ["0", "1", "2"]
+        for cell in student["by_seed"].values():
+            assert len(cell["curve"]) == 2
+            assert list(cell["machines"]) == ([] if name == "float32" else list(MACHINES))
+    assert "lacks" in students["W8A8"]["by_seed"]["0"]["machines"]["xnor_edge"]["refused"]
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_section_has_means_paired_differences_and_unequal_tensors(folder: Path) -> None:
+    result = collect_study(folder)
+    text = "\n".join(study_section(result)).replace(SPACE, " ")
+    cells = {s["name"]: s["by_seed"] for s in result["students"]}
+    differences = [
+        cells["W2A8 TI-G"][seed]["machines"]["xnor_edge"]["accuracy"]["value"]
+        - cells["W2A8 KD"][seed]["machines"]["xnor_edge"]["accuracy"]["value"]
+        for seed in "012"
+    ]
+    mean = 100 * math.fsum(differences) / 3
+    assert f"| {mean:+.1f} (" in text
+    assert text.count(" on W2A8 KD |") == 1
+    # W8A8 is refused by one of four machines; its seed 1 has 3 unequal tensors on one
+    assert (
+        "3 unequal tensors in 45 runs on machines; rungs A1 to A3 hold on 12 of 12 exports" in text
+    )
+
+
+def test_what_is_not_finished_is_no_result(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "digits", fail=True)
+    with pytest.raises(
+        CheckpointError, match="1 of 75 nodes are not finished, first W1A1 BiT seed 1"
+    ):
+        collect_study(folder)
+
+
+def test_file_and_page(folder: Path, tmp_path: Path) -> None:
+    study(folder, tmp_path / "digits.json")
+    page = results_page(load_results(tmp_path))
+    assert "## digits" in page
+    assert "| W1A1 BiT |" in page
