@@ -96,7 +96,8 @@ class HealthMonitor:
                 continue
             if module.weight_quantizer is None:
                 continue
-            codes, _ = module.weight_quantizer(module.weight)
+            latent = module.effective_weight if isinstance(module, QuantLinear) else module.weight
+            codes, _ = module.weight_quantizer(latent)
             signs = codes.to(torch.int8)
             if name in self._signs:
                 changed += int((signs != self._signs[name]).sum())

@@ -90,8 +90,7 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
 
 def _resolve_recipe(config: RunConfig) -> Recipe:
     recipe = load_recipe(config.recipe) if isinstance(config.recipe, str) else config.recipe
-    needs = recipe.objective.needs_teacher or recipe.method is not None
-    if needs and config.teacher is None:
+    if recipe.needs_teacher and config.teacher is None:
         raise ConfigError(f"teacher: recipe '{recipe.name}' learns from a teacher: name one")
     if config.train.precision != "float32" and recipe.quantizes:
         raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -189,7 +189,18 @@ class ObjectiveSpec(_Spec):
         return any((self.logits, self.hidden, self.scores, self.output))
 
 
-class TeacherIntervention(_Spec):
+class _Method(_Spec):
+    @classmethod
+    def model_for(cls, data: object) -> type[_Method] | None:
+        """Return the method that a mapping names: its keys are the ones that a message lists."""
+        name = data.get("name") if isinstance(data, dict) else None
+        methods = _Method.__subclasses__()
+        return next(
+            (m for m in methods if name in get_args(m.model_fields["name"].annotation)), None
+        )
+
+
+class TeacherIntervention(_Method):
     """Two-step training: `length` of all steps with the teacher injected, then plain distillation.
 
     Optimiser and learning-rate schedule restart between the steps. Mode `none` restarts but injects
@@ -210,11 +221,56 @@ class TeacherIntervention(_Spec):
         return self
 
 
+class SmoothQuant(_Method):
+    """Frozen weights behind channel scales in closed form (`qat.methods.smoothquant`); learned ranges train.
+
+    `migration` is the share of the activations' range that moves into the weights, the lambda of its formula.
+    """
+
+    name: Literal["smoothquant"]
+    migration: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def smoothing(self) -> float | None:
+        """Migration of the first channel scales, None where they start at 1."""
+        return self.migration
+
+
+class Quadapter(_Method):
+    """Frozen weights behind learned channel scales (`qat.methods.quadapter`), in two phases.
+
+    Phase one, `blockwise_steps` steps or `blockwise_fraction` of all, calibrates each block by itself on the float
+    model's input of that block; phase two trains the recipe's objective end to end. Optimiser and learning-rate
+    schedule restart between them. 0 leaves phase one out, a fraction of 1 phase two.
+    `migration` belongs to `init: smoothquant`; with `ones` the student starts as the plainly quantised model.
+    """
+
+    name: Literal["quadapter"]
+    init: Literal["ones", "smoothquant"] = "ones"
+    migration: float = Field(0.5, ge=0, le=1)
+    blockwise_steps: int | None = Field(None, ge=0)
+    blockwise_fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.blockwise_steps is None) == (self.blockwise_fraction is None):
+            raise ValueError("exactly one of blockwise_steps and blockwise_fraction must be given")
+        return self
+
+    @property
+    def smoothing(self) -> float | None:
+        """Migration of the first channel scales, None where they start at 1."""
+        return self.migration if self.init == "smoothquant" else None
+
+
+MethodSpec = Annotated[TeacherIntervention | Quadapter | SmoothQuant, Field(discriminator="name")]
+
+
 class OptimizerSpec(_Spec):
     """Optimiser and learning-rate rules.
 
     Parameters named `*.alpha` form their own group (`alpha_learning_rate`, no decay); biases, layer
-    norms and shifts have no decay. The rate rises linearly over `warmup_fraction` of the steps and
+    norms, shifts and channel scales have no decay. The rate rises linearly over `warmup_fraction` of the steps and
     falls linearly to 0.
     """
 
@@ -235,12 +291,32 @@ class Recipe(_Spec):
     activation_function: Literal["relu"] | None = None
     """Replaces the feed-forward activation; null keeps the model's own."""
     objective: ObjectiveSpec
-    method: TeacherIntervention | None = None
+    method: MethodSpec | None = None
     optimizer: OptimizerSpec
     freeze_ranges: float = Field(0.2, ge=0, lt=1)
     """Dynamic ranges become constants for this last share of the steps; 0 never freezes them."""
     teacher_mode: Literal["eval", "train"] = "eval"
     """`train` leaves the teacher's dropout on, as one released code does."""
+
+    @model_validator(mode="after")
+    def _scaled_norms_are_not_compared(self) -> Self:
+        output = self.objective.output
+        if self.channel_scaling is not None and output is not None and output.on == "post_ln":
+            raise ValueError(
+                "objective.output.on must be 'ao', not 'post_ln': channel scales change what layer norms yield"
+            )
+        return self
+
+    @property
+    def channel_scaling(self) -> Quadapter | SmoothQuant | None:
+        """The method, where it is one that scales channels in front of frozen weights."""
+        return self.method if isinstance(self.method, Quadapter | SmoothQuant) else None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether objective or method need a teacher's tensors."""
+        from_method = isinstance(self.method, TeacherIntervention | Quadapter)
+        return self.objective.needs_teacher or from_method
 
     @property
     def quantizes(self) -> bool:
