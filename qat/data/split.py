@@ -130,10 +130,19 @@ class TextSplit:
 
 
 class BlockSplit:
-    """Blocks of tokens for language modelling. `tokens` int64 [N, T]; the model shifts the labels itself."""
+    """Blocks of tokens for language modelling; the model shifts the labels itself.
 
-    def __init__(self, name: str, ids: NDArray[np.int64], tokens: NDArray[np.int64]) -> None:
-        self.name, self.ids, self.tokens = name, ids, tokens
+    `tokens` int64 [N, T]; `token_bytes` int64 [N, T], how many bytes of the text each of them stands for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ids: NDArray[np.int64],
+        tokens: NDArray[np.int64],
+        token_bytes: NDArray[np.int64],
+    ) -> None:
+        self.name, self.ids, self.tokens, self.token_bytes = name, ids, tokens, token_bytes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,4 +166,4 @@ class BlockSplit:
         }
 
     def subset(self, name: str, rows: NDArray[np.int64]) -> BlockSplit:
-        return BlockSplit(name, self.ids[rows], self.tokens[rows])
+        return BlockSplit(name, self.ids[rows], self.tokens[rows], self.token_bytes[rows])

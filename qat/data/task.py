@@ -7,7 +7,7 @@ early stopping, calibration) sees `validation`, a seeded part of the training ro
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -272,6 +272,22 @@ def _table_task(spec: TableTask, tokenizer: Any) -> Task:
     )
 
 
+def token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return how many UTF-8 bytes of a text each token ends [N]: their sum is that of all bytes up to the last.
+
+    Args:
+        text: what was tokenised.
+        offsets: first and last character of each token, exclusive. White space between two tokens counts for the
+            second; a character that several tokens share for the first; special tokens stand for nothing.
+    """
+    ends = np.array([end for _, end in offsets], np.int64)
+    bytes_before = np.cumsum([0, *(len(character.encode()) for character in text)])
+    # a special token's end is 0
+    reached = bytes_before[np.maximum.accumulate(ends)]
+    sizes: NDArray[np.int64] = np.diff(reached, prepend=0)
+    return sizes
+
+
 def _language_task(spec: LanguageTask) -> Task:
     def path(given: str | None, default: str) -> Path:
         return Path(given) if given else data_root("task 'lm'") / "wikitext-2" / default
@@ -286,6 +302,11 @@ def _language_task(spec: LanguageTask) -> Task:
                 f"task 'lm': tokenizer must be 'bytes' or a folder, not '{spec.tokenizer}'"
             )
         tokenizer = AutoTokenizer.from_pretrained(spec.tokenizer, local_files_only=True)
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"task 'lm': the tokenizer in {spec.tokenizer} must be a fast one (tokenizer.json): no other"
+                " says which bytes of the text a token stands for"
+            )
         vocabulary = len(tokenizer)
 
     def part(name: str, file: Path, blocks_max: int | None) -> BlockSplit:
@@ -296,15 +317,20 @@ def _language_task(spec: LanguageTask) -> Task:
             content = text.decode("utf-8")
         except UnicodeDecodeError as fault:
             raise DataError(f"{file}: not UTF-8 text (byte {fault.start})") from None
-        ids = list(text) if tokenizer is None else tokenizer(content)["input_ids"]
+        if tokenizer is None:
+            ids, sizes = list(text), np.ones(len(text), np.int64)
+        else:
+            encoded = tokenizer(content, return_offsets_mapping=True)
+            ids, sizes = encoded["input_ids"], token_bytes(content, encoded["offset_mapping"])
         blocks = len(ids) // spec.block_tokens
         if blocks == 0:
             raise DataError(
                 f"{file}: must hold at least {spec.block_tokens} tokens, holds {len(ids)}"
             )
-        tokens = np.array(ids[: blocks * spec.block_tokens], np.int64).reshape(blocks, -1)  # [N, T]
-        tokens = tokens[:blocks_max]
-        return BlockSplit(name, np.arange(len(tokens), dtype=np.int64), tokens)
+        kept = blocks * spec.block_tokens
+        tokens = np.array(ids[:kept], np.int64).reshape(blocks, -1)[:blocks_max]  # [N, T]
+        numbers = np.arange(len(tokens), dtype=np.int64)
+        return BlockSplit(name, numbers, tokens, sizes[:kept].reshape(blocks, -1)[:blocks_max])
 
     whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
     if spec.validation.whole:
@@ -320,7 +346,12 @@ def _language_task(spec: LanguageTask) -> Task:
         metrics=("perplexity",),
         train=whole.subset("train", keep),
         validation=whole.subset("validation", held_out),
-        tests={"test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max)},
+        tests={
+            "test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max),
+            **{
+                name: part(name, Path(file), spec.dev_blocks_max) for name, file in spec.ood.items()
+            },
+        },
         processor=tokenizer,
         model_config=config,
     )
