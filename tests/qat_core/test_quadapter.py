@@ -191,6 +191,28 @@ def test_formula_with_the_scale_in_front_of_the_quantiser(family: str) -> None:
         assert (other - wanted).abs().max() > 1e-3
 
 
+def test_gradient_of_a_scale_against_its_derivation() -> None:
+    # sum over t, n of g (w^ x' where x' is in range, minus x^ w'): docs/quadapter.md, section 3
+    generator = torch.Generator().manual_seed(4)
+    student = static_student("gpt2")
+    block = student.transformer.h[0]
+    norm, linear = block.ln_2, block.mlp.c_fc
+    linear.input_quantizer.alpha.data.mul_(0.2)  # some of the inputs saturate
+    norm.requires_grad_(False).channel_scale.requires_grad_(True)
+    x, g = torch.randn(7, 16, generator=generator), torch.randn(7, 64, generator=generator)
+    linear(norm(x)).backward(g)
+    with torch.no_grad():
+        scaled, weight = norm(x), linear.weight / norm.channel_scale()
+        codes, step = linear.input_quantizer(scaled, None)
+        w_codes, w_step = linear.weight_quantizer(weight)
+        inside = (scaled / step >= -128) & (scaled / step <= 127)
+        terms = (g @ (w_codes * w_step[:, None])) * scaled * inside
+        terms = terms.sum(0) - ((g.t() @ (codes * step)) * weight).sum(0)
+    assert 0 < inside.sum() < inside.numel()
+    got = norm.channel_scale.log_scale.grad
+    torch.testing.assert_close(got, terms, rtol=1e-4, atol=1e-4)
+
+
 def test_scales_of_one_start_as_the_plainly_quantised_model() -> None:
     for family in PRE_LN:
         scaled = prepare(tiny(family), RECIPE)
