@@ -7,7 +7,7 @@ early stopping, calibration) sees `validation`, a seeded part of the training ro
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.parts import containers
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
-from qat.data.split import BlockSplit, Split, TextSplit
+from qat.data.split import BlockSplit, Split, TextSplit, token_bytes
 from qat.data.tables import Table, find_table
 from qat.data.tsv import Rows, label_values, read_rows
 
@@ -270,22 +270,6 @@ def _table_task(spec: TableTask, tokenizer: Any) -> Task:
         tokenizer,
         spec.max_tokens,
     )
-
-
-def token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return how many UTF-8 bytes of a text each token ends [N]: their sum is that of all bytes up to the last.
-
-    Args:
-        text: what was tokenised.
-        offsets: first and last character of each token, exclusive. White space between two tokens counts for the
-            second; a character that several tokens share for the first; special tokens stand for nothing.
-    """
-    ends = np.array([end for _, end in offsets], np.int64)
-    bytes_before = np.cumsum([0, *(len(character.encode()) for character in text)])
-    # a special token's end is 0
-    reached = bytes_before[np.maximum.accumulate(ends)]
-    sizes: NDArray[np.int64] = np.diff(reached, prepend=0)
-    return sizes
 
 
 def _language_task(spec: LanguageTask) -> Task:

@@ -19,8 +19,8 @@ from hwsim import api
 from qat import checkpoint
 from qat.config import RunConfig, run_config
 from qat.data.spec import LanguageTask
-from qat.data.split import BlockSplit
-from qat.data.task import load_task, token_bytes
+from qat.data.split import BlockSplit, token_bytes
+from qat.data.task import load_task
 from qat.evaluate import evaluate
 from qat.exporter import export
 from qat.loop import train
