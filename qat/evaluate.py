@@ -10,6 +10,7 @@ import torch
 from hwsim.errors import DataError
 from hwsim.metrics import compute, token_nll, wilson_interval
 from qat.data.batches import in_order
+from qat.data.split import BlockSplit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,7 @@ def evaluate(
     Raises DataError where the outputs are not finite.
     """
     if task.problem == "language":
+        assert isinstance(split, BlockSplit)
         return _evaluate_language(model, split, batch_size)
     logits = predict(model, split, batch_size)
     labels = split.labels
@@ -55,7 +57,13 @@ def evaluate(
     return values
 
 
-def _evaluate_language(model: PreTrainedModel, split: Split, batch_size: int) -> dict[str, Any]:
+def _evaluate_language(
+    model: PreTrainedModel, split: BlockSplit, batch_size: int
+) -> dict[str, Any]:
+    """Perplexity a token and a byte, exp of the summed surprise over the number of predicted tokens or bytes.
+
+    Every block is read by itself: its first token is context and is not predicted.
+    """
     # summed batch by batch: the logits of all tokens together would not fit a small machine
     total, tokens = 0.0, 0
     for _, logits, labels in _forward(model, split, batch_size):
@@ -64,7 +72,14 @@ def _evaluate_language(model: PreTrainedModel, split: Split, batch_size: int) ->
         tokens += nll.size
     if not np.isfinite(total):
         raise DataError("the model's outputs are not finite: its metrics would mean nothing")
-    return {"perplexity": float(np.exp(total / tokens)), "rows": len(split), "tokens": tokens}
+    text_bytes = int(split.token_bytes[:, 1:].sum())
+    return {
+        "perplexity": float(np.exp(total / tokens)),
+        "byte_perplexity": float(np.exp(total / text_bytes)),
+        "rows": len(split),
+        "tokens": tokens,
+        "bytes": text_bytes,
+    }
 
 
 def _forward(model: PreTrainedModel, split: Split, batch_size: int) -> Any:

@@ -24,6 +24,7 @@ from hwsim.provenance import source_revision
 from hwsim.rungs import climb, graph_inputs, real_lengths
 from qat.checkpoint import LoadedRun, load
 from qat.data.batches import in_order
+from qat.methods.quadapter import fold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,8 @@ def export(
 
     max_length = int(max(calibration.lengths.max(), held_out.lengths.max()))
     example = _inputs(calibration.batch(rows[: min(3, len(rows))]))
-    captured = capture(model, example, _longest(run, max_length))
+    # rung A3 compares with the model as it was trained, so it spans the folding too
+    captured = capture(fold(model), example, _longest(run, max_length))
     ranges = collect_ranges(captured, (batch for _, batch in _batches(calibration, rows)))
     static = freeze(captured, ranges, method)
     lowered = lower(static, _meta(run, part, calibration.ids[rows], method))

@@ -7,7 +7,7 @@ maps that are all ones or all zeros, weights that flip back and forth.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from hwsim.graph.dtype import parse
 from qat.attention import AttentionOperands
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
+from qat.modules.norm import ScaledLayerNorm
+from qat.ops import SMALLEST_SCALE
 from qat.quantizers.activation import LearnedQuantizer
 from qat.quantizers.lifecycle import learned
 
@@ -41,6 +43,8 @@ class HealthMonitor:
             `constant_bits`: share of channels of 1-bit activations that have one value in all of the batch.
             `map_entropy_bits`: mean entropy of the bits of 1-bit attention maps between real positions (1 = as
             many ones as zeros).
+            `outlier_ratio`: largest over the median channel range, behind the layer norms that carry channel
+            scales, the worst of them; `outlier_ratio_unscaled`: the same had they none.
             `flipped_signs`: share of quantised weights whose sign changed since the last call.
             Only those that exist in the model (and, for the last, from the second call on).
         """
@@ -49,6 +53,7 @@ class HealthMonitor:
         if steps:
             found["alphas_at_floor"] = sum(bool(m.at_floor()) for m in steps) / len(steps)
         found |= self._bits(batch)
+        found |= self._outliers(batch)
         flipped = self._flipped_signs()
         return found if flipped is None else found | {"flipped_signs": flipped}
 
@@ -77,7 +82,32 @@ class HealthMonitor:
         ]
         if not one_bit:
             return {}
-        handles = [module.register_forward_hook(watch) for module in one_bit]
+        self._watch(one_bit, watch, batch)
+        found = {"constant_bits": sum(a for a, _ in constant) / sum(b for _, b in constant)}
+        return found | ({"map_entropy_bits": sum(entropies) / len(entropies)} if entropies else {})
+
+    def _outliers(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        ratios: dict[str, list[Tensor]] = {"outlier_ratio": [], "outlier_ratio_unscaled": []}
+        mask = batch.get("attention_mask")
+
+        def watch(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            rows = output.flatten(0, 1) if mask is None else output[mask.bool()]
+            largest = rows.abs().amax(0)
+            unscaled = largest / module.channel_scale()  # type: ignore[operator]
+            for values, amax in zip(ratios.values(), (largest, unscaled), strict=True):
+                values.append(amax.max() / amax.median().clamp_min(SMALLEST_SCALE))
+
+        norms = [m for m in self.model.modules() if isinstance(m, ScaledLayerNorm)]
+        if not norms:
+            return {}
+        self._watch(norms, watch, batch)
+        return {name: torch.stack(values).max().item() for name, values in ratios.items()}
+
+    def _watch(
+        self, modules: Sequence[nn.Module], hook: Callable[..., None], batch: Mapping[str, Tensor]
+    ) -> None:
+        """Run one batch in eval mode with a forward hook on some modules."""
+        handles = [module.register_forward_hook(hook) for module in modules]
         was_training = self.model.training
         try:
             self.model.eval()(**{k: v for k, v in batch.items() if k != "labels"})
@@ -85,8 +115,6 @@ class HealthMonitor:
             self.model.train(was_training)
             for handle in handles:
                 handle.remove()
-        found = {"constant_bits": sum(a for a, _ in constant) / sum(b for _, b in constant)}
-        return found | ({"map_entropy_bits": sum(entropies) / len(entropies)} if entropies else {})
 
     def _flipped_signs(self) -> float | None:
         changed = total = 0
@@ -96,7 +124,8 @@ class HealthMonitor:
                 continue
             if module.weight_quantizer is None:
                 continue
-            codes, _ = module.weight_quantizer(module.weight)
+            latent = module.effective_weight if isinstance(module, QuantLinear) else module.weight
+            codes, _ = module.weight_quantizer(latent)
             signs = codes.to(torch.int8)
             if name in self._signs:
                 changed += int((signs != self._signs[name]).sum())

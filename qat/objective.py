@@ -24,9 +24,10 @@ from qat.methods.distillation import (
     similarity_loss,
 )
 from qat.methods.layer_reduction import check_layers, depth, select
+from qat.methods.quadapter import BlockSchedule, check_float_blocks, freeze_weights
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
-from qat.recipe import Recipe
+from qat.recipe import Quadapter, Recipe, TeacherIntervention
 from qat.step import Recording, StepState
 from qat.student import prepare
 
@@ -35,7 +36,8 @@ class Objective:
     """Loss of a prepared student.
 
     Args:
-        student: from `qat.student.prepare`, its learned quantisers initialised before the first call.
+        student: from `qat.student.prepare`, its learned quantisers initialised before the first call. A method
+            that freezes its weights does so here (`requires_grad`): make the optimiser afterwards.
         teacher: a Hugging Face model (prepared here if it is not yet), or None where no term needs one.
         recipe: terms, method, range freezing.
         total_steps: steps of the whole run, both steps of a two-step method together.
@@ -47,7 +49,8 @@ class Objective:
         freeze_step: step from which dynamic ranges are constants, None for never.
 
     Raises:
-        ValueError: the recipe needs a teacher and there is none, or the method does not fit the steps.
+        ValueError: the recipe needs a teacher and there is none, or the method does not fit the steps or the
+            teacher.
     """
 
     def __init__(
@@ -73,11 +76,15 @@ class Objective:
         self.layers = layers
         if self.teacher is not None:
             _check_depths(student, self.teacher, layers)
-        self.schedule = (
-            None
-            if recipe.method is None
-            else InterventionSchedule.from_spec(recipe.method, total_steps, seed)
-        )
+        if recipe.channel_scaling is not None:
+            freeze_weights(student, train_scales=isinstance(recipe.method, Quadapter))
+        self.schedule: InterventionSchedule | BlockSchedule | None = None
+        if isinstance(recipe.method, TeacherIntervention):
+            self.schedule = InterventionSchedule.from_spec(recipe.method, total_steps, seed)
+        elif isinstance(recipe.method, Quadapter):
+            assert self.teacher is not None
+            self.schedule = BlockSchedule.from_spec(recipe.method, total_steps)
+            check_float_blocks(student, self.teacher, self.schedule)
         self.restart_steps = () if self.schedule is None else self.schedule.restart_steps
         self.freeze_step = (
             round((1 - recipe.freeze_ranges) * total_steps)
@@ -90,9 +97,10 @@ class Objective:
         self._checked = False
 
     def phase(self, step: int) -> str:
-        """Name of what happens at a step: `labels`, `distillation`, or `intervention_*`."""
+        """Name of what happens at a step: `labels`, `distillation`, `intervention_*` or `blockwise`."""
         if self.schedule is not None and step < self.schedule.length:
-            return f"intervention_{self.schedule.injected(step) or 'none'}"
+            injected = self.schedule.injected(step)
+            return "blockwise" if injected == "input" else f"intervention_{injected or 'none'}"
         return "distillation" if self.spec.needs_teacher else "labels"
 
     def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -109,9 +117,11 @@ class Objective:
         mask = batch.get("attention_mask")
         valid = None if mask is None else mask.bool()
 
-        teacher_logits, teacher_record = self._ask_teacher(inputs)
-        state: StepState = self.student.step  # type: ignore[assignment]
         injected = None if self.schedule is None else self.schedule.injected(step)
+        teacher_logits, teacher_record = None, None
+        if injected is not None or self.spec.needs_teacher:
+            teacher_logits, teacher_record = self._ask_teacher(inputs)
+        state: StepState = self.student.step  # type: ignore[assignment]
         intervention = (
             nullcontext()
             if injected is None
@@ -122,6 +132,12 @@ class Objective:
 
         parts: dict[str, Tensor] = {}
         spec = self.spec
+        if injected == "input":
+            assert teacher_record is not None
+            # every block had the float model's input, a constant: each term reaches its own block alone
+            blocks, wanted = record.hidden[1:], teacher_record.hidden[1:]
+            loss = layer_loss(blocks, wanted, valid, spec.padding)
+            return loss, {"blocks": loss.detach()}
         if spec.labels is not None:
             parts["labels"] = spec.labels.weight * label_loss(
                 logits, batch["labels"], self._regression
@@ -167,9 +183,8 @@ class Objective:
         return parts
 
     @torch.no_grad()
-    def _ask_teacher(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor | None, Recording | None]:
-        if self.teacher is None:
-            return None, None
+    def _ask_teacher(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Recording]:
+        assert self.teacher is not None
         state: StepState = self.teacher.step  # type: ignore[assignment]
         with state.record() as record:
             logits = self.teacher(**inputs).logits

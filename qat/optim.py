@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from qat.recipe import OptimizerSpec
 
-ALPHA_SUFFIXES = ("alpha", "log_alpha")
+ALPHA_SUFFIXES = ("alpha",)
 NO_DECAY_SUFFIXES = ("bias", "shift")
 
 
@@ -80,8 +80,8 @@ class BertAdam(Optimizer):
 def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, Any]]:
     """Sort the trainable parameters in three groups: decayed, not decayed, quantiser scales.
 
-    Biases, shifts and everything with one axis or none (layer norms) are not decayed. Scales have their own
-    learning rate. Empty groups are left out; each group has the key `role` and its own `base_lr`.
+    Biases, shifts and everything with one axis or none (layer norms, channel scales) are not decayed. Quantiser
+    scales have their own learning rate; channel scales have the main one, since they're learned as logarithms. Empty groups are left out; each group has the key `role` and its own `base_lr`.
     """
     groups: dict[str, list[nn.Parameter]] = {"weight": [], "no_decay": [], "alpha": []}
     for name, parameter in model.named_parameters():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -211,7 +211,18 @@ class ObjectiveSpec(_Spec):
         return any((self.logits, self.hidden, self.scores, self.output, self.similarity))
 
 
-class TeacherIntervention(_Spec):
+class _Method(_Spec):
+    @classmethod
+    def model_for(cls, data: object) -> type[_Method] | None:
+        """Return the method that a mapping names: its keys are the ones that a message lists."""
+        name = data.get("name") if isinstance(data, dict) else None
+        methods = _Method.__subclasses__()
+        return next(
+            (m for m in methods if name in get_args(m.model_fields["name"].annotation)), None
+        )
+
+
+class TeacherIntervention(_Method):
     """Two-step training: `length` of all steps with the teacher injected, then plain distillation.
 
     Optimiser and learning-rate schedule restart between the steps. Mode `none` restarts but injects
@@ -232,11 +243,56 @@ class TeacherIntervention(_Spec):
         return self
 
 
+class SmoothQuant(_Method):
+    """Frozen weights behind channel scales in closed form (`qat.methods.smoothquant`); learned ranges train.
+
+    `migration` is the share of the activations' range that moves into the weights, the lambda of its formula.
+    """
+
+    name: Literal["smoothquant"]
+    migration: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def smoothing(self) -> float | None:
+        """Migration of the first channel scales, None where they start at 1."""
+        return self.migration
+
+
+class Quadapter(_Method):
+    """Frozen weights behind learned channel scales (`qat.methods.quadapter`), in two phases.
+
+    Phase one, `blockwise_steps` steps or `blockwise_fraction` of all, calibrates each block by itself on the float
+    model's input of that block; phase two trains the recipe's objective end to end. Optimiser and learning-rate
+    schedule restart between them. 0 leaves phase one out, a fraction of 1 phase two.
+    `migration` belongs to `init: smoothquant`; with `ones` the student starts as the plainly quantised model.
+    """
+
+    name: Literal["quadapter"]
+    init: Literal["ones", "smoothquant"] = "ones"
+    migration: float = Field(0.5, ge=0, le=1)
+    blockwise_steps: int | None = Field(None, ge=0)
+    blockwise_fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.blockwise_steps is None) == (self.blockwise_fraction is None):
+            raise ValueError("exactly one of blockwise_steps and blockwise_fraction must be given")
+        return self
+
+    @property
+    def smoothing(self) -> float | None:
+        """Migration of the first channel scales, None where they start at 1."""
+        return self.migration if self.init == "smoothquant" else None
+
+
+MethodSpec = Annotated[TeacherIntervention | Quadapter | SmoothQuant, Field(discriminator="name")]
+
+
 class OptimizerSpec(_Spec):
     """Optimiser and learning-rate rules.
 
     Parameters named `*.alpha` form their own group (`alpha_learning_rate`, no decay); biases, layer
-    norms and shifts have no decay. The rate rises linearly over `warmup_fraction` of the steps and
+    norms, shifts and channel scales have no decay. The rate rises linearly over `warmup_fraction` of the steps and
     falls linearly to 0.
     """
 
@@ -257,7 +313,7 @@ class Recipe(_Spec):
     activation_function: Literal["relu"] | None = None
     """Replaces the feed-forward activation; null keeps the model's own."""
     objective: ObjectiveSpec | None = None
-    method: TeacherIntervention | None = None
+    method: MethodSpec | None = None
     optimizer: OptimizerSpec | None = None
     """Objective and optimiser, or neither: then nothing is trained (`qat.post_training`)."""
     freeze_ranges: float = Field(0.2, ge=0, lt=1)
@@ -269,12 +325,22 @@ class Recipe(_Spec):
     def _trains_or_not(self) -> Self:
         if (self.objective is None) != (self.optimizer is None):
             raise ValueError("both of objective and optimizer must be given, or neither")
-        if self.objective is None and self.method is not None:
-            raise ValueError("a method needs objective and optimizer")
-        if self.method is not None and self.quantization.attention.map == "bool":
-            raise ValueError("teacher intervention must have attention.map 'softmax', not 'bool'")
+        if self.objective is None and not isinstance(self.method, SmoothQuant | None):
+            raise ValueError(f"method {self.method.name} needs objective and optimizer")
         if self.objective is None and not self.quantizes:
             raise ValueError("a recipe without objective and optimizer must quantise something")
+        return self
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        output = None if self.objective is None else self.objective.output
+        if self.channel_scaling is not None and output is not None and output.on == "post_ln":
+            raise ValueError(
+                "objective.output.on must be 'ao', not 'post_ln': channel scales change what layer norms yield"
+            )
+        bits = self.quantization.attention.map == "bool"
+        if bits and isinstance(self.method, TeacherIntervention):
+            raise ValueError("teacher intervention must have attention.map 'softmax', not 'bool'")
         return self
 
     @property
@@ -283,10 +349,15 @@ class Recipe(_Spec):
         return self.objective is not None
 
     @property
+    def channel_scaling(self) -> Quadapter | SmoothQuant | None:
+        """The method, where it is one that scales channels in front of frozen weights."""
+        return self.method if isinstance(self.method, Quadapter | SmoothQuant) else None
+
+    @property
     def needs_teacher(self) -> bool:
-        """Whether a term of the objective compares with a teacher, or a method injects one's tensors."""
+        """Whether objective or method need a teacher's tensors."""
         terms = self.objective is not None and self.objective.needs_teacher
-        return terms or self.method is not None
+        return terms or isinstance(self.method, TeacherIntervention | Quadapter)
 
     @property
     def quantizes(self) -> bool:

@@ -16,6 +16,18 @@ from hwsim.errors import GraphError, nearest
 
 
 @dataclass(frozen=True)
+class Edge:
+    """A layer norm whose output goes into these linear layers and nowhere else, by their roles.
+
+    A positive factor a channel can move from the weights of the linear layers into the layer norm without
+    changing what the model computes.
+    """
+
+    norm: str
+    linear: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Family:
     """Role -> pattern of module names.
 
@@ -26,10 +38,14 @@ class Family:
     (the layer norm that follows the attention block). All roles `*_norm` together are the layer norms;
     `embedding_parts` are the tables (or the patch projection) whose sum begins the residual stream.
     `norm` says whether a layer norm stands at the end of a branch's sum (`post`) or at its start (`pre`).
+    `edges` are the layer norms that linear layers alone read, layer by layer. In a post-LN model there are
+    none: each layer norm's output is the residual stream as well. A final layer norm in front of a tied output
+    layer is none either: its weight is the embedding table, too.
     """
 
     norm: Literal["post", "pre"]
     patterns: dict[str, str]
+    edges: tuple[Edge, ...] = ()
     optional: frozenset[str] = frozenset({"pooler", "classifier", "patch", "word_embedding"})
 
 
@@ -77,6 +93,7 @@ FAMILIES: dict[str, Family] = {
             "pooler": "*.pooler.dense",
             "classifier": "classifier",
         },
+        (Edge("pre_attention_norm", ("q", "k", "v")), Edge("post_attention_norm", ("ffn1",))),
     ),
     "gpt2": Family(
         "pre",
@@ -96,6 +113,7 @@ FAMILIES: dict[str, Family] = {
             "word_embedding": "*.wte",
             "classifier": "score",
         },
+        (Edge("pre_attention_norm", ("qkv",)), Edge("post_attention_norm", ("ffn1",))),
     ),
 }
 
@@ -135,6 +153,31 @@ def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:
     ]
     if missing:
         raise GraphError(f"no module of the model matches {'; '.join(missing)}")
+    return found
+
+
+def edges(model_type: str, roles: dict[str, list[str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Layer norm and linear layers of every edge of a model, by module names.
+
+    Args:
+        model_type: the family's key in `FAMILIES`.
+        roles: role -> module names, from `match`.
+
+    Raises:
+        GraphError: the family has no such edge.
+    """
+    table = family_of(model_type).edges
+    if not table:
+        others = [name for name, family in FAMILIES.items() if family.edges]
+        raise GraphError(
+            f"{model_type}: no layer norm can take a scale a channel: each one's output is read by linear layers"
+            " and added to the residual stream as well (post-LN), which would be scaled too; channel scales need"
+            f" a pre-LN family: {', '.join(others)}"
+        )
+    found = []
+    for edge in table:
+        layers = zip(roles[edge.norm], *(roles[role] for role in edge.linear), strict=True)
+        found += [(norm, tuple(linear)) for norm, *linear in layers]
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Injected = Literal["map", "context", "output"]
+Injected = Literal["map", "context", "output", "input"]
 
 
 @dataclass
@@ -47,7 +47,7 @@ class StepState:
     """Bool [B, T], True at real positions; None where nothing is padded. Set by the model's own hook."""
     recording: Recording | None = None
     injected: Injected | None = None
-    """Which of the student's tensors the teacher's take the place of, in every layer."""
+    """Which of the student's tensors the teacher's take the place of, in every layer (`input`: the layer's own)."""
     teacher: Recording | None = None
     """Where injected tensors come from."""
     detached: frozenset[str] = frozenset()

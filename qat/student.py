@@ -18,8 +18,10 @@ from transformers.pytorch_utils import Conv1D
 
 from qat import attention, streams
 from qat.attention import AttentionOperands
+from qat.methods import quadapter
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
+from qat.modules.norm import ChannelScale, ScaledLayerNorm
 from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import (
     ActivationQuantizer,
@@ -45,7 +47,8 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
 
     Args:
         model: any Hugging Face model of a family in `qat.roles`.
-        recipe: what to quantise; None prepares a teacher: nothing quantised, same attention function.
+        recipe: what to quantise and whether channels are scaled; None prepares a teacher: nothing quantised,
+            same attention function.
 
     Returns:
         A new model of the same class with the same parameter names, plus those of the quantisers. Its
@@ -53,7 +56,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
         `qat.quantizers.initialise`.
 
     Raises:
-        GraphError: unknown family, or a role that matches no module.
+        GraphError: unknown family, a role that matches no module, channel scales in a post-LN family.
     """
     attention.register()
     source = restore(model) if isinstance(getattr(model, "step", None), StepState) else model
@@ -81,6 +84,8 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     for name, module in list(student.named_modules()):
         if isinstance(module, Conv1D):
             _replace(student, name, QuantLinear.from_float(module, ("other",), step))
+    if recipe is not None and recipe.channel_scaling is not None:
+        quadapter.install(student, roles, recipe.channel_scaling.smoothing)
     if quantization.word_embedding is not None:
         for name in roles.get("word_embedding", []):
             table = student.get_submodule(name)
@@ -93,6 +98,8 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
         student.get_submodule(name).operands = _operands(layer, step, quantization)
     for layer, name in enumerate(roles["o"]):
         student.get_submodule(name).register_forward_hook(_OutputTap(layer, step))
+    for layer, name in enumerate(roles["layer"]):
+        student.get_submodule(name).register_forward_pre_hook(_TakeInput(layer, step))
     for role, kind in (("embeddings", "hidden"), ("layer", "hidden")):
         for name in roles[role]:
             student.get_submodule(name).register_forward_hook(_Tap(kind, step))
@@ -113,11 +120,12 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
 def restore(model: PreTrainedModel) -> PreTrainedModel:
     """Return a plain Hugging Face copy of a prepared model with the latent float weights.
 
-    A replaced activation function stays replaced (the weights were trained for it), also in its config.
+    A replaced activation function stays replaced (the weights were trained for it), also in its config. Channel
+    scales are dropped: without quantisers they change nothing (`qat.methods.quadapter.fold` keeps them).
     """
     plain = copy.deepcopy(model)
     for name, module in list(plain.named_modules()):
-        if isinstance(module, QuantLinear | QuantEmbedding | QuantPatches):
+        if isinstance(module, QuantLinear | QuantEmbedding | QuantPatches | ScaledLayerNorm):
             _replace(plain, name, module.to_float())
     streams.remove(plain)
     for module in plain.modules():
@@ -158,8 +166,8 @@ def summary(model: PreTrainedModel) -> list[SummaryRow]:
             text = " ".join(f"{k}:{q.fmt if q else 'FLOAT32'}" for k, q in operands.items())
             rows.append(SummaryRow(name, "attention", (), "", text, 0))
             continue
-        if isinstance(module, LearnedQuantizer | DynamicQuantizer | WeightQuantizer):
-            continue
+        if isinstance(module, LearnedQuantizer | DynamicQuantizer | WeightQuantizer | ChannelScale):
+            continue  # channel scales fold away
         parameters = dict(module.named_parameters(recurse=False))
         if not parameters:
             continue
@@ -291,6 +299,19 @@ class _Tap:
             getattr(self.step.recording, self.kind).append(value)
 
 
+class _TakeInput:
+    """Under block-wise calibration, put the float model's hidden state in place of a layer's own input."""
+
+    def __init__(self, layer: int, step: StepState) -> None:
+        self.layer, self.step = layer, step
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.step.injected != "input":
+            return None
+        assert self.step.teacher is not None
+        return (self.step.teacher.hidden[self.layer], *args[1:])
+
+
 class _OutputTap:
     """Record the output projection's result and, under intervention, put the teacher's in its place."""
 
@@ -306,4 +327,12 @@ class _OutputTap:
         return None
 
 
-_HOOKS = (_OutputTap, _Tap, _TakeMask, _DropMask, streams.SnapInput, streams.SnapOutput)
+_HOOKS = (
+    _OutputTap,
+    _Tap,
+    _TakeInput,
+    _TakeMask,
+    _DropMask,
+    streams.SnapInput,
+    streams.SnapOutput,
+)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 # YAML has lists only; in strict mode pydantic would refuse them where a tuple is declared
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -74,7 +82,8 @@ class LanguageTask(Strict):
 
     The files default to WikiText-2's `valid.txt` (train) and `test.txt` (dev) in `$BITWRIGHT_DATA/wikitext-2`.
     `tokenizer` is `bytes` (256 symbols, nothing to download) or a tokenizer's folder. `blocks_max` and
-    `dev_blocks_max` keep the first blocks of the training and of the held-out text.
+    `dev_blocks_max` keep the first blocks of the training and of each held-out text. `ood` names more held-out
+    texts, of other distributions than the training's: each is cut and measured as `dev` is, as a part of its own.
     """
 
     name: Literal["lm"]
@@ -84,7 +93,15 @@ class LanguageTask(Strict):
     block_tokens: int = Field(default=64, ge=2)
     blocks_max: int | None = Field(default=None, ge=1)
     dev_blocks_max: int | None = Field(default=None, ge=1)
+    ood: dict[str, str] = Field(default_factory=dict)
     validation: CarveOut = CarveOut()
+
+    @model_validator(mode="after")
+    def _parts_are_told_apart(self) -> Self:
+        taken = [name for name in self.ood if name in ("train", "validation", "test")]
+        if taken:
+            raise ValueError(f"ood must have names of its own, '{taken[0]}' is a part of the task")
+        return self
 
 
 def _kind(value: Any) -> str:

@@ -130,10 +130,19 @@ class TextSplit:
 
 
 class BlockSplit:
-    """Blocks of tokens for language modelling. `tokens` int64 [N, T]; the model shifts the labels itself."""
+    """Blocks of tokens for language modelling; the model shifts the labels itself.
 
-    def __init__(self, name: str, ids: NDArray[np.int64], tokens: NDArray[np.int64]) -> None:
-        self.name, self.ids, self.tokens = name, ids, tokens
+    `tokens` int64 [N, T]; `token_bytes` int64 [N, T], how many bytes of the text each of them stands for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        ids: NDArray[np.int64],
+        tokens: NDArray[np.int64],
+        token_bytes: NDArray[np.int64],
+    ) -> None:
+        self.name, self.ids, self.tokens, self.token_bytes = name, ids, tokens, token_bytes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,4 +166,20 @@ class BlockSplit:
         }
 
     def subset(self, name: str, rows: NDArray[np.int64]) -> BlockSplit:
-        return BlockSplit(name, self.ids[rows], self.tokens[rows])
+        return BlockSplit(name, self.ids[rows], self.tokens[rows], self.token_bytes[rows])
+
+
+def token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return how many UTF-8 bytes of a text each token ends [N]: their sum is that of all bytes up to the last.
+
+    Args:
+        text: what was tokenised.
+        offsets: first and last character of each token, exclusive. White space between two tokens counts for the
+            second; a character that several tokens share for the first; special tokens stand for nothing.
+    """
+    ends = np.array([end for _, end in offsets], np.int64)
+    bytes_before = np.cumsum([0, *(len(character.encode()) for character in text)])
+    # a special token's end is 0
+    reached = bytes_before[np.maximum.accumulate(ends)]
+    sizes: NDArray[np.int64] = np.diff(reached, prepend=0)
+    return sizes

@@ -19,7 +19,7 @@ from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.parts import containers
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
-from qat.data.split import BlockSplit, Split, TextSplit
+from qat.data.split import BlockSplit, Split, TextSplit, token_bytes
 from qat.data.tables import Table, find_table
 from qat.data.tsv import Rows, label_values, read_rows
 
@@ -286,6 +286,11 @@ def _language_task(spec: LanguageTask) -> Task:
                 f"task 'lm': tokenizer must be 'bytes' or a folder, not '{spec.tokenizer}'"
             )
         tokenizer = AutoTokenizer.from_pretrained(spec.tokenizer, local_files_only=True)
+        if not tokenizer.is_fast:
+            raise DataError(
+                f"task 'lm': the tokenizer in {spec.tokenizer} must be a fast one (tokenizer.json): no other"
+                " says which bytes of the text a token stands for"
+            )
         vocabulary = len(tokenizer)
 
     def part(name: str, file: Path, blocks_max: int | None) -> BlockSplit:
@@ -296,15 +301,20 @@ def _language_task(spec: LanguageTask) -> Task:
             content = text.decode("utf-8")
         except UnicodeDecodeError as fault:
             raise DataError(f"{file}: not UTF-8 text (byte {fault.start})") from None
-        ids = list(text) if tokenizer is None else tokenizer(content)["input_ids"]
+        if tokenizer is None:
+            ids, sizes = list(text), np.ones(len(text), np.int64)
+        else:
+            encoded = tokenizer(content, return_offsets_mapping=True)
+            ids, sizes = encoded["input_ids"], token_bytes(content, encoded["offset_mapping"])
         blocks = len(ids) // spec.block_tokens
         if blocks == 0:
             raise DataError(
                 f"{file}: must hold at least {spec.block_tokens} tokens, holds {len(ids)}"
             )
-        tokens = np.array(ids[: blocks * spec.block_tokens], np.int64).reshape(blocks, -1)  # [N, T]
-        tokens = tokens[:blocks_max]
-        return BlockSplit(name, np.arange(len(tokens), dtype=np.int64), tokens)
+        kept = blocks * spec.block_tokens
+        tokens = np.array(ids[:kept], np.int64).reshape(blocks, -1)[:blocks_max]  # [N, T]
+        numbers = np.arange(len(tokens), dtype=np.int64)
+        return BlockSplit(name, numbers, tokens, sizes[:kept].reshape(blocks, -1)[:blocks_max])
 
     whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
     if spec.validation.whole:
@@ -320,7 +330,12 @@ def _language_task(spec: LanguageTask) -> Task:
         metrics=("perplexity",),
         train=whole.subset("train", keep),
         validation=whole.subset("validation", held_out),
-        tests={"test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max)},
+        tests={
+            "test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max),
+            **{
+                name: part(name, Path(file), spec.dev_blocks_max) for name, file in spec.ood.items()
+            },
+        },
         processor=tokenizer,
         model_config=config,
     )

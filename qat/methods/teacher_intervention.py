@@ -18,6 +18,7 @@ DETACHED: dict[Injected, frozenset[str]] = {
     "map": frozenset({"q", "k"}),
     "context": frozenset({"q", "k", "v"}),
     "output": frozenset({"q", "k", "v"}),
+    "input": frozenset(),
 }
 """Projections whose *input* gets no gradient. Detaching Q and K themselves would also take the score
 loss away from their weights; detaching the input leaves it, layer by layer."""

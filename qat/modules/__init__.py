@@ -1,1 +1,1 @@
-"""Modules that take the place of Hugging Face's: linear layers and word embeddings."""
+"""Modules that take the place of Hugging Face's: linear layers, word embeddings, layer norms."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from qat import ops
+from qat.modules.norm import InverseScale
 from qat.quantizers.activation import ActivationQuantizer
 from qat.quantizers.weight import AnyWeightQuantizer
 from qat.step import StepState
@@ -23,6 +24,7 @@ class QuantLinear(nn.Linear):
     Attributes:
         parts: column ranges of the output per role: {"o": (0, N)}, or q, k and v for a fused projection.
         step: the model's `StepState`; roles in `step.detached` get no gradient to their input.
+        input_scale: undoes the channel scale of the layer norm in front, None where there is none.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class QuantLinear(nn.Linear):
         self.step = step
         self.weight_quantizer: AnyWeightQuantizer | None = None
         self.input_quantizer: ActivationQuantizer | None = None
+        self.input_scale: InverseScale | None = None
         self.from_conv1d = False
         self.one: Tensor
         self.register_buffer("one", torch.ones(1), persistent=False)
@@ -74,6 +77,11 @@ class QuantLinear(nn.Linear):
         plain.weight, plain.bias = self.weight, self.bias
         return plain.train(self.training)
 
+    @property
+    def effective_weight(self) -> Tensor:
+        """The weight [out, in] that is quantised and multiplied: the latent one, over the input's scales."""
+        return self.weight if self.input_scale is None else self.input_scale(self.weight)
+
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         detached = self.step.detached.intersection(self.parts)
@@ -91,16 +99,17 @@ class QuantLinear(nn.Linear):
         )
 
     def _apply_columns(self, x: Tensor, columns: tuple[int, int] | None) -> Tensor:
+        latent = self.effective_weight
         if self.weight_quantizer is None and self.input_quantizer is None:
-            weight, scale, bias = _take(self.weight, self.one, self.bias, columns)
+            weight, scale, bias = _take(latent, self.one, self.bias, columns)
             return nn.functional.linear(x, weight, bias)
         codes, x_scale = x, self.one
         if self.input_quantizer is not None:
             # After pooling there are no positions any more, hence nothing padded either.
             codes, x_scale = self.input_quantizer(x, self.step.valid if x.dim() > 2 else None)
-        w_codes, w_scale = self.weight, self.one
+        w_codes, w_scale = latent, self.one
         if self.weight_quantizer is not None:
-            w_codes, w_scale = self.weight_quantizer(self.weight)
+            w_codes, w_scale = self.weight_quantizer(latent)
         weight, scale, bias = _take(w_codes, w_scale, self.bias, columns)
         return ops.linear(codes, x_scale, weight, scale, bias)
 

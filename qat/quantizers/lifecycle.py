@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from qat.modules.norm import ChannelScale
 from qat.quantizers.activation import DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.grid import StreamGrid
 
@@ -33,20 +34,27 @@ def observers(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer | Stream
 
 
 def uninitialised(model: nn.Module) -> list[str]:
-    """Names of learned quantisers and grids that have seen no data yet."""
-    return [name for name, module in observers(model) if not bool(module.initialised)]
+    """Names of learned quantisers, grids and channel scales that still need data."""
+    scales = ((n, m) for n, m in model.named_modules() if isinstance(m, ChannelScale))
+    return [name for name, module in (*observers(model), *scales) if not bool(module.initialised)]
 
 
 @torch.no_grad()
 def initialise(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
     """Set alpha of every learned quantiser from the mean magnitudes of real batches, and the step of every grid.
 
-    Within a batch the quantisers follow in the order of the forward pass, the earlier ones already at work;
-    each further batch refines all of them. Padded positions do not count. Dropout is off.
+    Channel scales that SmoothQuant's formula sets come first, from the float model. Within a batch the quantisers
+    follow in the order of the forward pass, the earlier ones already at work; each further batch refines all of
+    them. Padded positions do not count. Dropout is off.
 
     Raises:
         ValueError: no batches, or quantisers that no forward pass reached.
     """
+    # needs the float model, hence the whole of `qat.student`, which itself is made of quantisers
+    from qat.methods.smoothquant import smooth
+
+    batches = list(batches)
+    smooth(model, batches)
     modules = list(observers(model))
     if not modules:
         return

@@ -45,6 +45,24 @@ def test_dead_steps_and_constant_bits_are_seen() -> None:
     assert after["constant_bits"] > before
 
 
+def test_an_outlier_channel_is_seen_in_front_of_its_scale_and_behind() -> None:
+    batch, model = batch_of("gpt2"), tiny("gpt2")
+    with torch.no_grad():
+        model.transformer.h[1].ln_1.weight[3] = 100.0
+    student = prepare(model, load_recipe("smoothquant_w8a8"))
+    initialise(student, [batch])
+    norm = student.transformer.h[1].ln_1
+    norm.channel_scale.set(torch.ones(16).index_fill_(0, torch.tensor(3), 0.01))
+    with torch.no_grad(), student.eval().step.record() as record:
+        student(**batch)
+        real = record.hidden[1][batch["attention_mask"].bool()]
+        amax = torch.nn.functional.layer_norm(real, (16,)).abs().amax(0)
+    found = HealthMonitor(student).measure(batch)
+    by_hand = 100 * amax[3] / amax.index_fill(0, torch.tensor(3), 1e9).median()
+    assert found["outlier_ratio_unscaled"] == pytest.approx(by_hand.item(), rel=1e-4)
+    assert found["outlier_ratio"] < 4
+
+
 def test_models_without_one_bit_parts_have_fewer_numbers() -> None:
     student = prepare(tiny("vit"), load_recipe("kd_w2a8"))
     monitor = HealthMonitor(student)

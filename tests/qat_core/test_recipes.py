@@ -67,6 +67,34 @@ def test_wrong_values_are_named(override: str, message: str) -> None:
     assert override.partition(".")[0].partition("=")[0][:7] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.blockwise_steps=5", "exactly one of blockwise_steps and blockwise_fraction"),
+        ("method.migration=1.5", "must be at most 1.0, not 1.5"),
+        ("method.init=zeros", "must be 'ones' or 'smoothquant', not 'zeros'"),
+        ("objective.output={on: post_ln}", "channel scales change what layer norms yield"),
+        # of the three methods' keys only those of the named one are offered
+        (
+            "method.mode=gradual",
+            r"known key \(blockwise_fraction, blockwise_steps, init, migration, name\), not 'mode'",
+        ),
+    ],
+)
+def test_wrong_values_of_quadapter_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("quadapter_w8a8", [override])
+
+
+def test_quadapter_differs_from_its_baselines_in_the_method_alone() -> None:
+    ours, closed = load_recipe("quadapter_w8a8"), load_recipe("smoothquant_w8a8")
+    same = {"name": ours.name, "description": ours.description, "method": ours.method}
+    assert closed.model_copy(update=same) == ours
+    assert ours.needs_teacher
+    assert not closed.needs_teacher
+    assert load_recipe("quadapter_w8a8", ["method=null"]).channel_scaling is None
+
+
 def test_a_users_recipe_extends_a_shipped_one_and_its_faults_have_a_place(tmp_path: Path) -> None:
     good = tmp_path / "mine.yaml"
     good.write_text("extends: bit_w1a1\nname: mine\noptimizer: {learning_rate: 3.0e-3}\n")
@@ -100,7 +128,7 @@ def test_what_does_not_fit_together_is_refused(override: str, fault: str) -> Non
 def test_a_recipe_that_trains_nothing_has_neither_method_nor_float() -> None:
     nothing = ["objective=null", "optimizer=null"]
     assert not load_recipe("kd_w2a8", nothing).trains
-    with pytest.raises(ConfigError, match="a method needs objective and optimizer"):
+    with pytest.raises(ConfigError, match="method teacher_intervention needs objective and optimizer"):
         load_recipe("ti_g_w2a8", nothing)
     with pytest.raises(ConfigError, match="must quantise something"):
         load_recipe("float", nothing)

