@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 
 from hwsim.errors import CheckpointError
 from qat.attention import AttentionOperands
-from qat.methods.distillation import label_loss, layer_loss, logit_loss, score_loss
+from qat.methods.distillation import IGNORED_LABEL, label_loss, layer_loss, logit_loss, score_loss
 from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
 from qat.recipe import Recipe
-from qat.step import Recording, StepState
+from qat.step import Extent, Portion, Recording, StepState
 from qat.student import prepare
 
 
@@ -87,12 +87,33 @@ class Objective:
             return f"intervention_{self.schedule.injected(step) or 'none'}"
         return "distillation" if self.recipe.objective.needs_teacher else "labels"
 
-    def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def extent(self, batch: Mapping[str, Tensor]) -> Extent:
+        """Count what the means of a batch are taken over. `batch` had better lie on the CPU."""
+        rows = next(iter(batch.values())).shape[0]
+        mask, labels = batch.get("attention_mask"), batch.get("labels")
+        positions = pairs = scores = targets = rows
+        if mask is not None:
+            real = mask.long().sum(-1)
+            positions, pairs = int(real.sum()), int((real * real).sum())
+            # with causality a real query has the real keys up to itself
+            seen = mask.long().cumsum(-1) * mask if self._causal else real * real
+            scores = int(seen.sum())
+        if labels is not None and labels.dim() == 2:
+            targets = int((labels[:, 1:] != IGNORED_LABEL).sum())
+        return Extent(rows, positions, pairs, scores, targets)
+
+    def __call__(
+        self, batch: Mapping[str, Tensor], step: int, portion: Portion | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch at a step (0-based), and its weighted terms (detached, on the device).
+
+        With a `portion` the loss is the batch's share of the whole update's: the sum over all micro-batches and
+        processes is the loss of one batch with all their rows, and so is the gradient.
 
         Args:
             batch: the model's inputs by name, and `labels` where a term needs them.
             step: number of weight updates made so far.
+            portion: what the batch is of the update, None where it is all of it.
         """
         self._check()
         if self.freeze_step is not None and step >= self.freeze_step:
@@ -101,7 +122,8 @@ class Objective:
         mask = batch.get("attention_mask")
         valid = None if mask is None else mask.bool()
 
-        teacher_logits, teacher_record = self._ask_teacher(inputs)
+        whole = None if portion is None else portion.whole
+        teacher_logits, teacher_record = self._ask_teacher(inputs, whole)
         state: StepState = self.student.step  # type: ignore[assignment]
         injected = None if self.schedule is None else self.schedule.injected(step)
         intervention = (
@@ -109,7 +131,7 @@ class Objective:
             if injected is None
             else state.intervene(injected, DETACHED[injected], teacher_record)
         )
-        with intervention, state.record() as record:
+        with intervention, state.portion_of(whole), state.record() as record:
             logits = self.student(**inputs).logits
 
         parts: dict[str, Tensor] = {}
@@ -120,6 +142,10 @@ class Objective:
             )
         if teacher_logits is not None and teacher_record is not None:
             parts |= self._compare(logits, record, teacher_logits, teacher_record, valid)
+        if portion is not None:
+            parts = {
+                name: term * self._share(name, portion, logits) for name, term in parts.items()
+            }
         loss = torch.stack(list(parts.values())).sum()
         return loss, {name: term.detach() for name, term in parts.items()}
 
@@ -150,12 +176,27 @@ class Objective:
             parts["output"] = spec.output.weight * term
         return parts
 
+    def _share(self, term: str, portion: Portion, logits: Tensor) -> float:
+        """Share of the whole update that a batch has in what a term is the mean over."""
+        if term == "labels":
+            unit = "targets"
+        elif term == "logits":
+            unit = "positions" if logits.dim() == 3 else "rows"
+        elif self.recipe.objective.padding == "counted":
+            unit = "rows"  # as the released codes: the mean of the micro-batches' means
+        else:
+            unit = "scores" if term == "scores" else "positions"
+        own: int = getattr(portion.own, unit)
+        return own / getattr(portion.whole, unit)
+
     @torch.no_grad()
-    def _ask_teacher(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor | None, Recording | None]:
+    def _ask_teacher(
+        self, inputs: Mapping[str, Tensor], update: Extent | None
+    ) -> tuple[Tensor | None, Recording | None]:
         if self.teacher is None:
             return None, None
         state: StepState = self.teacher.step  # type: ignore[assignment]
-        with state.record() as record:
+        with state.portion_of(update), state.record() as record:
             logits = self.teacher(**inputs).logits
         return logits, record if self.layers is None else select(record, self.layers)
 

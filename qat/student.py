@@ -67,7 +67,10 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
         for name in roles.get("patch", []):
             old = student.get_submodule(name)
             assert isinstance(old, nn.Conv2d)
-            quantizers = _weight_quantizer(patch.weight), _activation_quantizer(patch.input, 0)
+            quantizers = (
+                _weight_quantizer(patch.weight),
+                _activation_quantizer(patch.input, 0, step),
+            )
             _replace(student, name, QuantPatches.from_float(old, *quantizers))
     # Conv1D flattens batch and positions into one axis, which no exported graph can undo.
     for name, module in list(student.named_modules()):
@@ -215,7 +218,7 @@ def _swap_linear(
     if spec.weight is not None:
         new.weight_quantizer = _weight_quantizer(spec.weight)
     if spec.input is not None:
-        new.input_quantizer = _activation_quantizer(spec.input, new.in_features)
+        new.input_quantizer = _activation_quantizer(spec.input, new.in_features, step)
     _replace(model, name, new)
 
 
@@ -223,10 +226,12 @@ def _weight_quantizer(spec: WeightSpec) -> WeightQuantizer:
     return WeightQuantizer(spec.format, spec.method, spec.granularity, spec.threshold, spec.clip)
 
 
-def _activation_quantizer(spec: ActivationSpec, channels: int) -> ActivationQuantizer:
+def _activation_quantizer(
+    spec: ActivationSpec, channels: int, step: StepState
+) -> ActivationQuantizer:
     if spec.range == "learned":
-        return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding)
-    return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding)
+        return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding, step)
+    return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding, step)
 
 
 def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> AttentionOperands:
@@ -235,7 +240,7 @@ def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> At
         spec = getattr(quantization.attention, name)
         if spec is not None:
             # No shift here: along the head axis of Q and K it would be a scale along the reduction.
-            setattr(operands, name, _activation_quantizer(spec, 0))
+            setattr(operands, name, _activation_quantizer(spec, 0, step))
     return operands
 
 

@@ -70,10 +70,13 @@ def initialise(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Non
         raise ValueError(f"no forward pass reached the quantisers {', '.join(missing)}")
 
 
-def project(model: nn.Module) -> None:
-    """Keep every alpha at or above its floor. Call after every step of the optimiser."""
-    for _, module in learned(model):
-        module.project()
+def after_update(model: nn.Module) -> None:
+    """Keep every alpha at or above its floor, and let the grids follow. Call after every step of the optimiser."""
+    for _, module in observers(model):
+        if isinstance(module, StreamGrid):
+            module.follow()
+        else:
+            module.project()
 
 
 def freeze_ranges(model: nn.Module) -> None:
