@@ -215,12 +215,14 @@ class _Run:
         """Resume from the newest state, or initialise the quantisers of a new run."""
         found = state.newest_state(self.out)
         if found is None:
+            self.objective.enter(0)
             rows = self.batches.epoch(0)[: self.config.train.initialise_batches]
             # every process sees all of the rows: these scales are the same whatever the split
             initialise(self.student, [self._to_device(self.task.train.batch(row)) for row in rows])
         else:
             self.progress = state.load_progress(found)
             state.load_state(found, self.student, self.optimizer, self.objective)
+            self.objective.enter(self.progress.step - 1)  # as it was when the state was saved
         self.accelerator.wait_for_everyone()  # before the first process writes into the folder
 
     def _new_optimizer(self) -> Optimizer:
@@ -273,9 +275,14 @@ class _Run:
         return self.health.measure(self._to_device(self.task.validation.batch(rows)))
 
     def _eligible(self, step: int) -> bool:
-        """Say whether the weights after `step` updates may be the kept ones: constant ranges, no intervention."""
-        frozen = self.objective.freeze_step is None or step > self.objective.freeze_step
-        return (frozen and step > self.schedule.starts[-1]) or step == self.steps
+        """Say whether the weights after `step` updates may be the kept ones: they were trained as what is exported,
+        with constant ranges, at the recipe's bits and without intervention."""
+        begins = (
+            self.objective.freeze_step or 0,
+            self.objective.own_bits_step,
+            self.schedule.starts[-1],
+        )
+        return step > max(begins) or step == self.steps
 
     def _log_entry(self, step: int, loss: float, parts: dict[str, float]) -> dict[str, Any]:
         rates = {f"lr_{group['role']}": group["lr"] for group in self.optimizer.param_groups}

@@ -19,7 +19,7 @@ from qat.attention import AttentionOperands
 from qat.methods.distillation import IGNORED_LABEL, label_loss, layer_loss, logit_loss, score_loss
 from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
-from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
+from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised, weights
 from qat.recipe import Recipe
 from qat.step import Extent, Portion, Recording, StepState
 from qat.student import prepare
@@ -39,6 +39,7 @@ class Objective:
     Attributes:
         restart_steps: steps before which optimiser and learning-rate schedule start anew.
         freeze_step: step from which dynamic ranges are constants, None for never.
+        own_bits_step: step from which all weights have the format of the recipe, 0 without a bit schedule.
 
     Raises:
         ValueError: the recipe needs a teacher and there is none, or the method does not fit the steps.
@@ -76,6 +77,12 @@ class Objective:
             if recipe.freeze_ranges > 0 and not ranges_frozen(student)
             else None
         )
+        self.own_bits_step = max((w.final_step for w in weights(student)), default=0)
+        if self.own_bits_step >= total_steps:
+            raise ValueError(
+                f"the bit schedule must end before the run's {total_steps} steps do, but its last change comes"
+                f" at step {self.own_bits_step}"
+            )
         attention = [m for m in student.modules() if isinstance(_operands(m), AttentionOperands)]
         self._causal = any(getattr(m, "is_causal", False) for m in attention)
         self._regression = _is_regression(student)
@@ -86,6 +93,14 @@ class Objective:
         if self.schedule is not None and step < self.schedule.length:
             return f"intervention_{self.schedule.injected(step) or 'none'}"
         return "distillation" if self.recipe.objective.needs_teacher else "labels"
+
+    def enter(self, step: int) -> None:
+        """Give the student's quantisers what they have at a step: bit widths, and constant ranges at the end."""
+        if self.own_bits_step > 0:
+            for quantizer in weights(self.student):
+                quantizer.at_step(step)
+        if self.freeze_step is not None and step >= self.freeze_step:
+            freeze_ranges(self.student)
 
     def extent(self, batch: Mapping[str, Tensor]) -> Extent:
         """Count what the means of a batch are taken over. `batch` had better lie on the CPU."""
@@ -116,8 +131,7 @@ class Objective:
             portion: what the batch is of the update, None where it is all of it.
         """
         self._check()
-        if self.freeze_step is not None and step >= self.freeze_step:
-            freeze_ranges(self.student)
+        self.enter(step)
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         mask = batch.get("attention_mask")
         valid = None if mask is None else mask.bool()

@@ -9,21 +9,21 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from qat import attention, streams
+from qat import attention, overrides, streams
 from qat.attention import AttentionOperands
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.weight import WeightQuantizer
-from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
+from qat.recipe import ActivationSpec, OperatorSpec, QuantizationSpec, Recipe, WeightSpec
 from qat.roles import family_of, match
 from qat.step import StepState
 
@@ -49,6 +49,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
 
     Raises:
         GraphError: unknown family, or a role that matches no module.
+        ConfigError: an override of the recipe that fits no module.
     """
     attention.register()
     source = restore(model) if isinstance(getattr(model, "step", None), StepState) else model
@@ -57,14 +58,15 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     roles = match(family, [name for name, _ in student.named_modules()])
     step = StepState()
     quantization = QuantizationSpec() if recipe is None else recipe.quantization
+    slots = overrides.resolve(quantization, roles)
 
     _swap_activations(student, roles["act"], recipe)
     for role, parts in _LINEAR_GROUPS.items():
         for name in roles.get(role, []):
-            _swap_linear(student, name, role, parts, quantization, step)
-    patch = quantization.operator("patch")
-    if patch.weight is not None and patch.input is not None:
-        for name in roles.get("patch", []):
+            _swap_linear(student, name, role, parts, overrides.operator(slots, name), step)
+    for name in roles.get("patch", []):
+        patch = overrides.operator(slots, name)
+        if patch.weight is not None and patch.input is not None:
             old = student.get_submodule(name)
             assert isinstance(old, nn.Conv2d)
             quantizers = (
@@ -76,16 +78,16 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     for name, module in list(student.named_modules()):
         if isinstance(module, Conv1D):
             _replace(student, name, QuantLinear.from_float(module, ("other",), step))
-    if quantization.word_embedding is not None:
-        for name in roles.get("word_embedding", []):
+    for name in roles.get("word_embedding", []):
+        spec = slots[name]["weight"]
+        if spec is not None:
             table = student.get_submodule(name)
             assert isinstance(table, nn.Embedding)
-            quantizer = _weight_quantizer(quantization.word_embedding)
-            _replace(student, name, QuantEmbedding.from_float(table, quantizer))
+            _replace(student, name, QuantEmbedding.from_float(table, _weight_quantizer(spec)))
     if quantization.residual is not None:
         streams.install(student, family, roles, quantization.residual, step)
     for layer, name in enumerate(roles["attention"]):
-        student.get_submodule(name).operands = _operands(layer, step, quantization)
+        student.get_submodule(name).operands = _operands(layer, step, slots[name])
     for layer, name in enumerate(roles["o"]):
         student.get_submodule(name).register_forward_hook(_OutputTap(layer, step))
     for role, kind in (("embeddings", "hidden"), ("layer", "hidden")):
@@ -205,13 +207,11 @@ def _swap_linear(
     name: str,
     role: str,
     parts: tuple[str, ...],
-    quantization: QuantizationSpec,
+    spec: OperatorSpec,
     step: StepState,
 ) -> None:
     old = model.get_submodule(name)
     assert isinstance(old, nn.Linear | Conv1D)
-    # A fused projection has one input and one weight: what holds for q holds for it.
-    spec = quantization.operator(cast("Role", parts[0]))
     if role in ("pooler", "classifier") and spec.weight is None and spec.input is None:
         return
     new = QuantLinear.from_float(old, parts, step)
@@ -223,7 +223,9 @@ def _swap_linear(
 
 
 def _weight_quantizer(spec: WeightSpec) -> WeightQuantizer:
-    return WeightQuantizer(spec.format, spec.method, spec.granularity, spec.threshold, spec.clip)
+    return WeightQuantizer(
+        spec.format, spec.method, spec.granularity, spec.threshold, spec.clip, spec.schedule
+    )
 
 
 def _activation_quantizer(
@@ -234,10 +236,11 @@ def _activation_quantizer(
     return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding, step)
 
 
-def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> AttentionOperands:
+def _operands(
+    layer: int, step: StepState, specs: dict[str, ActivationSpec | None]
+) -> AttentionOperands:
     operands = AttentionOperands(layer, step)
-    for name in ("query", "key", "value", "probabilities"):
-        spec = getattr(quantization.attention, name)
+    for name, spec in specs.items():
         if spec is not None:
             # No shift here: along the head axis of Q and K it would be a scale along the reduction.
             setattr(operands, name, _activation_quantizer(spec, 0, step))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qat.quantizers.activation import DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.grid import StreamGrid
+from qat.quantizers.weight import WeightQuantizer
 
 
 def learned(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer]]:
@@ -30,6 +31,11 @@ def observers(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer | Stream
     for name, module in model.named_modules():
         if isinstance(module, LearnedQuantizer | StreamGrid):
             yield name, module
+
+
+def weights(model: nn.Module) -> Iterator[WeightQuantizer]:
+    """All quantisers of weights."""
+    return (module for module in model.modules() if isinstance(module, WeightQuantizer))
 
 
 def uninitialised(model: nn.Module) -> list[str]:
