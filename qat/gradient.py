@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hwsim.errors import ConfigError
-from qat import processes
+from qat import augment, processes
 from qat.step import Extent, Portion
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class UpdateGradient:
         split: the training rows.
         config: of the run: batch size, precision and seed.
         accelerator: device and processes.
+
+    Raises:
+        ConfigError: there is no such augmentation.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class UpdateGradient:
     ) -> None:
         self.objective, self.split, self.accelerator = objective, split, accelerator
         self.config = config
+        entry = config.train.augment
+        self.augmentation = None if entry is None else augment.load(entry)
 
     def check_split(self, rows: NDArray[np.int64]) -> None:
         """Refuse more processes than rows a micro-batch; warn where splitting changes what is computed.
@@ -80,6 +85,11 @@ class UpdateGradient:
             # other dropout than in the first process, whose generators alone are part of a run's state
             torch.manual_seed((self.config.seed * 1_000_003 + step) * 1_009 + index)
         batches = [self.split.batch(part[index::count]) for part in self._micro_batches(rows)]
+        if self.augmentation is not None:
+            batches = [
+                augment.apply(self.augmentation, batch, (self.config.seed, step, i, index))
+                for i, batch in enumerate(batches)
+            ]
         extents = [self.objective.extent(batch) for batch in batches]
         counted = torch.tensor(extents, device=self.accelerator.device).sum(0)
         whole = Extent(*processes.total(counted).tolist())

@@ -186,7 +186,7 @@ class _Run:
             unit="step",
             disable=not (draw and main and sys.stderr.isatty()),
         )
-        with bar, RunLog(self.out, self.progress.step, main) as log:
+        with bar, RunLog(self.out, self.progress.step, main, spec.tensorboard) as log:
             while self.progress.step < self.steps and not self._stale():
                 step = self.progress.step
                 if step in self.objective.restart_steps:
