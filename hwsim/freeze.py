@@ -265,7 +265,7 @@ class _Freezer:
         self._emit(call)
 
     def _dynamic(self, call: Call) -> None:
-        x, _, fmt, _, clip, rounding = call.args
+        x, _, fmt, _, clip, rounding, _ = call.args
         self._check_rounding(call, rounding)
         dtype = parse(fmt)
         source = refs(self.source[call.name].args)[0]

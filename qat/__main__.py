@@ -41,13 +41,16 @@ def train(
 
     loaded = load_training_config(config, overrides or ())
     _quiet_libraries()
+    from qat import processes
     from qat.loop import train as train_run
 
     if isinstance(loaded, ChainConfig):
         finished = train_chain(loaded, out, progress=True)
     else:
         finished = [train_run(loaded, out, progress=True)]
-    for measured in finished:
+    talks = processes.first()
+    processes.leave()
+    for measured in finished if talks else ():
         kept = f"{measured.steps} steps, kept step {measured.kept_step}"
         typer.echo(f"{measured.name}: {kept}: {measured.folder}")
         _show("validation", measured.validation)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hwsim.errors import CheckpointError
-from qat.checkpoint import CHAIN_FILE, read_json, write_json
+from qat.checkpoint import CHAIN_FILE, is_vacant, read_json, write_json
 from qat.config import ModelSpec, RecipeSpec, RunConfig, TrainSpec, sha256
 from qat.data.spec import Strict, TaskSpec
 from qat.result import RunResult
@@ -99,6 +99,8 @@ def train_chain(config: ChainConfig, out: Path, progress: bool = False) -> list[
         ConfigError, DataError, TrainingDiverged: as a stage's own training.
         CheckpointError: `out` holds another chain, something else, or damage.
     """
+    from accelerate import Accelerator
+
     from qat.loop import train
 
     values = config.model_dump(mode="json", by_alias=True)
@@ -107,19 +109,22 @@ def train_chain(config: ChainConfig, out: Path, progress: bool = False) -> list[
             raise CheckpointError(
                 f"{out}: holds a chain of another configuration; choose another folder or remove this one"
             )
-    elif out.exists() and any(out.iterdir()):
+    elif not is_vacant(out):
         raise CheckpointError(f"{out}: not empty and not a chain: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
     folders = stage_folders(config, out)
-    write_json(
-        out / CHAIN_FILE,
-        {
-            "schema": SCHEMA,
-            "config_sha256": sha256(values),
-            "runs": [folder.name for folder in folders],
-            "config": values,
-        },
-    )
+    accelerator = Accelerator(cpu=config.device == "cpu")
+    accelerator.wait_for_everyone()  # all have looked at the folder
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(
+            out / CHAIN_FILE,
+            {
+                "schema": SCHEMA,
+                "config_sha256": sha256(values),
+                "runs": [folder.name for folder in folders],
+                "config": values,
+            },
+        )
     runs = stage_runs(config, out)
     return [train(run, folder, progress) for run, folder in zip(runs, folders, strict=True)]
 

@@ -240,6 +240,16 @@ def is_run(folder: Path) -> bool:
     return (folder / STATE_FOLDER / RUN_FILE).is_file()
 
 
+def is_vacant(folder: Path) -> bool:
+    """Say whether a folder can take a new run or chain: not there, empty, or left by a start that was killed."""
+    if not folder.exists():
+        return True
+    begun = {f".{CHAIN_FILE}.tmp", STATE_FOLDER}
+    state = folder / STATE_FOLDER
+    inside = {path.name for path in state.iterdir()} if state.is_dir() else set()
+    return {path.name for path in folder.iterdir()} <= begun and inside <= {f".{RUN_FILE}.tmp"}
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What a run is: its configuration, and the hashes of that and of the teacher's weights file."""

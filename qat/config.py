@@ -63,7 +63,8 @@ class TrainSpec(Strict):
     quantiser's codes depend on the last bit of what it rounds. `select: best` keeps the step that is best on the
     carve-out (the later of two equal ones), `last` the last one; steps before the recipe's ranges are
     frozen are not eligible, since what is exported has constant ranges. `measure_tests: false` leaves the
-    held-out data unread: for trying settings, which the carve-out alone may choose.
+    held-out data unread: for trying settings, which the carve-out alone may choose. `augment: module:function`
+    changes the rows of each update (`qat.augment`). `tensorboard` writes the log for TensorBoard as well.
     """
 
     steps: int | None = Field(default=None, ge=0)
@@ -83,6 +84,8 @@ class TrainSpec(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
     initialise_batches: int = Field(default=4, ge=1)
     measure_tests: bool = True
+    augment: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

@@ -1,8 +1,11 @@
-"""The training loop: one path for teachers and students of every recipe, seeded and resumable."""
+"""The training loop: one path for teachers and students of every recipe, seeded and resumable.
+
+Under `torchrun` or `accelerate launch` several processes share each update's rows (`qat.processes`). All of
+them evaluate, so that all know what is best; the first one alone writes files and draws progress.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import sys
@@ -25,19 +28,21 @@ from qat.config import RunConfig, resolved, sha256
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
 from qat.evaluate import evaluate
+from qat.gradient import UpdateGradient
 from qat.health import HealthMonitor
 from qat.objective import Objective
 from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
 from qat.post_training import PostTraining
-from qat.quantizers.lifecycle import initialise, project
+from qat.quantizers.lifecycle import after_update, initialise
 from qat.recipe import Recipe, load_recipe
+from qat.runlog import RunLog
 from qat.student import prepare
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.optim import Optimizer
 
-LOG_FILE = "train.jsonl"
 HEALTH_ROWS = 64
 
 
@@ -69,29 +74,40 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
     """
     recipe = _resolve_recipe(config)
     values = resolved(config, recipe)
-    teacher = teacher_sha256(config)
+    record = checkpoint.RunRecord(config, sha256(values), teacher_sha256(config))
+    _check_folder(record, out)
+    if (out / result.RESULT_FILE).is_file():
+        state.remove_states(out)  # it may have been killed just before it did
+        return result.read_result(out)
+    accelerator = Accelerator(cpu=config.device == "cpu")
+    if not recipe.trains:
+        unfinished = PostTraining(record, recipe, out)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            checkpoint.write_run_file(out, values, record.teacher_sha256)
+            unfinished.finish()
+        accelerator.wait_for_everyone()
+        return result.read_result(out)
+    run = _Run(record, recipe, out, accelerator)
+    accelerator.wait_for_everyone()  # all have looked at the folder
+    if accelerator.is_main_process:
+        checkpoint.write_run_file(out, values, record.teacher_sha256)
+    return run.finish(run.steps_to_go(progress))
+
+
+def _check_folder(record: checkpoint.RunRecord, out: Path) -> None:
     if checkpoint.is_run(out):
-        record = checkpoint.read_run_file(out)
-        if record.config_sha256 != sha256(values):
+        found = checkpoint.read_run_file(out)
+        if found.config_sha256 != record.config_sha256:
             raise CheckpointError(
                 f"{out}: holds a run of another configuration; choose another folder or remove this one"
             )
-        if record.teacher_sha256 != teacher:
+        if found.teacher_sha256 != record.teacher_sha256:
             raise CheckpointError(
-                f"{out}: was started from another teacher: the weights in {config.teacher} have changed"
+                f"{out}: was started from another teacher: the weights in {record.config.teacher} have changed"
             )
-        if (out / result.RESULT_FILE).is_file():
-            return result.read_result(out)
-    elif out.exists() and any(out.iterdir()):
+    elif not checkpoint.is_vacant(out):
         raise CheckpointError(f"{out}: not empty and not a run: choose another folder")
-    record = checkpoint.RunRecord(config, sha256(values), teacher)
-    if not recipe.trains:
-        unfinished = PostTraining(record, recipe, out)
-        checkpoint.write_run_file(out, values, teacher)
-        return unfinished.finish()
-    run = _Run(record, recipe, out)
-    checkpoint.write_run_file(out, values, teacher)
-    return run.finish(run.steps_to_go(progress))
 
 
 def _resolve_recipe(config: RunConfig) -> Recipe:
@@ -118,26 +134,33 @@ def seed_everything(seed: int) -> None:
 class _Run:
     """One training in memory."""
 
-    def __init__(self, record: checkpoint.RunRecord, recipe: Recipe, out: Path) -> None:
-        self.record, self.recipe, self.out = record, recipe, out
+    def __init__(
+        self,
+        record: checkpoint.RunRecord,
+        recipe: Recipe,
+        out: Path,
+        accelerator: Accelerator,
+    ) -> None:
+        self.record, self.recipe, self.out, self.accelerator = record, recipe, out, accelerator
         self.config = config = record.config
         torch.set_num_threads(config.threads)
         seed_everything(config.seed)
-        self.accelerator = Accelerator(cpu=config.device == "cpu")
-        if self.accelerator.num_processes > 1:
-            raise ConfigError("training in several processes is not supported: start one")
         self.task = load_task(config.task, find_tokenizer(config))
         self.teacher = load_teacher(config, self.task)
         student = prepare(starting_model(config, self.task, self.teacher), recipe)
+        # the rows of an update and their order are the same however it is split
         self.batches = BucketedBatches(
-            self.task.train.lengths, config.train.batch_size, config.seed
+            self.task.train.lengths,
+            config.train.batch_size * config.train.accumulate,
+            config.seed,
         )
         self.steps = config.train.steps or math.ceil(
-            (config.train.epochs or 0) * self.batches.per_epoch / config.train.accumulate
+            (config.train.epochs or 0) * self.batches.per_epoch
         )
-        self.student = self.accelerator.prepare(student)
+        # not wrapped for several processes: gradients are summed, and some parameters have none
+        self.student = student.to(accelerator.device)
         if self.teacher is not None:
-            self.teacher.to(self.accelerator.device)
+            self.teacher.to(accelerator.device)
         # a method that does not fit the number of steps, a model without the recipe's parts
         try:
             self.objective = Objective(
@@ -150,6 +173,8 @@ class _Run:
             )
         except ValueError as fault:
             raise ConfigError(f"recipe '{recipe.name}': {fault}") from None
+        self.gradient = UpdateGradient(self.objective, self.task.train, config, accelerator)
+        self.gradient.check_split(self.batches.epoch(0)[0])
         assert recipe.optimizer is not None  # the recipe has an objective
         self.optimizer_spec = config.train.optimizer(recipe.optimizer)
         self.schedule = _Schedule(
@@ -164,53 +189,53 @@ class _Run:
         self._start()
         self._health()  # takes the signs as they are now: flips are counted from here on
         spec, begin = self.config.train, time.monotonic() - self.progress.wall_s
-        data = self.batches.start_at(self.progress.step * spec.accumulate)
+        data = self.batches.start_at(self.progress.step)
+        main = self.accelerator.is_main_process
         bar = tqdm(
             total=self.steps,
             initial=self.progress.step,
             desc=self.config.name,
             unit="step",
-            disable=not (draw and sys.stderr.isatty()),
+            disable=not (draw and main and sys.stderr.isatty()),
         )
-        with bar, (self.out / LOG_FILE).open("a", encoding="utf-8") as log:
-            while self.progress.step < self.steps:
+        with bar, RunLog(self.out, self.progress.step, main, spec.tensorboard) as log:
+            while self.progress.step < self.steps and not self._stale():
                 step = self.progress.step
                 if step in self.objective.restart_steps:
                     self.optimizer = self._new_optimizer()
-                loss, parts = self._update(step, [next(data) for _ in range(spec.accumulate)])
+                loss, parts = self._update(step, next(data))
                 self.progress.step += 1
                 bar.update()
                 if self.progress.step % spec.log_every == 0:
-                    _write_line(log, self._log_entry(step, loss, parts))
+                    log.write(self._log_entry(step, loss, parts))
                 done = self.progress.step == self.steps
                 if self.progress.step % spec.evaluate_every == 0 or done:
-                    _write_line(log, self._evaluate())
+                    log.write(self._evaluate())
                     self.progress.wall_s = time.monotonic() - begin
-                    state.save_state(
-                        self.out, self.student, self.optimizer, self.objective, self.progress
-                    )
-                    if spec.early_stopping and self.progress.stale >= spec.early_stopping:
-                        return not done
-        return False
+                    if main:
+                        state.save_state(
+                            self.out, self.student, self.optimizer, self.objective, self.progress
+                        )
+        return self.progress.step < self.steps
+
+    def _stale(self) -> bool:
+        """Say whether early stopping ends the run: also one that was killed after it had stopped."""
+        patience = self.config.train.early_stopping
+        return patience is not None and self.progress.stale >= patience
 
     def _start(self) -> None:
         """Resume from the newest state, or initialise the quantisers of a new run."""
         found = state.newest_state(self.out)
-        log = self.out / LOG_FILE
         if found is None:
+            self.objective.enter(0)
             rows = self.batches.epoch(0)[: self.config.train.initialise_batches]
+            # every process sees all of the rows: these scales are the same whatever the split
             initialise(self.student, [self._to_device(self.task.train.batch(row)) for row in rows])
-            log.write_text("", "utf-8")
-            return
-        self.progress = state.load_progress(found)
-        state.load_state(found, self.student, self.optimizer, self.objective)
-        # lines written after the state was saved would otherwise stand there twice
-        kept = [
-            line
-            for line in log.read_text("utf-8").splitlines(keepends=True)
-            if line.endswith("\n") and json.loads(line)["step"] <= self.progress.step
-        ]
-        log.write_text("".join(kept), "utf-8")
+        else:
+            self.progress = state.load_progress(found)
+            state.load_state(found, self.student, self.optimizer, self.objective)
+            self.objective.enter(self.progress.step - 1)  # as it was when the state was saved
+        self.accelerator.wait_for_everyone()  # before the first process writes into the folder
 
     def _new_optimizer(self) -> Optimizer:
         optimizer: Optimizer = self.accelerator.prepare(
@@ -218,36 +243,24 @@ class _Run:
         )
         return optimizer
 
-    def _update(self, step: int, rows: list[Any]) -> tuple[float, dict[str, float]]:
-        """Make one update of the weights; return the loss and its terms, means over the micro-batches."""
+    def _update(self, step: int, rows: NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+        """Make one update of the weights; return the loss and its terms over all of its rows."""
         set_learning_rate(self.optimizer, self.schedule.factor(step))
         self.student.train()
-        loss_sum, part_sums = 0.0, dict[str, float]()
-        for row in rows:
-            batch = self._to_device(self.task.train.batch(row))
-            with torch.autocast(
-                self.accelerator.device.type,
-                torch.bfloat16,
-                enabled=self.config.train.precision == "bfloat16",
-            ):
-                loss, parts = self.objective(batch, step)
-            value = loss.item()
-            if not math.isfinite(value):
-                found = state.newest_state(self.out)
-                kept = f"the state in {found} is kept" if found else "no state was saved yet"
-                raise TrainingDiverged(
-                    f"{self.config.name}: the loss is {value} at step {step}; {kept}"
-                )
-            self.accelerator.backward(loss / len(rows))
-            loss_sum += value / len(rows)
-            for name, term in parts.items():
-                part_sums[name] = part_sums.get(name, 0.0) + term.item() / len(rows)
+        values = self.gradient(step, rows)
+        total = values.pop("loss")
+        if not math.isfinite(total):
+            found = state.newest_state(self.out)
+            kept = f"the state in {found} is kept" if found else "no state was saved yet"
+            raise TrainingDiverged(
+                f"{self.config.name}: the loss is {total} at step {step}; {kept}"
+            )
         if self.config.train.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.train.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        project(self.student)
-        return loss_sum, part_sums
+        after_update(self.student)
+        return total, values
 
     def _evaluate(self) -> dict[str, Any]:
         """Measure the carve-out, keep the weights if they are the best so far; return the log's line."""
@@ -264,7 +277,8 @@ class _Run:
             )
             if not worse or self.config.train.select == "last":
                 progress.best_step, progress.best_value = step, values[metric]
-                state.save_best(self.out, self.student, step)
+                if self.accelerator.is_main_process:
+                    state.save_best(self.out, self.student, step)
         return {"step": step, "event": "validation", **values, **self._health()}
 
     def _health(self) -> dict[str, float]:
@@ -273,9 +287,14 @@ class _Run:
         return self.health.measure(self._to_device(self.task.validation.batch(rows)))
 
     def _eligible(self, step: int) -> bool:
-        """Say whether the weights after `step` updates may be the kept ones: constant ranges, no intervention."""
-        frozen = self.objective.freeze_step is None or step > self.objective.freeze_step
-        return (frozen and step > self.schedule.starts[-1]) or step == self.steps
+        """Say whether the weights after `step` updates may be the kept ones: they were trained as what is exported,
+        with constant ranges, at the recipe's bits and without intervention."""
+        begins = (
+            self.objective.freeze_step or 0,
+            self.objective.own_bits_step,
+            self.schedule.starts[-1],
+        )
+        return step > max(begins) or step == self.steps
 
     def _log_entry(self, step: int, loss: float, parts: dict[str, float]) -> dict[str, Any]:
         rates = {f"lr_{group['role']}": group["lr"] for group in self.optimizer.param_groups}
@@ -294,22 +313,20 @@ class _Run:
         """Measure the kept weights on the carve-out and, once, on the tests; write model and result."""
         begin = time.monotonic() - self.progress.wall_s
         assert self.progress.best_step is not None
+        self.accelerator.wait_for_everyone()  # until the first process has written the best weights
         state.load_best(self.out, self.student, self.progress.best_step)
-        measured = conclude(
-            self.record,
-            self.recipe,
-            self.task,
-            self.student,
-            self.out,
-            steps=self.progress.step,
-            kept_step=self.progress.best_step,
-            stopped_early=stopped_early,
-            wall_s=time.monotonic() - begin,
-        )
-        state.remove_states(self.out)
-        return measured
-
-
-def _write_line(log: Any, values: dict[str, Any]) -> None:
-    log.write(json.dumps(values) + "\n")
-    log.flush()
+        if self.accelerator.is_main_process:
+            conclude(
+                self.record,
+                self.recipe,
+                self.task,
+                self.student,
+                self.out,
+                steps=self.progress.step,
+                kept_step=self.progress.best_step,
+                stopped_early=stopped_early,
+                wall_s=time.monotonic() - begin,
+            )
+            state.remove_states(self.out)
+        self.accelerator.wait_for_everyone()
+        return result.read_result(self.out)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from hwsim.errors import CheckpointError
 from qat.attention import AttentionOperands
 from qat.methods.distillation import (
+    IGNORED_LABEL,
     label_loss,
     layer_loss,
     logit_loss,
@@ -26,9 +27,9 @@ from qat.methods.distillation import (
 from qat.methods.layer_reduction import check_layers, depth, select
 from qat.methods.quadapter import BlockSchedule, check_float_blocks, freeze_weights
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
-from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
+from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised, weights
 from qat.recipe import Quadapter, Recipe, TeacherIntervention
-from qat.step import Recording, StepState
+from qat.step import Extent, Portion, Recording, StepState
 from qat.student import prepare
 
 
@@ -47,6 +48,7 @@ class Objective:
     Attributes:
         restart_steps: steps before which optimiser and learning-rate schedule start anew.
         freeze_step: step from which dynamic ranges are constants, None for never.
+        own_bits_step: step from which all weights have the format of the recipe, 0 without a bit schedule.
 
     Raises:
         ValueError: the recipe needs a teacher and there is none, or the method does not fit the steps or the
@@ -91,6 +93,12 @@ class Objective:
             if recipe.freeze_ranges > 0 and not ranges_frozen(student)
             else None
         )
+        self.own_bits_step = max((w.final_step for w in weights(student)), default=0)
+        if self.own_bits_step >= total_steps:
+            raise ValueError(
+                f"the bit schedule must end before the run's {total_steps} steps do, but its last change comes"
+                f" at step {self.own_bits_step}"
+            )
         attention = [m for m in student.modules() if isinstance(_operands(m), AttentionOperands)]
         self._causal = any(getattr(m, "is_causal", False) for m in attention)
         self._regression = _is_regression(student)
@@ -103,31 +111,60 @@ class Objective:
             return "blockwise" if injected == "input" else f"intervention_{injected or 'none'}"
         return "distillation" if self.spec.needs_teacher else "labels"
 
-    def __call__(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def enter(self, step: int) -> None:
+        """Give the student's quantisers what they have at a step: bit widths, and constant ranges at the end."""
+        if self.own_bits_step > 0:
+            for quantizer in weights(self.student):
+                quantizer.at_step(step)
+        if self.freeze_step is not None and step >= self.freeze_step:
+            freeze_ranges(self.student)
+
+    def extent(self, batch: Mapping[str, Tensor]) -> Extent:
+        """Count what the means of a batch are taken over. `batch` had better lie on the CPU."""
+        rows = next(iter(batch.values())).shape[0]
+        mask, labels = batch.get("attention_mask"), batch.get("labels")
+        positions = pairs = scores = targets = rows
+        if mask is not None:
+            real = mask.long().sum(-1)
+            positions, pairs = int(real.sum()), int((real * real).sum())
+            # with causality a real query has the real keys up to itself
+            seen = mask.long().cumsum(-1) * mask if self._causal else real * real
+            scores = int(seen.sum())
+        if labels is not None and labels.dim() == 2:
+            targets = int((labels[:, 1:] != IGNORED_LABEL).sum())
+        return Extent(rows, positions, pairs, scores, targets)
+
+    def __call__(
+        self, batch: Mapping[str, Tensor], step: int, portion: Portion | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch at a step (0-based), and its weighted terms (detached, on the device).
+
+        With a `portion` the loss is the batch's share of the whole update's: the sum over all micro-batches and
+        processes is the loss of one batch with all their rows, and so is the gradient.
 
         Args:
             batch: the model's inputs by name, and `labels` where a term needs them.
             step: number of weight updates made so far.
+            portion: what the batch is of the update, None where it is all of it.
         """
         self._check()
-        if self.freeze_step is not None and step >= self.freeze_step:
-            freeze_ranges(self.student)
+        self.enter(step)
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         mask = batch.get("attention_mask")
         valid = None if mask is None else mask.bool()
 
+        whole = None if portion is None else portion.whole
         injected = None if self.schedule is None else self.schedule.injected(step)
         teacher_logits, teacher_record = None, None
         if injected is not None or self.spec.needs_teacher:
-            teacher_logits, teacher_record = self._ask_teacher(inputs)
+            teacher_logits, teacher_record = self._ask_teacher(inputs, whole)
         state: StepState = self.student.step  # type: ignore[assignment]
         intervention = (
             nullcontext()
             if injected is None
             else state.intervene(injected, DETACHED[injected], teacher_record)
         )
-        with intervention, state.record() as record:
+        with intervention, state.portion_of(whole), state.record() as record:
             logits = self.student(**inputs).logits
 
         parts: dict[str, Tensor] = {}
@@ -137,6 +174,8 @@ class Objective:
             # every block had the float model's input, a constant: each term reaches its own block alone
             blocks, wanted = record.hidden[1:], teacher_record.hidden[1:]
             loss = layer_loss(blocks, wanted, valid, spec.padding)
+            if portion is not None:
+                loss = loss * self._share("blocks", portion, logits)
             return loss, {"blocks": loss.detach()}
         if spec.labels is not None:
             parts["labels"] = spec.labels.weight * label_loss(
@@ -144,6 +183,10 @@ class Objective:
             )
         if teacher_logits is not None and teacher_record is not None:
             parts |= self._compare(logits, record, teacher_logits, teacher_record, valid)
+        if portion is not None:
+            parts = {
+                name: term * self._share(name, portion, logits) for name, term in parts.items()
+            }
         loss = torch.stack(list(parts.values())).sum()
         return loss, {name: term.detach() for name, term in parts.items()}
 
@@ -182,11 +225,26 @@ class Objective:
             parts["similarity"] = spec.similarity.weight * term
         return parts
 
+    def _share(self, term: str, portion: Portion, logits: Tensor) -> float:
+        """Share of the whole update that a batch has in what a term is the mean over."""
+        if term == "labels":
+            unit = "targets"
+        elif term == "logits":
+            unit = "positions" if logits.dim() == 3 else "rows"
+        elif term == "similarity" or self.spec.padding == "counted":
+            unit = "rows"  # where padding counts: as the released codes, the mean of the micro-batches' means
+        else:
+            unit = "scores" if term == "scores" else "positions"
+        own: int = getattr(portion.own, unit)
+        return own / getattr(portion.whole, unit)
+
     @torch.no_grad()
-    def _ask_teacher(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Recording]:
+    def _ask_teacher(
+        self, inputs: Mapping[str, Tensor], update: Extent | None
+    ) -> tuple[Tensor, Recording]:
         assert self.teacher is not None
         state: StepState = self.teacher.step  # type: ignore[assignment]
-        with state.record() as record:
+        with state.portion_of(update), state.record() as record:
             logits = self.teacher(**inputs).logits
         return logits, record if self.layers is None else select(record, self.layers)
 

@@ -220,7 +220,7 @@ def _kappa(g: Tensor, valid: Tensor | None, q_max: int, count: float) -> Tensor:
     Stays on the device: reading the number of valid positions on the host would stall every step.
     """
     if count > 0:
-        elements = g.new_tensor(count)
+        elements = g.new_full((), count)
     elif valid is None:
         elements = g.new_tensor(float(g.numel()))
     else:
@@ -236,31 +236,50 @@ quantize_static.register_autograd(_static_backward, setup_context=_static_contex
 
 @_custom_op("quantize_dynamic")
 def quantize_dynamic(
-    x: Tensor, valid: Tensor | None, fmt: str, granularity: str, clip: float, rounding: str
+    x: Tensor,
+    valid: Tensor | None,
+    fmt: str,
+    granularity: str,
+    clip: float,
+    rounding: str,
+    amax: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Codes of x and the scale amax / qmax that its own (valid, clipped) values give."""
+    """Codes of x and the scale amax / qmax that its own (valid, clipped) values, or `amax` [1], give."""
     dtype = parse(fmt)
     clipped = x.clamp(-clip, clip) if clip > 0 else x
     if granularity == "token":
         low, high = torch.aminmax(clipped, dim=-1, keepdim=True)
+        largest = torch.maximum(high, -low) if dtype.is_signed else high
     else:
-        real = clipped if valid is None else clipped * mask_like(valid, clipped)
-        low, high = (limit.reshape(1) for limit in torch.aminmax(real))
-    largest = torch.maximum(high, -low) if dtype.is_signed else high
+        largest = largest_magnitude(x, valid, fmt, clip) if amax is None else amax
     scale = (largest / dtype.qmax).clamp_min(SMALLEST_SCALE)
     return _round_(clipped / scale, rounding).clamp_(dtype.qmin, dtype.qmax), scale
 
 
+def largest_magnitude(x: Tensor, valid: Tensor | None, fmt: str, clip: float) -> Tensor:
+    """What sets a dynamic range per tensor: the largest real value (of either sign if the format has one), [1]."""
+    clipped = x.clamp(-clip, clip) if clip > 0 else x
+    real = clipped if valid is None else clipped * mask_like(valid, clipped)
+    low, high = (limit.reshape(1) for limit in torch.aminmax(real))
+    return torch.maximum(high, -low) if parse(fmt).is_signed else high
+
+
 @quantize_dynamic.register_fake
 def _(
-    x: Tensor, valid: Tensor | None, fmt: str, granularity: str, clip: float, rounding: str
+    x: Tensor,
+    valid: Tensor | None,
+    fmt: str,
+    granularity: str,
+    clip: float,
+    rounding: str,
+    amax: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     shape = (*x.shape[:-1], 1) if granularity == "token" else (1,)
     return torch.empty_like(x), x.new_empty(shape)
 
 
 def _dynamic_context(ctx: _Context, inputs: tuple[Any, ...], output: Any) -> None:
-    x, _, fmt, _, clip, _ = inputs
+    x, _, fmt, _, clip, *_ = inputs
     masks = []
     if clip > 0:
         masks.append(x.abs() < clip)
@@ -272,7 +291,7 @@ def _dynamic_context(ctx: _Context, inputs: tuple[Any, ...], output: Any) -> Non
 def _dynamic_backward(ctx: _Context, g: Tensor, _g_scale: Tensor | None) -> tuple[Any, ...]:
     for mask in ctx.saved_tensors:
         g = g * mask
-    return g, None, None, None, None, None
+    return g, None, None, None, None, None, None
 
 
 quantize_dynamic.register_autograd(_dynamic_backward, setup_context=_dynamic_context)

@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hwsim.errors import ConfigError, nearest
 from hwsim.graph.dtype import parse
@@ -20,6 +28,7 @@ Role = Literal[
     "q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier", "patch", "word_embedding"
 ]
 LINEAR_ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn1", "ffn2")
+ATTENTION_KEYS = ("query", "key", "value", "probabilities")
 Rounding = Literal["half_up", "half_even"]
 
 
@@ -34,6 +43,26 @@ class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class BitSchedule(_Spec):
+    """More bits at first: `start_bits`, and from step `offset` on one bit less after every `period` steps, down to
+    those of the weight's format (DeepSpeed's and XTC's `start_bits -> target_bits`).
+
+    Three bits and more are symmetric integers (`absmax`), two on the way to one are ternary (`twn`).
+    """
+
+    start_bits: int = Field(ge=2, le=16)
+    period: int = Field(ge=1)
+    offset: int = Field(0, ge=0)
+
+    def bits(self, step: int, target: int) -> int:
+        """Bits during the update number `step` (0-based)."""
+        return max(target, self.start_bits - max(0, step - self.offset) // self.period)
+
+    def end(self, target: int) -> int:
+        """First step at the weight's own format."""
+        return self.offset + (self.start_bits - target) * self.period
+
+
 class WeightSpec(_Spec):
     """How a weight is quantised; see `qat.quantizers.weight`."""
 
@@ -42,6 +71,17 @@ class WeightSpec(_Spec):
     granularity: Literal["tensor", "row"] = "tensor"
     threshold: float = Field(0.7, gt=0)
     clip: float = Field(0.0, ge=0)
+    schedule: BitSchedule | None = None
+
+    @model_validator(mode="after")
+    def _schedule_starts_above_the_format(self) -> Self:
+        bits = parse(self.format).bits
+        if self.schedule is not None and self.schedule.start_bits <= bits:
+            raise ValueError(
+                f"schedule.start_bits must be more than the {bits} of {self.format},"
+                f" not {self.schedule.start_bits}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _format_fits_method(self) -> Self:
@@ -50,8 +90,9 @@ class WeightSpec(_Spec):
         if kind != wanted:
             need = {"ternary": "TERNARY", "int": "INTn"}.get(wanted, "BIPOLAR")
             raise ValueError(f"method {self.method} must have format {need}, not {self.format}")
-        if self.method == "lsq" and (self.granularity != "tensor" or self.clip > 0):
-            raise ValueError("method lsq must have granularity 'tensor' and no clip")
+        plain = self.granularity == "tensor" and self.clip == 0 and self.schedule is None
+        if self.method == "lsq" and not plain:
+            raise ValueError("method lsq must have granularity 'tensor', no clip and no schedule")
         return self
 
 
@@ -98,24 +139,11 @@ class OperatorSpec(_Spec):
     input: ActivationSpec | None = None
 
 
-class AttentionSpec(_Spec):
-    """The operands of the two attention matmuls; null leaves one in float32.
-
-    `map: bool` is attention without a softmax (BiBERT's bi-attention): the second product's left operand is 1
-    where a score is above 0, else 0.
-    """
-
+class _AttentionOperands(_Spec):
     query: ActivationSpec | None = None
     key: ActivationSpec | None = None
     value: ActivationSpec | None = None
     probabilities: ActivationSpec | None = None
-    map: Literal["softmax", "bool"] = "softmax"
-
-    @model_validator(mode="after")
-    def _a_bool_map_is_codes_already(self) -> Self:
-        if self.map == "bool" and self.probabilities is not None:
-            raise ValueError("probabilities must be null where map is 'bool': its bits are codes")
-        return self
 
     @model_validator(mode="after")
     def _one_scale_along_the_reduction(self) -> Self:
@@ -126,13 +154,61 @@ class AttentionSpec(_Spec):
         return self
 
 
+class AttentionSpec(_AttentionOperands):
+    """The operands of the two attention matmuls; null leaves one in float32.
+
+    `map: bool` is attention without a softmax (BiBERT's bi-attention): the second product's left operand is 1
+    where a score is above 0, else 0.
+    """
+
+    map: Literal["softmax", "bool"] = "softmax"
+
+    @model_validator(mode="after")
+    def _a_bool_map_is_codes_already(self) -> Self:
+        if self.map == "bool" and self.probabilities is not None:
+            raise ValueError("probabilities must be null where map is 'bool': its bits are codes")
+        return self
+
+
+class ModuleOverride(_AttentionOperands):
+    """Formats of the modules whose name matches a pattern, whatever their role has.
+
+    In `modules`, `*` stands for any text, dots included, `?` for one character, `[01]` for one of these.
+    A key that is left out changes nothing, null leaves that operand in float32. `weight` and `input` are those of
+    linear layers, the patch projection and (weight only) the word embedding; the others those of attention modules.
+    """
+
+    modules: str = Field(min_length=1)
+    weight: WeightSpec | None = None
+    input: ActivationSpec | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.given:
+            keys = ", ".join(("weight", "input", *ATTENTION_KEYS))
+            raise ValueError(f"at least one of {keys} must be given")
+        return self
+
+    @property
+    def given(self) -> dict[str, WeightSpec | ActivationSpec | None]:
+        """The keys that the override sets."""
+        keys = ("weight", "input", *ATTENTION_KEYS)
+        return {key: getattr(self, key) for key in keys if key in self.model_fields_set}
+
+    @model_serializer(mode="wrap")
+    def _without_keys_left_out(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key in self.model_fields_set}
+
+
 class QuantizationSpec(_Spec):
-    """Everything that is quantised. `linear` holds for q, k, v, o, ffn1 and ffn2 unless `roles` says else."""
+    """Everything that is quantised. `linear` holds for q, k, v, o, ffn1 and ffn2 unless `roles` says else, and
+    `overrides` replace both for the modules that they name, later ones what earlier ones say."""
 
     linear: OperatorSpec = OperatorSpec()
     roles: dict[Role, OperatorSpec] = Field(default_factory=dict)
     attention: AttentionSpec = AttentionSpec()
     word_embedding: WeightSpec | None = None
+    overrides: Annotated[tuple[ModuleOverride, ...], Field(strict=False)] = ()
     residual: Format | None = None
     """INTn: the student's residual stream, its branches and layer-norm outputs lie on power-of-two grids of
     this format, as the integer graph's do. null leaves them in float32."""
@@ -370,7 +446,8 @@ class Recipe(_Spec):
         """Whether outputs depend on the batch's composition: some range is dynamic per tensor."""
         q = self.quantization
         specs = [q.linear.input, *(r.input for r in q.roles.values())]
-        specs += [q.attention.query, q.attention.key, q.attention.value, q.attention.probabilities]
+        specs += [getattr(a, key) for a in (q.attention, *q.overrides) for key in ATTENTION_KEYS]
+        specs += [override.input for override in q.overrides]
         return any(
             s is not None and s.range == "dynamic" and s.granularity == "tensor" for s in specs
         )

@@ -119,9 +119,9 @@ def load_state(state: Path, model: nn.Module, optimizer: Optimizer, objective: O
 
 
 def remove_states(run: Path) -> None:
-    """Remove the states of a run that is finished."""
-    for folder in [*_found(run, "state"), *_found(run, "best")]:
-        shutil.rmtree(folder)
+    """Remove the states of a run that is finished, and what a killed process left of them."""
+    for folder in [*_found(run, "state"), *_found(run, "best"), *_unfinished(run)]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(run: Path, kind: str, step: int) -> Path:
@@ -130,6 +130,10 @@ def _folder(run: Path, kind: str, step: int) -> Path:
 
 def _found(run: Path, kind: str) -> list[Path]:
     return sorted((run / STATE_FOLDER).glob(f"{kind}-*"))
+
+
+def _unfinished(run: Path) -> list[Path]:
+    return sorted((run / STATE_FOLDER).glob(".*.tmp"))
 
 
 def _load_model(model: nn.Module, path: Path) -> None:

@@ -9,12 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Injected = Literal["map", "context", "output", "input"]
+
+
+class Extent(NamedTuple):
+    """How much a batch, or all that one update of the weights sees, holds of what a mean is taken over.
+
+    Where no mask says what is padded all rows have one length, and rows stand for all of these.
+    """
+
+    rows: int
+    positions: int
+    """Real positions."""
+    pairs: int
+    """(Query, key), both real."""
+    scores: int
+    """The pairs that take part in attention: fewer than `pairs` in a causal model."""
+    targets: int
+    """Labels that count: tokens to predict, or rows."""
+
+
+class Portion(NamedTuple):
+    """What a batch is of the update that it belongs to: its own extent, and that of the whole."""
+
+    own: Extent
+    whole: Extent
 
 
 @dataclass
@@ -52,6 +76,23 @@ class StepState:
     """Where injected tensors come from."""
     detached: frozenset[str] = frozenset()
     """Roles of projections (`q`, `k`, `v`) whose *input* gets no gradient."""
+    update: Extent | None = None
+    """What the update sees that this forward pass is a portion of; None where the pass is by itself."""
+
+    def elements(self, x: Tensor, valid: Tensor | None) -> float:
+        """Count the real elements that tensors like x have in all of the update; 0 where x is by itself.
+
+        Args:
+            x: [B, ...], [B, T, C], [B, H, T, D] or [B, H, T, S].
+            valid: None, bool [B, T], or bool [B, 1, T, S] (which pairs of positions are real).
+        """
+        if self.update is None:
+            return 0.0
+        if valid is None:
+            return float(self.update.rows * (x.numel() // x.shape[0]))
+        if valid.dim() == 2:
+            return float(self.update.positions * (x.numel() // valid.numel()))
+        return float(self.update.pairs * x.shape[1])
 
     @contextmanager
     def record(self) -> Iterator[Recording]:
@@ -61,6 +102,15 @@ class StepState:
             yield self.recording
         finally:
             self.recording = None
+
+    @contextmanager
+    def portion_of(self, update: Extent | None) -> Iterator[None]:
+        """Let the forward passes inside the block be portions of an update."""
+        self.update = update
+        try:
+            yield
+        finally:
+            self.update = None
 
     @contextmanager
     def intervene(

@@ -74,7 +74,6 @@ class SnapOutput:
 
     def __init__(self, grid: StreamGrid, step: StepState) -> None:
         self.grid, self.step = grid, step
-        grid.uses += 1
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         value: Tensor = self.grid(output, self.step.valid)
@@ -86,7 +85,6 @@ class SnapInput:
 
     def __init__(self, grid: StreamGrid, step: StepState) -> None:
         self.grid, self.step = grid, step
-        grid.uses += 1
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self.grid(args[0], self.step.valid), *args[1:])

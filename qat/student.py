@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from qat import attention, streams
+from qat import attention, overrides, streams
 from qat.attention import AttentionOperands
 from qat.methods import quadapter
 from qat.modules.embedding import QuantEmbedding
@@ -30,7 +30,7 @@ from qat.quantizers.activation import (
     SignQuantizer,
 )
 from qat.quantizers.weight import AnyWeightQuantizer, LearnedWeightQuantizer, WeightQuantizer
-from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
+from qat.recipe import ActivationSpec, OperatorSpec, QuantizationSpec, Recipe, WeightSpec
 from qat.roles import family_of, match
 from qat.step import StepState
 
@@ -57,6 +57,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
 
     Raises:
         GraphError: unknown family, a role that matches no module, channel scales in a post-LN family.
+        ConfigError: an override of the recipe that fits no module.
     """
     attention.register()
     source = restore(model) if isinstance(getattr(model, "step", None), StepState) else model
@@ -65,19 +66,20 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     roles = match(family, [name for name, _ in student.named_modules()])
     step = StepState()
     quantization = QuantizationSpec() if recipe is None else recipe.quantization
+    slots = overrides.resolve(quantization, roles)
 
     _swap_activations(student, roles["act"], recipe)
     for role, parts in _LINEAR_GROUPS.items():
         for name in roles.get(role, []):
-            _swap_linear(student, name, role, parts, quantization, step)
-    patch = quantization.operator("patch")
-    if patch.weight is not None and patch.input is not None:
-        for name in roles.get("patch", []):
+            _swap_linear(student, name, role, parts, overrides.operator(slots, name), step)
+    for name in roles.get("patch", []):
+        patch = overrides.operator(slots, name)
+        if patch.weight is not None and patch.input is not None:
             old = student.get_submodule(name)
             assert isinstance(old, nn.Conv2d)
             quantizers = (
                 _weight_quantizer(patch.weight, old.weight.flatten(1)),
-                _activation_quantizer(patch.input, 0),
+                _activation_quantizer(patch.input, 0, step),
             )
             _replace(student, name, QuantPatches.from_float(old, *quantizers))
     # Conv1D flattens batch and positions into one axis, which no exported graph can undo.
@@ -86,16 +88,18 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
             _replace(student, name, QuantLinear.from_float(module, ("other",), step))
     if recipe is not None and recipe.channel_scaling is not None:
         quadapter.install(student, roles, recipe.channel_scaling.smoothing)
-    if quantization.word_embedding is not None:
-        for name in roles.get("word_embedding", []):
+    for name in roles.get("word_embedding", []):
+        spec = slots[name]["weight"]
+        if spec is not None:
             table = student.get_submodule(name)
             assert isinstance(table, nn.Embedding)
-            quantizer = _weight_quantizer(quantization.word_embedding, table.weight)
+            quantizer = _weight_quantizer(spec, table.weight)
             _replace(student, name, QuantEmbedding.from_float(table, quantizer))
     if quantization.residual is not None:
         streams.install(student, family, roles, quantization.residual, step)
+    bool_map = quantization.attention.map == "bool"
     for layer, name in enumerate(roles["attention"]):
-        student.get_submodule(name).operands = _operands(layer, step, quantization)
+        student.get_submodule(name).operands = _operands(layer, step, slots[name], bool_map)
     for layer, name in enumerate(roles["o"]):
         student.get_submodule(name).register_forward_hook(_OutputTap(layer, step))
     for layer, name in enumerate(roles["layer"]):
@@ -218,44 +222,47 @@ def _swap_linear(
     name: str,
     role: str,
     parts: tuple[str, ...],
-    quantization: QuantizationSpec,
+    spec: OperatorSpec,
     step: StepState,
 ) -> None:
     old = model.get_submodule(name)
     assert isinstance(old, nn.Linear | Conv1D)
-    # A fused projection has one input and one weight: what holds for q holds for it.
-    spec = quantization.operator(cast("Role", parts[0]))
     if role in ("pooler", "classifier") and spec.weight is None and spec.input is None:
         return
     new = QuantLinear.from_float(old, parts, step)
     if spec.weight is not None:
         new.weight_quantizer = _weight_quantizer(spec.weight, new.weight)
     if spec.input is not None:
-        new.input_quantizer = _activation_quantizer(spec.input, new.in_features)
+        new.input_quantizer = _activation_quantizer(spec.input, new.in_features, step)
     _replace(model, name, new)
 
 
 def _weight_quantizer(spec: WeightSpec, weight: Tensor) -> AnyWeightQuantizer:
     if spec.method == "lsq":
         return LearnedWeightQuantizer.from_weight(spec.format, weight)
-    return WeightQuantizer(spec.format, spec.method, spec.granularity, spec.threshold, spec.clip)
+    return WeightQuantizer(
+        spec.format, spec.method, spec.granularity, spec.threshold, spec.clip, spec.schedule
+    )
 
 
-def _activation_quantizer(spec: ActivationSpec, channels: int) -> ActivationQuantizer:
+def _activation_quantizer(
+    spec: ActivationSpec, channels: int, step: StepState
+) -> ActivationQuantizer:
     if spec.range == "unit":
         return SignQuantizer()
     if spec.range == "learned":
-        return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding)
-    return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding)
+        return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding, step)
+    return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding, step)
 
 
-def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> AttentionOperands:
-    operands = AttentionOperands(layer, step, quantization.attention.map == "bool")
-    for name in ("query", "key", "value", "probabilities"):
-        spec = getattr(quantization.attention, name)
+def _operands(
+    layer: int, step: StepState, specs: dict[str, ActivationSpec | None], bool_map: bool
+) -> AttentionOperands:
+    operands = AttentionOperands(layer, step, bool_map)
+    for name, spec in specs.items():
         if spec is not None:
             # No shift here: along the head axis of Q and K it would be a scale along the reduction.
-            setattr(operands, name, _activation_quantizer(spec, 0))
+            setattr(operands, name, _activation_quantizer(spec, 0, step))
     return operands
 
 

@@ -30,11 +30,14 @@ STUDENT_OPS: dict[str, str] = {
     "quantize_weight": "(Tensor w, str fmt, str method, str granularity, float param, float clip)"
     " -> (Tensor codes, Tensor scale)",
     # codes = clamp(round((x + shift) / alpha), qmin, qmax); BIPOLAR: sign(x + shift). alpha [1]; shift [C] or None,
-    # broadcast over the last axis. `valid` and `count` only steer gradients (kappa = 1/sqrt(count * Qp)).
+    # broadcast over the last axis. `valid` and `count` only steer gradients (kappa = 1/sqrt(count * Qp); count 0
+    # stands for the valid elements of x itself).
     "quantize_static": "(Tensor x, Tensor alpha, Tensor? shift, Tensor? valid, str fmt, str rounding,"
     " float count) -> Tensor codes",
-    # Symmetric range taken from the data: scale = amax / qmax per "tensor" [1] or per "token" [..., 1].
-    "quantize_dynamic": "(Tensor x, Tensor? valid, str fmt, str granularity, float clip, str rounding)"
+    # Symmetric range taken from the data: scale = amax / qmax per "tensor" [1] or per "token" [..., 1]. `amax` [1]
+    # replaces the tensor's own: the largest of several processes, in training only.
+    "quantize_dynamic": "(Tensor x, Tensor? valid, str fmt, str granularity, float clip, str rounding,"
+    " Tensor? amax=None)"
     " -> (Tensor codes, Tensor scale)",
     # y = scale * clamp(floor(x / scale + 1/2), qmin, qmax): a value put on a grid. scale [1], a power of two, so that
     # float32 holds every such value, and every sum of two, exactly.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.graph.dtype import parse
-from qat import ops
+from qat import ops, processes
+from qat.step import StepState
 
 ALPHA_FLOOR = 0.05
 """alpha never falls below this share of its initial value: at 0 a quantiser is dead for good."""
@@ -27,10 +28,18 @@ class LearnedQuantizer(nn.Module):
         fmt: number type of the codes; BIPOLAR takes the sign, the others round and clamp.
         channels: length of the learned shift over the last axis, 0 for none.
         rounding: `half_up` or `half_even`.
+        step: the model's state, for the number of elements that alpha's gradient is scaled by.
     """
 
-    def __init__(self, fmt: str, channels: int = 0, rounding: str = "half_up") -> None:
+    def __init__(
+        self,
+        fmt: str,
+        channels: int = 0,
+        rounding: str = "half_up",
+        step: StepState | None = None,
+    ) -> None:
         super().__init__()
+        self.step = step or StepState()
         self.fmt, self.rounding, self.granularity = fmt, rounding, "tensor"
         self.alpha = nn.Parameter(torch.ones(1))
         self.shift = nn.Parameter(torch.zeros(channels)) if channels else None
@@ -55,7 +64,10 @@ class LearnedQuantizer(nn.Module):
         """
         if self._observing:
             self._observe(x, valid)
-        codes = ops.quantize_static(x, self.alpha, self.shift, valid, self.fmt, self.rounding, 0.0)
+        count = self.step.elements(x, valid)
+        codes = ops.quantize_static(
+            x, self.alpha, self.shift, valid, self.fmt, self.rounding, count
+        )
         # alpha gets its gradient through the codes alone: contractions give a scale none.
         return codes, self.alpha
 
@@ -101,19 +113,27 @@ class LearnedQuantizer(nn.Module):
 class DynamicQuantizer(nn.Module):
     """Integers whose range is the largest magnitude of the batch (or token) itself.
 
-    Outputs depend on the batch's composition until `freeze` turns the range into a constant.
+    Outputs depend on the batch's composition until `freeze` turns the range into a constant. Where several
+    processes share an update, the range per tensor is that of all their batches.
 
     Args:
         fmt: INTn (symmetric) or UINTn (for values that are never negative).
         granularity: `tensor` or `token`.
         clip: values are first clipped to +-clip, with zero gradient outside; 0 turns it off.
         rounding: `half_up` or `half_even`.
+        step: the model's state: it says whether a forward pass is a portion of an update.
     """
 
     def __init__(
-        self, fmt: str, granularity: str = "tensor", clip: float = 0.0, rounding: str = "half_up"
+        self,
+        fmt: str,
+        granularity: str = "tensor",
+        clip: float = 0.0,
+        rounding: str = "half_up",
+        step: StepState | None = None,
     ) -> None:
         super().__init__()
+        self.step = step or StepState()
         self.fmt, self.granularity, self.clip, self.rounding = fmt, granularity, clip, rounding
         self.range_scale: Tensor
         self.frozen: Tensor
@@ -138,8 +158,12 @@ class DynamicQuantizer(nn.Module):
                 x, self.range_scale, None, valid, self.fmt, self.rounding, 0.0
             )
             return codes, self.range_scale
+        amax = None
+        if self.granularity == "tensor" and self.step.update is not None and processes.several():
+            own = ops.largest_magnitude(x.detach(), valid, self.fmt, self.clip)
+            amax = processes.largest(own)
         codes, scale = ops.quantize_dynamic(
-            x, valid, self.fmt, self.granularity, self.clip, self.rounding
+            x, valid, self.fmt, self.granularity, self.clip, self.rounding, amax
         )
         if self.training and self.granularity == "tensor":
             self._track(scale)

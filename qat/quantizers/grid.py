@@ -6,19 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.graph.dtype import parse
-from qat import ops
+from qat import ops, processes
 
 HEADROOM = 1.25
 """The grid reaches this much further than the largest value seen: other samples may exceed it."""
 MEMORY = 0.99
-"""Share of the remembered maximum that is left after one more training step."""
+"""Share of the remembered maximum that is left after one more update."""
 
 
 class StreamGrid(nn.Module):
     """Puts values on multiples of a power of two, the grid that the integer graph has there.
 
-    The step starts from real batches (`qat.quantizers.lifecycle.initialise`), follows the largest value of the
-    recent training batches, padded positions excluded, and is a constant in evaluation mode. Powers of two keep
+    The step starts from real batches (`qat.quantizers.lifecycle.initialise`) and follows the largest value of the
+    recent updates, padded positions excluded. It changes between updates only (`follow`): all micro-batches and
+    processes of one update see one grid, and evaluation never moves it. Powers of two keep
     float32 exact: a sum of two values on one grid lies on it again, so the student's residual stream holds the
     very codes that the machine adds.
 
@@ -29,18 +30,19 @@ class StreamGrid(nn.Module):
     def __init__(self, fmt: str) -> None:
         super().__init__()
         self.fmt = fmt
-        self.uses = 0
-        """How often a forward pass comes here: `qat.streams` counts, since all branches may share one grid."""
         self.amax: Tensor
         self.scale: Tensor
         self.register_buffer("amax", torch.zeros(1))
         self.register_buffer("scale", torch.zeros(1))
+        self._seen: Tensor | None = None
         self._observing = False
 
     def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         """Return x on the grid, same shape; `valid` bool [B, T] marks the positions that set its range."""
         if self.training or self._observing:
-            self._track(x, valid)
+            self._see(x, valid)
+        if self._observing:
+            self.follow()
         return ops.snap(x, self.scale, self.fmt)
 
     @property
@@ -53,12 +55,26 @@ class StreamGrid(nn.Module):
         self._observing = on
 
     @torch.no_grad()
-    def _track(self, x: Tensor, valid: Tensor | None) -> None:
+    def _see(self, x: Tensor, valid: Tensor | None) -> None:
         magnitude = x.detach().abs()
         if valid is not None and x.shape[:-1] == valid.shape:
             magnitude = magnitude * valid.unsqueeze(-1)
-        memory = MEMORY ** (1 / max(self.uses, 1))
-        self.amax.copy_(torch.maximum(self.amax * memory, magnitude.amax().reshape(1)))
+        largest = magnitude.amax().reshape(1)
+        self._seen = largest if self._seen is None else torch.maximum(self._seen, largest)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Set the step from what was seen since the last call; call after every update of the weights."""
+        if self._seen is None:
+            return
+        if (
+            self._observing
+        ):  # the first batches: nothing to forget, and every process sees all of them
+            remembered, seen = self.amax, self._seen
+        else:
+            remembered, seen = self.amax * MEMORY, processes.largest(self._seen)
+        self._seen = None
+        self.amax.copy_(torch.maximum(remembered, seen))
         needed = (self.amax * (HEADROOM / parse(self.fmt).qmax)).clamp_min(ops.SMALLEST_SCALE)
         # frexp is exact where a logarithm would be off by one next to a power of two
         exponent = torch.frexp(needed).exponent

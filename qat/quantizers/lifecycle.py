@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qat.modules.norm import ChannelScale
 from qat.quantizers.activation import DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.grid import StreamGrid
+from qat.quantizers.weight import WeightQuantizer
 
 
 def learned(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer]]:
@@ -31,6 +32,11 @@ def observers(model: nn.Module) -> Iterator[tuple[str, LearnedQuantizer | Stream
     for name, module in model.named_modules():
         if isinstance(module, LearnedQuantizer | StreamGrid):
             yield name, module
+
+
+def weights(model: nn.Module) -> Iterator[WeightQuantizer]:
+    """All quantisers of weights."""
+    return (module for module in model.modules() if isinstance(module, WeightQuantizer))
 
 
 def uninitialised(model: nn.Module) -> list[str]:
@@ -78,10 +84,13 @@ def initialise(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Non
         raise ValueError(f"no forward pass reached the quantisers {', '.join(missing)}")
 
 
-def project(model: nn.Module) -> None:
-    """Keep every alpha at or above its floor. Call after every step of the optimiser."""
-    for _, module in learned(model):
-        module.project()
+def after_update(model: nn.Module) -> None:
+    """Keep every alpha at or above its floor, and let the grids follow. Call after every step of the optimiser."""
+    for _, module in observers(model):
+        if isinstance(module, StreamGrid):
+            module.follow()
+        else:
+            module.project()
 
 
 def freeze_ranges(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hwsim.graph.dtype import parse
 from qat import ops
 from qat.quantizers.activation import LearnedQuantizer
+from qat.recipe import BitSchedule
 
 
 class WeightQuantizer(nn.Module):
@@ -22,14 +23,39 @@ class WeightQuantizer(nn.Module):
         granularity: `tensor` (one scale) or `row` (one per output channel or table row).
         threshold: `twn` keeps |w| > threshold * mean|w|.
         clip: weights are first clipped to +-clip, with zero gradient outside; 0 turns it off.
+        schedule: of more bits at first. It applies from the first call of `at_step`; until then, and so wherever
+            a student is not being trained, the format is the own one.
     """
 
     def __init__(
-        self, fmt: str, method: str, granularity: str, threshold: float = 0.7, clip: float = 0.0
+        self,
+        fmt: str,
+        method: str,
+        granularity: str,
+        threshold: float = 0.7,
+        clip: float = 0.0,
+        schedule: BitSchedule | None = None,
     ) -> None:
         super().__init__()
         self.fmt, self.method, self.granularity = fmt, method, granularity
-        self.threshold, self.clip = threshold, clip
+        self.threshold, self.clip, self.schedule = threshold, clip, schedule
+        self._target = fmt, method
+
+    def at_step(self, step: int) -> None:
+        """Take the format that the schedule has for an update (0-based)."""
+        if self.schedule is None:
+            return
+        target = parse(self._target[0]).bits
+        bits = self.schedule.bits(step, target)
+        if bits == target:
+            self.fmt, self.method = self._target
+        else:
+            self.fmt, self.method = ("TERNARY", "twn") if bits == 2 else (f"INT{bits}", "absmax")
+
+    @property
+    def final_step(self) -> int:
+        """First step at the own format."""
+        return 0 if self.schedule is None else self.schedule.end(parse(self._target[0]).bits)
 
     @property
     def bits(self) -> int:

@@ -9,11 +9,11 @@ from torch import nn
 
 from qat.quantizers.activation import ALPHA_FLOOR, DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.lifecycle import (
+    after_update,
     dynamic,
     freeze_ranges,
     initialise,
     learned,
-    project,
     ranges_frozen,
 )
 from qat.quantizers.weight import LearnedWeightQuantizer
@@ -76,13 +76,13 @@ def test_initialise_names_what_it_cannot_do() -> None:
         initialise(chain, [{"x": torch.ones(1, 1, 2)}])
 
 
-def test_project_keeps_alpha_above_its_floor() -> None:
+def test_after_an_update_alpha_is_at_or_above_its_floor() -> None:
     chain = Chain()
     initialise(chain, [{"x": torch.ones(1, 1, 2)}])
     with torch.no_grad():
         chain.first.alpha.fill_(-3.0)
         chain.second.alpha.fill_(9.0)
-    project(chain)
+    after_update(chain)
     assert chain.first.alpha.item() == pytest.approx(ALPHA_FLOOR * 2)
     assert chain.second.alpha.item() == 9
     assert bool(chain.first.at_floor())

@@ -116,7 +116,7 @@ def test_recipes_do_not_import_torch() -> None:
     ("override", "fault"),
     [
         ("optimizer=null", "both of objective and optimizer must be given, or neither"),
-        ("quantization.linear.weight={format: INT4, method: lsq, granularity: row}", "method lsq must have granularity 'tensor' and no clip"),
+        ("quantization.linear.weight={format: INT4, method: lsq, granularity: row}", "method lsq must have granularity 'tensor', no clip and no schedule"),
         ("quantization.linear.weight={format: TERNARY, method: lsq}", "method lsq must have format INTn, not TERNARY"),
     ],
 )  # fmt: skip
@@ -128,7 +128,9 @@ def test_what_does_not_fit_together_is_refused(override: str, fault: str) -> Non
 def test_a_recipe_that_trains_nothing_has_neither_method_nor_float() -> None:
     nothing = ["objective=null", "optimizer=null"]
     assert not load_recipe("kd_w2a8", nothing).trains
-    with pytest.raises(ConfigError, match="method teacher_intervention needs objective and optimizer"):
+    with pytest.raises(
+        ConfigError, match="method teacher_intervention needs objective and optimizer"
+    ):
         load_recipe("ti_g_w2a8", nothing)
     with pytest.raises(ConfigError, match="must quantise something"):
         load_recipe("float", nothing)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,11 +119,12 @@ def test_a_foreign_folder_and_an_unfinished_run_are_refused(copy: Path, tmp_path
 def test_a_damaged_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from qat import loop
 
-    monkeypatch.setattr(loop.checkpoint, "write_final_model", lambda *a: None)
-    monkeypatch.setattr(loop.state, "remove_states", lambda run: None)
-    monkeypatch.setattr(loop.result, "write_result", lambda measured: None)
-    monkeypatch.setattr(loop.checkpoint, "file_sha256", lambda path: "")
-    train(digits_run(), tmp_path / "run")
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.checkpoint, "write_final_model", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(digits_run(), tmp_path / "run")
     monkeypatch.undo()
     state = newest_state(tmp_path / "run")
     assert state is not None

@@ -23,10 +23,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the objective raise at a step, as a signal would in the middle of a run."""
     whole = Objective.__call__
 
-    def call(self: Objective, batch: Any, at: int) -> Any:
+    def call(self: Objective, batch: Any, at: int, *portion: Any) -> Any:
         if at == step:
             raise Killed
-        return whole(self, batch, at)
+        return whole(self, batch, at, *portion)
 
     monkeypatch.setattr(Objective, "__call__", call)
 
@@ -112,8 +112,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
 ) -> None:
     whole = Objective.__call__
 
-    def call(self: Objective, batch: Any, step: int) -> Any:
-        loss, parts = whole(self, batch, step)
+    def call(self: Objective, batch: Any, step: int, *portion: Any) -> Any:
+        loss, parts = whole(self, batch, step, *portion)
         return (loss * float("nan") if step == 6 else loss), parts
 
     monkeypatch.setattr(Objective, "__call__", call)

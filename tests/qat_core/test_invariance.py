@@ -1,0 +1,177 @@
+"""The loss and gradient of an update do not depend on how its rows are split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from tiny_models import tiny
+from torch import Tensor
+
+from qat.objective import Objective
+from qat.quantizers.lifecycle import after_update, initialise
+from qat.recipe import Recipe, load_recipe
+from qat.step import Extent, Portion
+from qat.student import prepare
+
+LENGTHS = (12, 3, 9, 2, 12, 5, 2, 4)
+LEARNED = [f"quantization.roles.{role}.input.range=learned" for role in ("classifier", "patch")]
+TERMS = ["objective.scores.weight=0.5", "objective.output.on=ao", "objective.labels.weight=0.1"]
+PER_TOKEN = [
+    "quantization.linear.input.granularity=token",
+    "quantization.roles.pooler.input.granularity=token",
+    *(f"quantization.attention.{name}=null" for name in ("query", "key", "value", "probabilities")),
+]
+
+
+def recipe_of(kind: str) -> Recipe:
+    if kind == "learned":
+        return load_recipe("bit_w1a1", [*LEARNED, *TERMS, "objective.logits.reduction=sum"])
+    if kind == "per_token":
+        return load_recipe("ti_g_w2a8", [*PER_TOKEN, *TERMS])
+    return load_recipe("ti_g_w2a8", TERMS)
+
+
+def rows_of(family: str, rows: Sequence[int]) -> dict[str, Tensor]:
+    """The rows of one update, padded to their longest."""
+    ids = torch.randint(1, 40, (8, 12), generator=torch.Generator().manual_seed(3))
+    lengths = torch.tensor(LENGTHS)[list(rows)]
+    longest = int(lengths.max())
+    mask = (torch.arange(longest) < lengths[:, None]).long()
+    batch = {"input_ids": ids[list(rows), :longest] * mask, "attention_mask": mask}
+    if family == "gpt2":
+        labels = torch.where(mask.bool(), batch["input_ids"], -100)
+    else:
+        labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])[list(rows)]
+    return batch | {"labels": labels}
+
+
+def objective_of(family: str, recipe: Recipe) -> Objective:
+    student = prepare(tiny(family, 2), recipe)
+    initialise(student, [rows_of(family, range(8))])
+    return Objective(student.train(), prepare(tiny(family, 1)), recipe, 100)
+
+
+def gradient(
+    objective: Objective, batches: Sequence[dict[str, Tensor]], step: int
+) -> tuple[float, dict[str, Tensor]]:
+    extents = [objective.extent(batch) for batch in batches]
+    whole = Extent(*map(sum, zip(*extents, strict=True)))
+    objective.student.zero_grad()
+    total = 0.0
+    for batch, own in zip(batches, extents, strict=True):
+        loss, _ = objective(batch, step, Portion(own, whole))
+        loss.backward()
+        total += loss.item()
+    named = objective.student.named_parameters()
+    return total, {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """The largest norm of a parameter's difference, relative to its gradient's norm or the largest one's 1e-3."""
+    assert a.keys() == b.keys()
+    floor = 1e-3 * max(float(g.norm()) for g in a.values())
+    return max(float((a[n] - b[n]).norm()) / max(float(a[n].norm()), floor) for n in a)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        ("learned", 50),
+        ("per_token", 0),
+        ("per_token", 50),
+    ],  # step 0: the teacher's outputs injected
+)
+def test_micro_batches_add_up_to_one_batch(family: str, kind: str, step: int) -> None:
+    objective = objective_of(family, recipe_of(kind))
+    loss, whole = gradient(objective, [rows_of(family, range(8))], step)
+    assert sum(float(g.norm()) for n, g in whole.items() if n.endswith("alpha")) > 0 or (
+        kind == "per_token"
+    )
+    quarters = [rows_of(family, (2 * i, 2 * i + 1)) for i in range(4)]
+    split_loss, split = gradient(objective, quarters, step)
+    assert split_loss == pytest.approx(loss, rel=1e-5)
+    assert largest_difference(whole, split) < 1e-5
+    uneven = [rows_of(family, (0, 4, 6)), rows_of(family, (1,)), rows_of(family, (2, 3, 5, 7))]
+    uneven_loss, split = gradient(objective, uneven, step)
+    assert uneven_loss == pytest.approx(loss, rel=1e-5)
+    assert largest_difference(whole, split) < 1e-5
+
+
+def test_a_portion_that_is_everything_changes_no_bit() -> None:
+    objective = objective_of("bert", recipe_of("learned"))
+    batch = rows_of("bert", range(8))
+    _, with_portion = gradient(objective, [batch], 50)
+    objective.student.zero_grad()
+    objective(batch, 50)[0].backward()
+    for name, parameter in objective.student.named_parameters():
+        if parameter.grad is not None:
+            assert torch.equal(parameter.grad, with_portion[name]), name
+
+
+def test_the_mean_of_the_micro_batches_means_is_another_gradient() -> None:
+    objective = objective_of("bert", recipe_of("per_token"))
+    _, whole = gradient(objective, [rows_of("bert", range(8))], 50)
+    objective.student.zero_grad()
+    for i in range(4):
+        (objective(rows_of("bert", (2 * i, 2 * i + 1)), 50)[0] / 4).backward()
+    named = objective.student.named_parameters()
+    means = {n: p.grad.clone() for n, p in named if p.grad is not None}
+    assert largest_difference(whole, means) > 1e-2
+
+
+def test_alpha_is_scaled_by_the_elements_of_the_whole_update() -> None:
+    objective = objective_of("bert", recipe_of("learned"))
+    batch = rows_of("bert", range(8))
+    own = objective.extent(batch)
+    assert own == Extent(8, sum(LENGTHS), sum(n * n for n in LENGTHS), sum(n * n for n in LENGTHS), 8)  # fmt: skip
+    gradients = []
+    for factor in (1, 4):
+        objective.student.zero_grad()
+        whole = Extent(*(n * factor for n in own))
+        (objective(batch, 50, Portion(own, whole))[0] * factor).backward()
+        gradients.append(
+            {
+                n: p.grad.clone()
+                for n, p in objective.student.named_parameters()
+                if p.grad is not None
+            }
+        )
+    for name, g in gradients[0].items():
+        ratio = 0.5 if name.endswith("alpha") else 1.0  # kappa = 1 / sqrt(N): 4 N halve it
+        assert torch.allclose(gradients[1][name], g * ratio, rtol=1e-5, atol=0), name
+
+
+def test_a_causal_model_counts_the_pairs_it_attends_to() -> None:
+    objective = objective_of("gpt2", recipe_of("per_token"))
+    extent = objective.extent(rows_of("gpt2", (1, 3)))  # rows of 3 and of 2 tokens
+    assert extent == Extent(rows=2, positions=5, pairs=13, scores=6 + 3, targets=2 + 1)
+    images = {"pixel_values": torch.zeros(5, 1, 8, 8), "labels": torch.zeros(5, dtype=torch.long)}
+    assert objective.extent(images) == Extent(5, 5, 5, 5, 5)
+
+
+def test_ranges_per_tensor_depend_on_the_split_and_say_so() -> None:
+    recipe = recipe_of("dynamic")
+    assert recipe.batch_dependent
+    assert not recipe_of("learned").batch_dependent
+    assert not recipe_of("per_token").batch_dependent
+    objective = objective_of("bert", recipe)
+    _, whole = gradient(objective, [rows_of("bert", range(8))], 50)
+    _, split = gradient(objective, [rows_of("bert", (2 * i, 2 * i + 1)) for i in range(4)], 50)
+    assert largest_difference(whole, split) > 1e-4
+
+
+def test_the_grids_of_an_update_do_not_move_before_it_ends() -> None:
+    objective = objective_of("bert", recipe_of("learned"))
+    student = objective.student
+    with torch.no_grad():  # what was seen last is long ago: the first micro-batch would move a grid
+        for grid in student.stream_grids:
+            grid.amax.mul_(0.2)
+            grid.scale.mul_(0.25)
+    before = [grid.scale.clone() for grid in student.stream_grids]
+    gradient(objective, [rows_of("bert", (0, 1)), rows_of("bert", (2, 3))], 50)
+    assert all(map(torch.equal, before, [grid.scale for grid in student.stream_grids]))
+    after_update(student)
+    assert not all(map(torch.equal, before, [grid.scale for grid in student.stream_grids]))
