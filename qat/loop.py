@@ -7,7 +7,6 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from qat.data.task import load_task
 from qat.evaluate import evaluate
 from qat.health import HealthMonitor
 from qat.objective import Objective
-from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from qat.optim import Schedule, make_optimizer, set_learning_rate
 from qat.quantizers.lifecycle import initialise, project
 from qat.recipe import Recipe, load_recipe
 from qat.student import prepare
@@ -41,22 +40,6 @@ HEALTH_ROWS = 64
 
 class TrainingDiverged(BitwrightError):
     """The loss is no finite number any more. The last state of the run is kept."""
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """Segments of a run: optimiser and learning rate start anew at each of `starts`."""
-
-    starts: tuple[int, ...]
-    steps: int
-    warmup_fraction: float
-
-    def factor(self, step: int) -> float:
-        """Return the share of the base learning rate at a step."""
-        bounds = (*self.starts, self.steps)
-        index = max(i for i, start in enumerate(self.starts) if start <= step)
-        first, end = bounds[index], bounds[index + 1]
-        return learning_rate_factor(step - first, end - first, self.warmup_fraction)
 
 
 def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunResult:
@@ -144,7 +127,7 @@ class _Run:
         except ValueError as fault:
             raise ConfigError(f"recipe '{recipe.name}': {fault}") from None
         self.optimizer_spec = config.train.optimizer(recipe.optimizer)
-        self.schedule = _Schedule(
+        self.schedule = Schedule(
             (0, *self.objective.restart_steps), self.steps, self.optimizer_spec.warmup_fraction
         )
         self.optimizer = self._new_optimizer()

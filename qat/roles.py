@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hwsim.errors import GraphError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ def family_of(model_type: str) -> Family:
             f"{nearest(model_type, known)}; a family is added by one table in qat/roles.py"
         )
     return FAMILIES[model_type]
+
+
+def position_limit(config: PreTrainedConfig) -> int:
+    """Return how many positions a sequence of a text model may have."""
+    return int(config.max_position_embeddings)
 
 
 def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -16,14 +16,23 @@ from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from hwsim.errors import GraphError
 from qat import attention, streams
 from qat.attention import AttentionOperands
+from qat.hf.quantizer import BitwrightConfig, BitwrightQuantizer
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.weight import WeightQuantizer
-from qat.recipe import ActivationSpec, QuantizationSpec, Recipe, Role, WeightSpec
+from qat.recipe import (
+    ActivationSpec,
+    QuantizationSpec,
+    Recipe,
+    Role,
+    WeightSpec,
+    load_recipe,
+)
 from qat.roles import family_of, match
 from qat.step import StepState
 
@@ -35,24 +44,39 @@ _LINEAR_GROUPS: dict[str, tuple[str, ...]] = {
 _CONFIG_ACTIVATIONS = ("hidden_act", "activation_function")
 
 
-def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedModel:
-    """Return a quantised copy of a model.
+def prepare(model: PreTrainedModel, recipe: Recipe | str | Path | None = None) -> PreTrainedModel:
+    """Return a quantised copy of a model. The model is untouched and shares no storage with it.
 
     Args:
         model: any Hugging Face model of a family in `qat.roles`.
-        recipe: what to quantise; None prepares a teacher: nothing quantised, same attention function.
+        recipe: what to quantise: a recipe, the name of a shipped one, or a YAML file. None prepares a
+            teacher: nothing quantised, same attention function.
 
     Returns:
         A new model of the same class with the same parameter names, plus those of the quantisers. Its
-        attribute `step` is the `StepState` that all its modules share. Learned quantisers still need
-        `qat.quantizers.initialise`.
+        attribute `step` is the `StepState` that all its modules share, its `config.quantization_config` holds
+        the recipe. Learned quantisers still need `qat.quantizers.initialise`.
 
     Raises:
-        GraphError: unknown family, or a role that matches no module.
+        ConfigError: no such recipe.
+        GraphError: unknown family, a role that matches no module, or a tie that the swapped modules break.
     """
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
+    student = restore(model) if is_prepared(model) else copy.deepcopy(model)
+    install(student, recipe)
+    return student
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Say whether a model came from `prepare`."""
+    return isinstance(getattr(model, "step", None), StepState)
+
+
+def install(student: PreTrainedModel, recipe: Recipe | None) -> None:
+    """Quantise a plain model in place; see `prepare`."""
     attention.register()
-    source = restore(model) if isinstance(getattr(model, "step", None), StepState) else model
-    student = copy.deepcopy(source)
+    ties = _ties(student)
     family = family_of(student.config.model_type)
     roles = match(family, [name for name, _ in student.named_modules()])
     step = StepState()
@@ -98,8 +122,14 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     student.register_forward_hook(_DropMask(step), always_call=True)
     student.config._attn_implementation = attention.IMPLEMENTATION
     student.config.use_cache = False
-    nn.Module.to(student, model.device)  # the quantisers were made on the CPU
-    return student
+    # save_pretrained writes the names as they are, not those of older checkpoints: quantisers have none there
+    student._weight_conversions = []  # type: ignore[assignment]
+    if recipe is not None and recipe.quantizes:
+        config = BitwrightConfig(recipe)
+        student.config.quantization_config = config
+        student.hf_quantizer = BitwrightQuantizer(config)  # type: ignore[assignment]
+    nn.Module.to(student, student.device)  # the quantisers were made on the CPU
+    _check_ties(student, ties)
 
 
 def restore(model: PreTrainedModel) -> PreTrainedModel:
@@ -121,59 +151,13 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
                     del hooks[key]
                     module._forward_hooks_always_called.pop(key, None)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
-    if "step" in plain.__dict__:
-        del plain.__dict__["step"]
+    for attribute in ("step", "_weight_conversions"):
+        plain.__dict__.pop(attribute, None)
+    quantizer = getattr(plain, "hf_quantizer", None)
+    if isinstance(quantizer, BitwrightQuantizer):
+        quantizer.remove_quantization_config(plain)
     plain.config._attn_implementation = "sdpa"
     return plain
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """What became of one weight: a row of `summary`."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    weight: str
-    input: str
-    weight_bytes: int
-    """Packed codes plus float32 scales; float32 for what is not quantised."""
-
-
-def summary(model: PreTrainedModel) -> list[SummaryRow]:
-    """One row per parameter-holding module of a prepared model, and its attention operands."""
-    rows = []
-    for name, module in model.named_modules():
-        if isinstance(module, AttentionOperands):
-            operands = {"q": module.query, "k": module.key, "v": module.value}
-            operands["p"] = module.probabilities
-            text = " ".join(f"{k}:{q.fmt if q else 'FLOAT32'}" for k, q in operands.items())
-            rows.append(SummaryRow(name, "attention", (), "", text, 0))
-            continue
-        if isinstance(module, LearnedQuantizer | DynamicQuantizer | WeightQuantizer):
-            continue
-        parameters = dict(module.named_parameters(recurse=False))
-        if not parameters:
-            continue
-        main = parameters.get("weight", next(iter(parameters.values())))
-        quantizer = getattr(module, "weight_quantizer", None)
-        taken = getattr(module, "input_quantizer", None)
-        size = sum(4 * p.numel() for p in parameters.values())
-        if quantizer is not None:
-            scales = main.shape[0] if quantizer.granularity == "row" else 1
-            row_bytes = (main[0].numel() * quantizer.bits + 7) // 8
-            size += main.shape[0] * row_bytes + 4 * scales - 4 * main.numel()
-        rows.append(
-            SummaryRow(
-                name,
-                type(module).__name__,
-                tuple(main.shape),
-                quantizer.fmt if quantizer else "FLOAT32",
-                taken.fmt if taken else "FLOAT32",
-                size,
-            )
-        )
-    return rows
 
 
 # -- swaps ------------------------------------------------------------------------------------
@@ -182,6 +166,30 @@ def summary(model: PreTrainedModel) -> list[SummaryRow]:
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, new)
+
+
+def _ties(model: nn.Module) -> list[set[str]]:
+    """Names of parameters that are one and the same, group by group."""
+    groups: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), set()).add(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _check_ties(student: nn.Module, before: list[set[str]]) -> None:
+    """Make sure that what was one parameter is still one: two copies would train apart.
+
+    Raises:
+        GraphError: a swapped module had to copy a tied weight.
+    """
+    after = _ties(student)
+    broken = [names for names in before if not any(names <= group for group in after)]
+    if broken:
+        lines = (f"{' and '.join(sorted(names))} are one parameter" for names in broken)
+        raise GraphError(
+            "tied weights of layers that are swapped cannot be kept tied; untie them first: "
+            + "; ".join(lines)
+        )
 
 
 def _swap_activations(model: PreTrainedModel, names: list[str], recipe: Recipe | None) -> None:

@@ -14,11 +14,12 @@ from transformers import PreTrainedModel
 from hwsim.errors import GraphError
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
+from qat.overview import summary
 from qat.quantizers.lifecycle import initialise, uninitialised
 from qat.recipe import load_recipe
 from qat.roles import FAMILIES as TABLES
 from qat.roles import match
-from qat.student import prepare, restore, summary
+from qat.student import prepare, restore
 
 
 def logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
