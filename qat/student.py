@@ -129,6 +129,7 @@ def install(student: PreTrainedModel, recipe: Recipe | None) -> None:
         student.config.quantization_config = config
         student.hf_quantizer = BitwrightQuantizer(config)  # type: ignore[assignment]
     nn.Module.to(student, student.device)  # the quantisers were made on the CPU
+    student.train(student.training)  # and in training mode
     _check_ties(student, ties)
 
 

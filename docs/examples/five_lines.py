@@ -56,7 +56,9 @@ def main(checkpoint: str, train_file: str, dev_file: str, work: str) -> None:
         processing_class=tokenizer, compute_metrics=accuracy,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=True)
-    graph = qat.export(student, calibration=train[:256], processing_class=tokenizer, out=f"{work}/model")
+    graph = qat.export(
+        student, calibration=train[:256], processing_class=tokenizer, out=f"{work}/model"
+    )
     result = hwsim.run(graph, machine="xnor_edge", dataset=dev)
 
     print(qat.summary(student))
