@@ -11,13 +11,14 @@ import inspect
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from hwsim.errors import GraphError
-from qat import attention, streams
+from qat import attention, recompute, streams
 from qat.attention import AttentionOperands
 from qat.hf.quantizer import BitwrightConfig, BitwrightQuantizer
 from qat.modules.embedding import QuantEmbedding
@@ -33,7 +34,7 @@ from qat.recipe import (
     WeightSpec,
     load_recipe,
 )
-from qat.roles import family_of, match
+from qat.roles import family_of, first_position, match, position_limit
 from qat.step import StepState
 
 _FUSED = ("q", "k", "v")
@@ -41,7 +42,8 @@ _LINEAR_GROUPS: dict[str, tuple[str, ...]] = {
     **{role: (role,) for role in ("q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier")},
     "qkv": _FUSED,
 }
-_CONFIG_ACTIVATIONS = ("hidden_act", "activation_function")
+_CONFIG_ACTIVATIONS = ("hidden_act", "activation_function", "activation")
+_POSITIONS = "positions_by_place"
 
 
 def prepare(model: PreTrainedModel, recipe: Recipe | str | Path | None = None) -> PreTrainedModel:
@@ -105,6 +107,13 @@ def install(student: PreTrainedModel, recipe: Recipe | None) -> None:
             _replace(student, name, QuantEmbedding.from_float(table, quantizer))
     if quantization.residual is not None:
         streams.install(student, family, roles, quantization.residual, step)
+    if family.positions == "after_pad":
+        for name in roles["embeddings"]:
+            module = student.get_submodule(name)
+            first = first_position(student.config)
+            numbers = torch.arange(first, first + position_limit(student.config))
+            module.register_buffer(_POSITIONS, numbers[None], persistent=False)
+            module.register_forward_pre_hook(_CountPositions(), with_kwargs=True)
     for layer, name in enumerate(roles["attention"]):
         student.get_submodule(name).operands = _operands(layer, step, quantization)
     for layer, name in enumerate(roles["o"]):
@@ -143,9 +152,11 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, QuantLinear | QuantEmbedding | QuantPatches):
             _replace(plain, name, module.to_float())
     streams.remove(plain)
+    recompute.forget(plain)
     for module in plain.modules():
-        if "operands" in module._modules:
-            del module._modules["operands"]
+        module._modules.pop("operands", None)
+        if _POSITIONS in module._buffers:
+            delattr(module, _POSITIONS)
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
                 if isinstance(hook, _HOOKS):
@@ -252,7 +263,7 @@ def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> At
 
 
 class _TakeMask:
-    """Put the validity of positions into the step state before the model runs."""
+    """Before the model runs, put the validity of positions into the step state."""
 
     def __init__(self, step: StepState, signature: inspect.Signature) -> None:
         self.step, self.signature = step, signature
@@ -264,16 +275,42 @@ class _TakeMask:
             mask = given.get("kwargs", {}).get("attention_mask")
         attention.check_mask(mask)
         self.step.valid = None if mask is None else mask.bool()
+        if module.training and torch.is_grad_enabled():
+            recompute.make_repeatable(module, self.step)
+
+
+class _CountPositions:
+    """Give an embedding its positions by place.
+
+    RoBERTa counts the tokens that are not the padding token. Padding is on the right here, so real positions get
+    the same numbers, and no machine has to count.
+    """
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        if given.get("position_ids") is not None or given.get("input_ids") is None:
+            return None
+        numbers: Tensor = getattr(module, _POSITIONS)
+        return args, {**kwargs, "position_ids": numbers[:, : given["input_ids"].shape[1]]}
 
 
 class _DropMask:
-    """Forget the validity after the model ran."""
+    """After the model ran, forget the validity.
+
+    Among several processes, what was recorded leaves as the output's hidden states: DistributedDataParallel takes
+    a parameter that it cannot reach from the output for unused, though a loss on a recorded tensor may use it.
+    """
 
     def __init__(self, step: StepState) -> None:
         self.step = step
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         self.step.valid = None
+        recording = self.step.recording
+        if recording is not None and torch.distributed.is_initialized():
+            output.hidden_states = recording.tensors()
 
 
 class _Tap:
@@ -303,4 +340,12 @@ class _OutputTap:
         return None
 
 
-_HOOKS = (_OutputTap, _Tap, _TakeMask, _DropMask, streams.SnapInput, streams.SnapOutput)
+_HOOKS = (
+    _OutputTap,
+    _Tap,
+    _TakeMask,
+    _DropMask,
+    _CountPositions,
+    streams.SnapInput,
+    streams.SnapOutput,
+)
