@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 import inspect
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from hwsim.errors import GraphError
-from qat import attention, recompute, streams
+from qat import attention, hooks, recompute, streams
 from qat.attention import AttentionOperands
 from qat.hf.quantizer import BitwrightConfig, BitwrightQuantizer
 from qat.modules.embedding import QuantEmbedding
@@ -43,7 +43,6 @@ _LINEAR_GROUPS: dict[str, tuple[str, ...]] = {
     "qkv": _FUSED,
 }
 _CONFIG_ACTIVATIONS = ("hidden_act", "activation_function", "activation")
-_POSITIONS = "positions_by_place"
 
 
 def prepare(model: PreTrainedModel, recipe: Recipe | str | Path | None = None) -> PreTrainedModel:
@@ -112,23 +111,23 @@ def install(student: PreTrainedModel, recipe: Recipe | None) -> None:
             module = student.get_submodule(name)
             first = first_position(student.config)
             numbers = torch.arange(first, first + position_limit(student.config))
-            module.register_buffer(_POSITIONS, numbers[None], persistent=False)
-            module.register_forward_pre_hook(_CountPositions(), with_kwargs=True)
+            module.register_buffer(hooks.POSITIONS, numbers[None], persistent=False)
+            module.register_forward_pre_hook(hooks.CountPositions(), with_kwargs=True)
     for layer, name in enumerate(roles["attention"]):
         student.get_submodule(name).operands = _operands(layer, step, quantization)
     for layer, name in enumerate(roles["o"]):
-        student.get_submodule(name).register_forward_hook(_OutputTap(layer, step))
+        student.get_submodule(name).register_forward_hook(hooks.OutputTap(layer, step))
     for role, kind in (("embeddings", "hidden"), ("layer", "hidden")):
         for name in roles[role]:
-            student.get_submodule(name).register_forward_hook(_Tap(kind, step))
+            student.get_submodule(name).register_forward_hook(hooks.Tap(kind, step))
     for name in roles["post_attention_norm"]:
-        student.get_submodule(name).register_forward_hook(_Tap("post_norm", step))
+        student.get_submodule(name).register_forward_hook(hooks.Tap("post_norm", step))
     # The attribute is read by the objective; modules hold their own reference to the same object.
     student.step = step  # type: ignore[assignment]
     student.register_forward_pre_hook(
-        _TakeMask(step, inspect.signature(type(student).forward)), with_kwargs=True
+        hooks.TakeMask(step, inspect.signature(type(student).forward)), with_kwargs=True
     )
-    student.register_forward_hook(_DropMask(step), always_call=True)
+    student.register_forward_hook(hooks.DropMask(step), always_call=True)
     student.config._attn_implementation = attention.IMPLEMENTATION
     student.config.use_cache = False
     # save_pretrained writes the names as they are, not those of older checkpoints: quantisers have none there
@@ -155,12 +154,12 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
     recompute.forget(plain)
     for module in plain.modules():
         module._modules.pop("operands", None)
-        if _POSITIONS in module._buffers:
-            delattr(module, _POSITIONS)
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if isinstance(hook, _HOOKS):
-                    del hooks[key]
+        if hooks.POSITIONS in module._buffers:
+            delattr(module, hooks.POSITIONS)
+        for registered in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(registered.items()):
+                if isinstance(hook, hooks.HOOKS):
+                    del registered[key]
                     module._forward_hooks_always_called.pop(key, None)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
     for attribute in ("step", "_weight_conversions"):
@@ -257,95 +256,3 @@ def _operands(layer: int, step: StepState, quantization: QuantizationSpec) -> At
             # No shift here: along the head axis of Q and K it would be a scale along the reduction.
             setattr(operands, name, _activation_quantizer(spec, 0))
     return operands
-
-
-# -- hooks: classes, so that a deep copy of the model copies their StepState along with its modules ---
-
-
-class _TakeMask:
-    """Before the model runs, put the validity of positions into the step state."""
-
-    def __init__(self, step: StepState, signature: inspect.Signature) -> None:
-        self.step, self.signature = step, signature
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = self.signature.bind_partial(module, *args, **kwargs).arguments
-        mask = given.get("attention_mask")
-        if mask is None:
-            mask = given.get("kwargs", {}).get("attention_mask")
-        attention.check_mask(mask)
-        self.step.valid = None if mask is None else mask.bool()
-        if module.training and torch.is_grad_enabled():
-            recompute.make_repeatable(module, self.step)
-
-
-class _CountPositions:
-    """Give an embedding its positions by place.
-
-    RoBERTa counts the tokens that are not the padding token. Padding is on the right here, so real positions get
-    the same numbers, and no machine has to count.
-    """
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        if given.get("position_ids") is not None or given.get("input_ids") is None:
-            return None
-        numbers: Tensor = getattr(module, _POSITIONS)
-        return args, {**kwargs, "position_ids": numbers[:, : given["input_ids"].shape[1]]}
-
-
-class _DropMask:
-    """After the model ran, forget the validity.
-
-    Among several processes, what was recorded leaves as the output's hidden states: DistributedDataParallel takes
-    a parameter that it cannot reach from the output for unused, though a loss on a recorded tensor may use it.
-    """
-
-    def __init__(self, step: StepState) -> None:
-        self.step = step
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.step.valid = None
-        recording = self.step.recording
-        if recording is not None and torch.distributed.is_initialized():
-            output.hidden_states = recording.tensors()
-
-
-class _Tap:
-    """Record a module's output while a recording is on."""
-
-    def __init__(self, kind: str, step: StepState) -> None:
-        self.kind, self.step = kind, step
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.step.recording is not None:
-            value = output[0] if isinstance(output, tuple) else output
-            getattr(self.step.recording, self.kind).append(value)
-
-
-class _OutputTap:
-    """Record the output projection's result and, under intervention, put the teacher's in its place."""
-
-    def __init__(self, layer: int, step: StepState) -> None:
-        self.layer, self.step = layer, step
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        if self.step.recording is not None:
-            self.step.recording.outputs.append(output)
-        if self.step.injected == "output":
-            assert self.step.teacher is not None
-            return self.step.teacher.outputs[self.layer]
-        return None
-
-
-_HOOKS = (
-    _OutputTap,
-    _Tap,
-    _TakeMask,
-    _DropMask,
-    _CountPositions,
-    streams.SnapInput,
-    streams.SnapOutput,
-)
