@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from hwsim.arch.machine import Machine
 from hwsim.config.load import load_machine
+from hwsim.dataset import IGNORED_LABEL, Rows, make_samples, stored_labels
 from hwsim.engine.cost import cost
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
@@ -23,8 +24,6 @@ from hwsim.verification import Verification, batches, first_samples, verify_mode
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -51,21 +50,24 @@ def run(
     samples: int | None = None,
     cost_only: bool = False,
     overrides: Sequence[str] = (),
+    dataset: Iterable[Any] | None = None,
 ) -> RunResult:
     """Execute a model on a machine and report accuracy, cycles, energy and memory.
 
     Args:
         model: an export folder, or one that is loaded.
         machine: a shipped machine's name, a YAML file, or a loaded machine.
-        samples: use the first N stored samples; all of them for None.
+        samples: use the first N samples; all of them for None.
         cost_only: shapes only, no data.
         overrides: `key=value` changes of the machine.
+        dataset: labelled rows to run instead of the stored samples: a Hugging Face data set, or a list of
+            mappings, as the model's tokenizer or image processor makes them (`hwsim.dataset.Rows`).
 
     Raises:
         GraphError: the machine lacks an operator or a format.
         CapacityError: not even one tile of an operator fits.
         OverflowRefused: an accumulator left its range under the rule `error`.
-        DataError: data is to run, and the export carries no samples.
+        DataError: data is to run, and there are no samples, or rows that do not fit, or no labels.
     """
     loaded, on = _load(model, machine, overrides)
     graph = loaded.graph
@@ -73,7 +75,8 @@ def run(
     accuracy, length = None, None
     notes: list[str] = []
     if not cost_only:
-        chosen = first_samples(_samples(loaded), samples)
+        stored = _samples(loaded) if dataset is None else _rows(graph, dataset)
+        chosen = first_samples(stored, samples)
         accuracy = measure(graph, on, chosen)
         if chosen.lengths is not None:
             length = int(chosen.lengths.max())
@@ -106,7 +109,14 @@ def verify(
 
 
 def measure(graph: QuantGraph, machine: Machine, samples: Samples) -> dict[str, Any]:
-    """Return the task's metrics of the machine's own outputs, with the Wilson interval of an accuracy."""
+    """Return the task's metrics of the machine's own outputs, with the Wilson interval of an accuracy.
+
+    Raises DataError where the samples have no labels, or labels that the model does not know.
+    """
+    if samples.labels is None:
+        raise DataError(
+            "the samples have no labels to measure with: give a labelled dataset, or ask for the cost alone"
+        )
     logits, labels = [], []
     scale = np.asarray(graph.tensors[graph.outputs[0]].scale, np.float64)
     for rows, inputs, lengths in batches(graph, samples):
@@ -127,6 +137,10 @@ def measure(graph: QuantGraph, machine: Machine, samples: Samples) -> dict[str, 
 def judge(meta: Any, logits: Any, labels: Any) -> dict[str, Any]:
     """Metrics of logits [N, C] and labels [N] by the names in the graph's meta data."""
     names = list(meta.get("metrics", ["accuracy"]))
+    if "accuracy" in names and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+        raise DataError(
+            f"labels must be classes 0 to {logits.shape[1] - 1}, are {labels.min()} to {labels.max()}"
+        )
     values = compute(names, logits, labels)
     out: dict[str, Any] = {
         "metric": names[0],
@@ -147,6 +161,11 @@ def _load(
     loaded = model if isinstance(model, Model) else load(model)
     on = machine if isinstance(machine, Machine) else load_machine(machine, overrides)
     return loaded, on
+
+
+def _rows(graph: QuantGraph, dataset: Iterable[Any]) -> Samples:
+    rows = Rows(dataset, graph.inputs)
+    return make_samples(graph, rows, stored_labels(rows.labels))
 
 
 def _samples(model: Model) -> Samples:

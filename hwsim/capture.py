@@ -7,6 +7,7 @@ reported together.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -168,6 +169,8 @@ class _Importer:
             self.values[name] = resolved[0]
             return
         args = _from_the_front(op, tuple(_freeze(a) for a in resolved), node)
+        if op == "aten.cat":
+            args = (_joined_front(args[0], args[1]), *args[1:])
         self.calls.append(Call(name, op, args, shape, origin))
         self.values[name] = Ref(name)
 
@@ -213,6 +216,16 @@ def _from_the_front(op: str, args: tuple[Any, ...], node: torch.fx.Node) -> Any:
     if isinstance(size, torch.SymInt):
         return args  # along the sequence: `hwsim.lower` refuses it
     return (*args[:2], max(0, args[2] + int(size)), *args[3:])
+
+
+def _joined_front(parts: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    """Make one constant of the constants in front of a concatenation (DeiT has two tokens there)."""
+    front = list(itertools.takewhile(lambda part: isinstance(part, Frozen), parts))
+    if len(front) < 2:
+        return parts
+    joined = np.concatenate([part.array for part in front], axis)
+    sizes = (joined.shape[i] if i == axis else d for i, d in enumerate(front[0].shape))
+    return (Frozen(joined, tuple(sizes), front[0].origin), *parts[len(front) :])
 
 
 def _numpy(t: torch.Tensor) -> npt.NDArray[Any]:

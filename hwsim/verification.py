@@ -126,9 +126,8 @@ def first_samples(samples: Samples, count: int | None) -> Samples:
     if count is None or count >= len(samples):
         return samples
     lengths = None if samples.lengths is None else samples.lengths[:count]
-    return Samples(
-        {n: x[:count] for n, x in samples.inputs.items()}, samples.labels[:count], lengths
-    )
+    labels = None if samples.labels is None else samples.labels[:count]
+    return Samples({n: x[:count] for n, x in samples.inputs.items()}, labels, lengths)
 
 
 def verify_model(

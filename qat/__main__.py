@@ -78,9 +78,9 @@ def export(
 ) -> None:
     """Turn a finished run into an integer graph that `python -m hwsim` runs and verifies."""
     _quiet_libraries()
-    from qat.exporter import export as export_run
+    from qat.exporter import export_run
 
-    record = export_run(run, out)
+    record = export_run(run, out).record
     verdict = "hold" if record["holds"] else "FAIL"
     typer.echo(f"exported: {out}; rungs A1-A3 {verdict} on {record['samples']} samples")
     for line in record["failures"]:

@@ -27,6 +27,9 @@ DROPOUT_KEYS: Final = (
     "embd_pdrop",
     "attn_pdrop",
     "resid_pdrop",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
 )
 
 
@@ -44,20 +47,35 @@ class Family:
     defaults: Mapping[str, Any]
 
 
+_QUIET: Final = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_SMALL_IMAGES: Final = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "patch_size": 2,
+    "initializer_range": 0.1,
+    **_QUIET,
+}
+_SMALL_TEXTS: Final = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
+    "initializer_range": 0.1,
+    **_QUIET,
+}
+
 FAMILIES: Final[Mapping[str, Family]] = {
     "vit": Family(
         config="ViTConfig",
         models={"classification": "ViTForImageClassification"},
-        defaults={
-            "hidden_size": 64,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
-            "patch_size": 2,
-            "initializer_range": 0.1,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        },
+        defaults=_SMALL_IMAGES,
+    ),
+    "deit": Family(
+        config="DeiTConfig",
+        models={"classification": "DeiTForImageClassification"},
+        defaults=_SMALL_IMAGES,
     ),
     "bert": Family(
         config="BertConfig",
@@ -65,14 +83,31 @@ FAMILIES: Final[Mapping[str, Family]] = {
             "classification": "BertForSequenceClassification",
             "regression": "BertForSequenceClassification",
         },
+        defaults=_SMALL_TEXTS,
+    ),
+    "roberta": Family(
+        config="RobertaConfig",
+        models={
+            "classification": "RobertaForSequenceClassification",
+            "regression": "RobertaForSequenceClassification",
+        },
+        defaults=_SMALL_TEXTS,
+    ),
+    "distilbert": Family(
+        config="DistilBertConfig",
+        models={
+            "classification": "DistilBertForSequenceClassification",
+            "regression": "DistilBertForSequenceClassification",
+        },
         defaults={
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 512,
+            "dim": 128,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 512,
             "initializer_range": 0.1,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "seq_classif_dropout": 0.0,
         },
     ),
     "gpt2": Family(
@@ -113,7 +148,8 @@ def new_model(spec: NewModel, task: Task) -> PreTrainedModel:
     faults += [f"model.config.{key}: the task '{task.name}' dictates it" for key in clashes]
     if faults:
         raise ConfigError(faults)
-    vocabulary = {} if task.processor is None or spec.family != "bert" else _vocabulary(task)
+    text = "vocab_size" in known and "vocab_size" not in task.model_config
+    vocabulary = _vocabulary(task) if text else {}
     values = {**family.defaults, **vocabulary, **spec.config, **task.model_config}
     model_class = getattr(transformers, family.models[task.problem])
     model: PreTrainedModel = model_class(config_class(**values))
@@ -221,8 +257,7 @@ def starting_model(
     With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit.
     """
     from qat.methods.layer_reduction import check_layers, depth, keep_layers
-    from qat.step import StepState
-    from qat.student import restore
+    from qat.student import is_prepared, restore
 
     if isinstance(config.model, NewModel):
         model = new_model(config.model, task)
@@ -230,8 +265,9 @@ def starting_model(
         model = pretrained_model(config.model, task)
     else:
         assert teacher is not None  # RunConfig asks for one of the two
-        prepared = isinstance(getattr(teacher, "step", None), StepState)
-        model = restore(teacher) if prepared else teacher
+        model = teacher
+    if is_prepared(model):  # a student of an earlier run: its latent weights
+        model = restore(model)
     if config.layers is not None:
         assert teacher is not None  # RunConfig
         check_layers(config.layers, depth(teacher))

@@ -14,6 +14,7 @@ Everything is written aside and renamed: a killed run leaves the old files or th
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -40,7 +41,6 @@ STATE_FOLDER = "bitwright"
 RUN_FILE = "run.json"
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.safetensors"
-QUANT_METHOD = "bitwright"
 CHAIN_FILE = "chain.json"
 
 
@@ -149,25 +149,35 @@ def model_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def write_model(folder: Path, model: PreTrainedModel, recipe: Recipe, processor: Any) -> None:
-    """Write the Hugging Face folder of a prepared model: configuration, weights, processor.
-
-    `processor` is a tokenizer, the settings of an image processor as a mapping, or None.
-    """
+    """Write the Hugging Face folder of a prepared model: configuration, weights, processor."""
     from safetensors.torch import save_file
+
+    write_config(folder, model, recipe, processor)
+    save_file(model_tensors(model), folder / MODEL_FILE, metadata={"format": "pt"})
+
+
+def write_config(folder: Path, model: PreTrainedModel, recipe: Recipe, processor: Any) -> None:
+    """Write all of a prepared model's Hugging Face folder but the weights.
+
+    `processor` is a tokenizer, an image processor or its settings as a mapping, or None.
+    """
+    from qat.hf.quantizer import BitwrightConfig
 
     config = restored_config(model)
     config["architectures"] = [type(model).__name__]
     if recipe.quantizes:
-        config["quantization_config"] = {
-            "quant_method": QUANT_METHOD,
-            "recipe": recipe.model_dump(mode="json", by_alias=True),
-        }
+        config["quantization_config"] = BitwrightConfig(recipe).to_dict()
     write_json(folder / "config.json", config)
-    save_file(model_tensors(model), folder / MODEL_FILE, metadata={"format": "pt"})
     if isinstance(processor, Mapping):
         write_json(folder / "preprocessor_config.json", processor)
     elif processor is not None:
         processor.save_pretrained(folder)
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of a model's inputs."""
+    names = inspect.signature(type(model).forward).parameters
+    return [name for name in names if name not in ("self", "labels")]
 
 
 def restored_config(model: PreTrainedModel) -> dict[str, Any]:
@@ -205,9 +215,16 @@ def read_model(folder: Path, recipe: Recipe) -> PreTrainedModel:
     names = set(plain.state_dict())
     load_tensors(plain, {k: v for k, v in tensors.items() if k in names}, path, names)
     model = prepare(plain, recipe)
-    own = set(model.state_dict()) - names
-    load_tensors(model, {k: v for k, v in tensors.items() if k not in names}, path, own)
+    load_quantizers(model, {k: v for k, v in tensors.items() if k not in names}, path)
     return model.eval()
+
+
+def load_quantizers(model: PreTrainedModel, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Load the quantisers' tensors, all of them and no other, into a prepared model. Raises CheckpointError."""
+    from qat.student import restore
+
+    own = set(model.state_dict()) - set(restore(model).state_dict())
+    load_tensors(model, tensors, source, own)
 
 
 def load_tensors(

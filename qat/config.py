@@ -19,7 +19,7 @@ SCHEMA = "qat/run/1"
 class NewModel(Strict):
     """A model with random weights. `config` are keys of the family's Hugging Face configuration."""
 
-    family: Literal["vit", "bert", "gpt2"]
+    family: Literal["vit", "deit", "bert", "roberta", "distilbert", "gpt2"]
     config: dict[str, int | float | str | bool] = Field(default_factory=dict)
 
 

@@ -1,34 +1,45 @@
-"""From a finished run to an export: capture, calibrate, freeze, lower, climb rungs A1 to A3, save.
+"""From a student to an export: capture, calibrate, freeze, lower, climb rungs A1 to A3, save.
 
-Calibration sees the carve-out of the training set only. The held-out part is used once, here, to measure
-the student, the static student and the integer graph side by side.
+`export_run` takes a finished run: calibration sees the carve-out of the training set only, and the held-out part
+is used once, here, to measure the student, the static student and the integer graph side by side. `export` takes
+a student in memory and rows of the caller's. Both go the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hwsim.api import IGNORED_LABEL, judge
+from hwsim.api import judge
 from hwsim.calibrate import RangeMethod, collect_ranges
 from hwsim.capture import capture
+from hwsim.dataset import IGNORED_LABEL, Rows, make_samples, stored_labels
 from hwsim.errors import GraphError
 from hwsim.freeze import freeze
-from hwsim.graph.serialize import Samples, check_replaceable, save
+from hwsim.graph.serialize import Model, check_replaceable, load, save
 from hwsim.lower import lower
 from hwsim.provenance import source_revision
-from hwsim.rungs import climb, graph_inputs, real_lengths
-from qat.checkpoint import LoadedRun, load
+from hwsim.rungs import climb
+from qat import checkpoint
 from qat.data.batches import in_order
+from qat.hf.quantizer import recipe_of
 from qat.methods.quadapter import fold
+from qat.objective import is_regression
+from qat.quantizers.lifecycle import uninitialised
+from qat.roles import position_limit
+from qat.student import is_prepared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from qat.data.split import Split
 
@@ -36,14 +47,19 @@ CALIBRATION_ROWS = 256
 BATCH = 32
 OPERATOR_SAMPLES = 256
 """rung A1 compares operator by operator on this many of the samples; A2 and A3 use them all"""
+METRICS = {
+    "classification": ("accuracy",),
+    "regression": ("pearson", "spearman"),
+    "language": ("perplexity",),
+}
 
 
-def export(
+def export_run(
     run_dir: Path | str,
     out: Path | str,
     calibration_rows: int = CALIBRATION_ROWS,
     method: RangeMethod = "max",
-) -> dict[str, Any]:
+) -> Model:
     """Turn a finished run into an integer model and measure rungs A1 to A3 on the way.
 
     Args:
@@ -53,36 +69,145 @@ def export(
         method: how a range becomes a scale.
 
     Returns:
-        The rungs' record, as stored in the export; its `failures` are empty where all of them hold.
+        The export as it lies on the disk. Its `record` holds the rungs; `failures` there is empty where all
+        of them hold.
 
     Raises:
         CheckpointError: not a finished run, or damaged.
         GraphError: the recipe quantises nothing, or the student has no exact integer form.
     """
     check_replaceable(Path(out))
-    run = load(run_dir)
+    run = checkpoint.load(run_dir)
     if not run.recipe.quantizes:
         raise GraphError(
             f"{run.folder}: recipe '{run.recipe.name}' quantises nothing; export a student"
         )
-    model, task = run.model.eval(), run.task
+    task = run.task
     calibration = task.validation
     rows = np.sort(
         np.random.default_rng(run.config.seed).permutation(len(calibration))[:calibration_rows]
     )
     part, held_out = next(iter(task.tests.items()))
+    seen = int(max(calibration.lengths.max(), held_out.lengths.max()))
+    limit = getattr(run.config.task, "max_tokens", None) or seen
+    meta = {
+        "task": task.name,
+        "problem": task.problem,
+        "metrics": list(task.metrics),
+        "labels": list(task.labels),
+        "samples": part,
+        "seed": run.config.seed,
+        "config_sha256": run.config_sha256,
+    }
+    chosen = {"rows": [int(i) for i in calibration.ids[rows]], "part": "validation"}
+    material = _Material(calibration, rows, held_out, limit, meta, chosen, method)
+    return _export(run.model, material, Path(out), run.folder)
 
-    max_length = int(max(calibration.lengths.max(), held_out.lengths.max()))
-    example = _inputs(calibration.batch(rows[: min(3, len(rows))]))
+
+def export(
+    student: PreTrainedModel,
+    calibration: Iterable[Any],
+    out: Path | str,
+    processing_class: Any = None,
+    samples: Iterable[Any] | None = None,
+    max_length: int | None = None,
+    method: RangeMethod = "max",
+) -> Model:
+    """Turn a trained student into an integer model and measure rungs A1 to A3 on the way.
+
+    Args:
+        student: from `qat.prepare`, trained, or loaded with `from_pretrained`; it is left as it is.
+        calibration: rows that set the ranges, all of them: a few hundred of the training data as the tokenizer
+            or image processor makes them (`hwsim.dataset.Rows` says in which forms).
+        out: folder of the export; an older export there is replaced.
+        processing_class: tokenizer or image processor; its files are put beside the graph.
+        samples: rows to climb the rungs with and to store, best with labels and not seen in training;
+            the calibration rows where there are none.
+        max_length: longest sequence that the graph will run; the model's (or tokenizer's) limit by default.
+        method: how a range becomes a scale.
+
+    Returns:
+        The export as it lies on the disk: what `hwsim.run` and `hwsim.verify` take. Its `record` holds the
+        rungs; `failures` there is empty where all of them hold.
+
+    Raises:
+        CheckpointError: `out` holds something else than an export.
+        DataError: rows that are no inputs of the model.
+        GraphError: no student, an untrained one, or one without an exact integer form.
+    """
+    check_replaceable(Path(out))
+    recipe = recipe_of(student)
+    if recipe is None or not is_prepared(student):
+        raise GraphError(
+            f"export: the model must be a student of qat.prepare(model, recipe), this {type(student).__name__} is"
+            " not quantised"
+        )
+    model = copy.deepcopy(student).cpu().eval()
+    names = checkpoint.input_names(model)
+    pad_id = getattr(model.config, "pad_token_id", None) or 0
+    rows = Rows(calibration, names, pad_id)
+    held_out = rows if samples is None else Rows(samples, names, pad_id)
+    limit = max_length or getattr(processing_class, "model_max_length", None)
+    language = model.get_output_embeddings() is not None
+    problem = "language" if language else "regression" if is_regression(model) else "classification"
+    meta = {
+        "task": "dataset",
+        "problem": problem,
+        "metrics": list(METRICS[problem]),
+        "labels": list((model.config.id2label or {}).values())
+        if problem == "classification"
+        else [],
+        "samples": "calibration" if samples is None else "samples",
+    }
+    chosen = {"rows": rows.ids.tolist(), "part": "calibration"}
+    material = _Material(rows, rows.ids, held_out, limit, meta, chosen, method)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.write_config(Path(folder), model, recipe, processing_class)
+        return _export(model, material, Path(out), Path(folder))
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What an export needs beside the student."""
+
+    calibration: Split | Rows
+    rows: NDArray[np.int64]
+    """of `calibration`: those that set the ranges"""
+    held_out: Split | Rows
+    limit: int | None
+    """longest sequence, None for the model's own limit"""
+    meta: dict[str, Any]
+    chosen: dict[str, Any]
+    """which rows set the ranges, for the record"""
+    method: RangeMethod
+
+
+def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path) -> Model:
+    """Make and save the integer model; `files` is a folder with the processor's."""
+    recipe = recipe_of(model)
+    assert recipe is not None  # both callers made sure
+    missing = uninitialised(model)
+    if missing:
+        raise GraphError(
+            f"a student must be trained before it is exported: {missing[0]} and {len(missing) - 1} more quantisers"
+            " have seen no data"
+        )
+    calibration, rows, held_out = material.calibration, material.rows, material.held_out
+    example = _inputs(calibration.batch(np.resize(rows, 3)))
     # rung A3 compares with the model as it was trained, so it spans the folding too
-    captured = capture(fold(model), example, _longest(run, max_length))
+    captured = capture(fold(model), example, _longest(model, material.limit))
     ranges = collect_ranges(captured, (batch for _, batch in _batches(calibration, rows)))
-    static = freeze(captured, ranges, method)
-    lowered = lower(static, _meta(run, part, calibration.ids[rows], method))
+    static = freeze(captured, ranges, material.method)
+    meta = {
+        **material.meta,
+        "recipe": recipe.name,
+        "model_type": model.config.model_type,
+        "source_revision": source_revision(),
+        "calibration": {**material.chosen, "method": material.method},
+    }
+    lowered = lower(static, meta)
 
-    everything = np.arange(len(held_out))
-    batches = [(index, batch) for index, batch in _batches(held_out, everything)]
-    order = np.concatenate([index for index, _ in batches])
+    batches = list(_batches(held_out, np.arange(len(held_out))))
     record, logits = climb(
         static,
         lowered,
@@ -90,17 +215,29 @@ def export(
         (_logits(model, batch) for _, batch in batches),
         operator_samples=OPERATOR_SAMPLES,
     )
-    labels = _labels(held_out)
-    flat = labels[order].reshape(-1) if labels.ndim == 2 else labels[order]
-    counted = flat != IGNORED_LABEL if labels.ndim == 2 else np.ones(len(flat), dtype=bool)
-    meta = lowered.graph.meta
-    measured = {
-        name: judge(meta, values[counted], flat[counted]) for name, values in logits.items()
-    }
-    samples = _samples(lowered.graph, held_out, labels)
-    stored = record.to_json() | {"measured": measured}
-    save(Path(out), lowered.graph, samples, stored, _processor_files(run.folder))
-    return stored
+    labels = stored_labels(held_out.labels)
+    stored = record.to_json()
+    if labels is not None:
+        wanted = [_wanted(labels[index], batch) for index, batch in batches]
+        stored["measured"] = _measured(lowered.graph.meta, logits, np.concatenate(wanted))
+    samples = make_samples(lowered.graph, held_out, labels)
+    save(out, lowered.graph, samples, stored, _processor_files(files))
+    return load(out)
+
+
+def _wanted(labels: NDArray[Any], batch: dict[str, Tensor]) -> NDArray[Any]:
+    """Labels [B] of a batch; of a language model those of all positions in a row, as its logits are joined."""
+    return labels if labels.ndim == 1 else labels[:, : batch["input_ids"].shape[1]].reshape(-1)
+
+
+def _measured(
+    meta: Any, logits: dict[str, NDArray[np.float64]], labels: NDArray[Any]
+) -> dict[str, Any]:
+    """Metrics of student, static student and graph: logits [N, classes] each, labels [N]."""
+    counted = (
+        labels != IGNORED_LABEL if meta["problem"] == "language" else np.ones(len(labels), bool)
+    )
+    return {name: judge(meta, values[counted], labels[counted]) for name, values in logits.items()}
 
 
 def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -108,7 +245,7 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _batches(
-    split: Split, rows: NDArray[np.int64]
+    split: Split | Rows, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
     """Yield (rows, inputs) of similar length."""
     for index in in_order(split.lengths[rows], BATCH):
@@ -122,54 +259,12 @@ def _logits(model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return logits
 
 
-def _longest(run: LoadedRun, seen: int) -> int:
-    """Positions that the graph is built for: the task's limit, else the longest row seen; 0 for images."""
-    if run.model.main_input_name == "pixel_values":
+def _longest(model: PreTrainedModel, limit: int | None) -> int:
+    """Positions that the graph is built for; 0 for images."""
+    if model.main_input_name == "pixel_values":
         return 0
-    limit = getattr(run.config.task, "max_tokens", None) or seen
-    return int(min(limit, run.model.config.max_position_embeddings))
-
-
-def _labels(split: Split) -> NDArray[Any]:
-    """Labels as the samples store them: of a language model, the next token at every position."""
-    labels = np.asarray(split.labels)
-    if labels.ndim == 1:
-        return labels
-    following = np.full_like(labels, IGNORED_LABEL)
-    following[:, :-1] = labels[:, 1:]
-    return following
-
-
-def _samples(graph: Any, split: Split, labels: NDArray[Any]) -> Samples:
-    longest = int(split.lengths.max())
-    inputs: dict[str, list[NDArray[np.int64]]] = {name: [] for name in graph.inputs}
-    lengths: list[NDArray[np.int64]] = []
-    for start in range(0, len(split), BATCH):
-        batch = _inputs(split.batch(np.arange(start, min(start + BATCH, len(split)))))
-        for name, codes in graph_inputs(graph, batch).items():
-            missing = longest - codes.shape[1] if graph.tensors[name].shape[:1] == ("T",) else 0
-            inputs[name].append(np.pad(codes, [(0, 0), (0, missing)]) if missing else codes)
-        if "attention_mask" in batch:
-            lengths.append(real_lengths(batch["attention_mask"]))
-    joined = {name: np.concatenate(parts) for name, parts in inputs.items()}
-    return Samples(joined, labels, np.concatenate(lengths) if lengths else None)
-
-
-def _meta(run: LoadedRun, part: str, ids: NDArray[np.int64], method: str) -> dict[str, Any]:
-    task = run.task
-    return {
-        "task": task.name,
-        "problem": task.problem,
-        "metrics": list(task.metrics),
-        "labels": list(task.labels),
-        "samples": part,
-        "recipe": run.recipe.name,
-        "model_type": run.model.config.model_type,
-        "seed": run.config.seed,
-        "config_sha256": run.config_sha256,
-        "source_revision": source_revision(),
-        "calibration": {"rows": [int(i) for i in ids], "part": "validation", "method": method},
-    }
+    own = position_limit(model.config)
+    return own if limit is None else int(min(limit, own))
 
 
 def _processor_files(folder: Path) -> dict[str, Path]:

@@ -10,7 +10,6 @@ import math
 import random
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from qat.evaluate import evaluate
 from qat.gradient import UpdateGradient
 from qat.health import HealthMonitor
 from qat.objective import Objective
-from qat.optim import learning_rate_factor, make_optimizer, set_learning_rate
+from qat.optim import Schedule, make_optimizer, set_learning_rate
 from qat.post_training import PostTraining
 from qat.quantizers.lifecycle import after_update, initialise
 from qat.recipe import Recipe, load_recipe
@@ -48,22 +47,6 @@ HEALTH_ROWS = 64
 
 class TrainingDiverged(BitwrightError):
     """The loss is no finite number any more. The last state of the run is kept."""
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """Segments of a run: optimiser and learning rate start anew at each of `starts`."""
-
-    starts: tuple[int, ...]
-    steps: int
-    warmup_fraction: float
-
-    def factor(self, step: int) -> float:
-        """Return the share of the base learning rate at a step."""
-        bounds = (*self.starts, self.steps)
-        index = max(i for i, start in enumerate(self.starts) if start <= step)
-        first, end = bounds[index], bounds[index + 1]
-        return learning_rate_factor(step - first, end - first, self.warmup_fraction)
 
 
 def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunResult:
@@ -177,7 +160,7 @@ class _Run:
         self.gradient.check_split(self.batches.epoch(0)[0])
         assert recipe.optimizer is not None  # the recipe has an objective
         self.optimizer_spec = config.train.optimizer(recipe.optimizer)
-        self.schedule = _Schedule(
+        self.schedule = Schedule(
             (0, *self.objective.restart_steps), self.steps, self.optimizer_spec.warmup_fraction
         )
         self.optimizer = self._new_optimizer()

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hwsim.errors import CheckpointError
@@ -101,7 +101,7 @@ class Objective:
             )
         attention = [m for m in student.modules() if isinstance(_operands(m), AttentionOperands)]
         self._causal = any(getattr(m, "is_causal", False) for m in attention)
-        self._regression = _is_regression(student)
+        self._regression = is_regression(student)
         self._checked = False
 
     def phase(self, step: int) -> str:
@@ -135,7 +135,11 @@ class Objective:
         return Extent(rows, positions, pairs, scores, targets)
 
     def __call__(
-        self, batch: Mapping[str, Tensor], step: int, portion: Portion | None = None
+        self,
+        batch: Mapping[str, Tensor],
+        step: int,
+        portion: Portion | None = None,
+        wrapped: nn.Module | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch at a step (0-based), and its weighted terms (detached, on the device).
 
@@ -146,6 +150,7 @@ class Objective:
             batch: the model's inputs by name, and `labels` where a term needs them.
             step: number of weight updates made so far.
             portion: what the batch is of the update, None where it is all of it.
+            wrapped: the student inside `DistributedDataParallel` or the like, to be called in its place.
         """
         self._check()
         self.enter(step)
@@ -165,7 +170,7 @@ class Objective:
             else state.intervene(injected, DETACHED[injected], teacher_record)
         )
         with intervention, state.portion_of(whole), state.record() as record:
-            logits = self.student(**inputs).logits
+            logits = (wrapped or self.student)(**inputs).logits
 
         parts: dict[str, Tensor] = {}
         spec = self.spec
@@ -293,11 +298,12 @@ def _check_depths(
         )
 
 
-def _operands(module: torch.nn.Module) -> torch.nn.Module | None:
+def _operands(module: nn.Module) -> nn.Module | None:
     return module._modules.get("operands")
 
 
-def _is_regression(model: PreTrainedModel) -> bool:
+def is_regression(model: PreTrainedModel) -> bool:
+    """Say whether a model predicts one score instead of classes."""
     kind = getattr(model.config, "problem_type", None)
     if kind is not None:
         return bool(kind == "regression")

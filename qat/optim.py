@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -125,6 +126,22 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return (steps - step) / (steps - warmup)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Segments of a run: optimiser and learning rate start anew at each of `starts`."""
+
+    starts: tuple[int, ...]
+    steps: int
+    warmup_fraction: float
+
+    def factor(self, step: int) -> float:
+        """Return the share of the base learning rate at a step."""
+        bounds = (*self.starts, self.steps)
+        index = max(i for i, start in enumerate(self.starts) if start <= step)
+        first, end = bounds[index], bounds[index + 1]
+        return learning_rate_factor(step - first, end - first, self.warmup_fraction)
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hwsim.errors import GraphError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -41,60 +44,92 @@ class Family:
     `edges` are the layer norms that linear layers alone read, layer by layer. In a post-LN model there are
     none: each layer norm's output is the residual stream as well. A final layer norm in front of a tied output
     layer is none either: its weight is the embedding table, too.
+    `positions` says where positions are counted from: 0, or the one behind the padding token's id (`after_pad`).
     """
 
     norm: Literal["post", "pre"]
     patterns: dict[str, str]
     edges: tuple[Edge, ...] = ()
     optional: frozenset[str] = frozenset({"pooler", "classifier", "patch", "word_embedding"})
+    positions: Literal["from_zero", "after_pad"] = "from_zero"
 
+
+_BERT = {
+    "q": "*.encoder.layer.*.attention.self.query",
+    "k": "*.encoder.layer.*.attention.self.key",
+    "v": "*.encoder.layer.*.attention.self.value",
+    "o": "*.encoder.layer.*.attention.output.dense",
+    "ffn1": "*.encoder.layer.*.intermediate.dense",
+    "act": "*.encoder.layer.*.intermediate.intermediate_act_fn",
+    "ffn2": "*.encoder.layer.*.output.dense",
+    "attention": "*.encoder.layer.*.attention.self",
+    "embedding_norm": "*.embeddings.LayerNorm",
+    "post_attention_norm": "*.encoder.layer.*.attention.output.LayerNorm",
+    "post_feed_forward_norm": "*.encoder.layer.*.output.LayerNorm",
+    "layer": "*.encoder.layer.*",
+    "embeddings": "*.embeddings",
+    "embedding_parts": "*.embeddings.*_embeddings",
+    "word_embedding": "*.embeddings.word_embeddings",
+    "pooler": "*.pooler.dense",
+    "classifier": "classifier",
+}
+
+_VIT = {
+    "q": "*.layers.*.attention.q_proj",
+    "k": "*.layers.*.attention.k_proj",
+    "v": "*.layers.*.attention.v_proj",
+    "o": "*.layers.*.attention.o_proj",
+    "ffn1": "*.layers.*.mlp.fc1",
+    "act": "*.layers.*.mlp.activation_fn",
+    "ffn2": "*.layers.*.mlp.fc2",
+    "attention": "*.layers.*.attention",
+    "pre_attention_norm": "*.layers.*.layernorm_before",
+    "post_attention_norm": "*.layers.*.layernorm_after",
+    "final_norm": "*.layernorm",
+    "layer": "*.layers.*",
+    "embeddings": "*.embeddings",
+    "embedding_parts": "*.embeddings.patch_embeddings",
+    "patch": "*.embeddings.patch_embeddings.projection",
+    "pooler": "*.pooler.dense",
+    "classifier": "classifier",
+}
+
+_VIT_EDGES = (
+    Edge("pre_attention_norm", ("q", "k", "v")),
+    Edge("post_attention_norm", ("ffn1",)),
+)
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(
+    "bert": Family("post", _BERT),
+    "roberta": Family(
+        "post",
+        {**_BERT, "pooler": "classifier.dense", "classifier": "classifier.out_proj"},
+        positions="after_pad",
+    ),
+    "distilbert": Family(
         "post",
         {
-            "q": "*.encoder.layer.*.attention.self.query",
-            "k": "*.encoder.layer.*.attention.self.key",
-            "v": "*.encoder.layer.*.attention.self.value",
-            "o": "*.encoder.layer.*.attention.output.dense",
-            "ffn1": "*.encoder.layer.*.intermediate.dense",
-            "act": "*.encoder.layer.*.intermediate.intermediate_act_fn",
-            "ffn2": "*.encoder.layer.*.output.dense",
-            "attention": "*.encoder.layer.*.attention.self",
+            "q": "*.transformer.layer.*.attention.q_lin",
+            "k": "*.transformer.layer.*.attention.k_lin",
+            "v": "*.transformer.layer.*.attention.v_lin",
+            "o": "*.transformer.layer.*.attention.out_lin",
+            "ffn1": "*.transformer.layer.*.ffn.lin1",
+            "act": "*.transformer.layer.*.ffn.activation",
+            "ffn2": "*.transformer.layer.*.ffn.lin2",
+            "attention": "*.transformer.layer.*.attention",
             "embedding_norm": "*.embeddings.LayerNorm",
-            "post_attention_norm": "*.encoder.layer.*.attention.output.LayerNorm",
-            "post_feed_forward_norm": "*.encoder.layer.*.output.LayerNorm",
-            "layer": "*.encoder.layer.*",
+            "post_attention_norm": "*.transformer.layer.*.sa_layer_norm",
+            "post_feed_forward_norm": "*.transformer.layer.*.output_layer_norm",
+            "layer": "*.transformer.layer.*",
             "embeddings": "*.embeddings",
             "embedding_parts": "*.embeddings.*_embeddings",
             "word_embedding": "*.embeddings.word_embeddings",
-            "pooler": "*.pooler.dense",
+            "pooler": "pre_classifier",
             "classifier": "classifier",
         },
     ),
-    "vit": Family(
-        "pre",
-        {
-            "q": "*.layers.*.attention.q_proj",
-            "k": "*.layers.*.attention.k_proj",
-            "v": "*.layers.*.attention.v_proj",
-            "o": "*.layers.*.attention.o_proj",
-            "ffn1": "*.layers.*.mlp.fc1",
-            "act": "*.layers.*.mlp.activation_fn",
-            "ffn2": "*.layers.*.mlp.fc2",
-            "attention": "*.layers.*.attention",
-            "pre_attention_norm": "*.layers.*.layernorm_before",
-            "post_attention_norm": "*.layers.*.layernorm_after",
-            "final_norm": "*.layernorm",
-            "layer": "*.layers.*",
-            "embeddings": "*.embeddings",
-            "embedding_parts": "*.embeddings.patch_embeddings",
-            "patch": "*.embeddings.patch_embeddings.projection",
-            "pooler": "*.pooler.dense",
-            "classifier": "classifier",
-        },
-        (Edge("pre_attention_norm", ("q", "k", "v")), Edge("post_attention_norm", ("ffn1",))),
-    ),
+    "vit": Family("pre", _VIT, _VIT_EDGES),
+    "deit": Family("pre", _VIT, _VIT_EDGES),
     "gpt2": Family(
         "pre",
         {
@@ -131,6 +166,18 @@ def family_of(model_type: str) -> Family:
             f"{nearest(model_type, known)}; a family is added by one table in qat/roles.py"
         )
     return FAMILIES[model_type]
+
+
+def position_limit(config: PreTrainedConfig) -> int:
+    """Return how many positions a sequence of a text model may have."""
+    limit = int(config.max_position_embeddings)
+    after_pad = family_of(config.model_type).positions == "after_pad"
+    return limit - first_position(config) if after_pad else limit
+
+
+def first_position(config: PreTrainedConfig) -> int:
+    """Return the first position's number where they are counted from behind the padding token's id."""
+    return int(config.pad_token_id) + 1
 
 
 def match(family: Family, module_names: Iterable[str]) -> dict[str, list[str]]:

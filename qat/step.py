@@ -62,6 +62,10 @@ class Recording:
     hidden: list[Tensor] = field(default_factory=list)
     """Embedding output, then each layer's output, [B, T, C]."""
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Everything that was recorded."""
+        return tuple(tensor for tensors in vars(self).values() for tensor in tensors)
+
 
 @dataclass
 class StepState:

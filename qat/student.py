@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from qat import attention, overrides, streams
+from hwsim.errors import GraphError
+from qat import attention, hooks, overrides, recompute, streams
 from qat.attention import AttentionOperands
+from qat.hf.quantizer import BitwrightConfig, BitwrightQuantizer
 from qat.methods import quadapter
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
-from qat.modules.norm import ChannelScale, ScaledLayerNorm
+from qat.modules.norm import ScaledLayerNorm
 from qat.modules.patch import QuantPatches
 from qat.quantizers.activation import (
     ActivationQuantizer,
@@ -30,8 +32,15 @@ from qat.quantizers.activation import (
     SignQuantizer,
 )
 from qat.quantizers.weight import AnyWeightQuantizer, LearnedWeightQuantizer, WeightQuantizer
-from qat.recipe import ActivationSpec, OperatorSpec, QuantizationSpec, Recipe, WeightSpec
-from qat.roles import family_of, match
+from qat.recipe import (
+    ActivationSpec,
+    OperatorSpec,
+    QuantizationSpec,
+    Recipe,
+    WeightSpec,
+    load_recipe,
+)
+from qat.roles import Family, family_of, first_position, match, position_limit
 from qat.step import StepState
 
 _FUSED = ("q", "k", "v")
@@ -39,29 +48,43 @@ _LINEAR_GROUPS: dict[str, tuple[str, ...]] = {
     **{role: (role,) for role in ("q", "k", "v", "o", "ffn1", "ffn2", "pooler", "classifier")},
     "qkv": _FUSED,
 }
-_CONFIG_ACTIVATIONS = ("hidden_act", "activation_function")
+_CONFIG_ACTIVATIONS = ("hidden_act", "activation_function", "activation")
 
 
-def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedModel:
-    """Return a quantised copy of a model.
+def prepare(model: PreTrainedModel, recipe: Recipe | str | Path | None = None) -> PreTrainedModel:
+    """Return a quantised copy of a model. The model is untouched and shares no storage with it.
 
     Args:
         model: any Hugging Face model of a family in `qat.roles`.
-        recipe: what to quantise and whether channels are scaled; None prepares a teacher: nothing quantised,
-            same attention function.
+        recipe: what to quantise and whether channels are scaled: a recipe, the name of a shipped one, or a
+            YAML file. None prepares a teacher: nothing quantised, same attention function.
 
     Returns:
         A new model of the same class with the same parameter names, plus those of the quantisers. Its
-        attribute `step` is the `StepState` that all its modules share. Learned quantisers still need
-        `qat.quantizers.initialise`.
+        attribute `step` is the `StepState` that all its modules share, its `config.quantization_config` holds
+        the recipe. Learned quantisers still need `qat.quantizers.initialise`.
 
     Raises:
-        GraphError: unknown family, a role that matches no module, channel scales in a post-LN family.
-        ConfigError: an override of the recipe that fits no module.
+        ConfigError: no such recipe, or an override of it that fits no module.
+        GraphError: unknown family, a role that matches no module, channel scales in a post-LN family, or a tie
+            that the swapped modules break.
     """
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
+    student = restore(model) if is_prepared(model) else copy.deepcopy(model)
+    install(student, recipe)
+    return student
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Say whether a model came from `prepare`."""
+    return isinstance(getattr(model, "step", None), StepState)
+
+
+def install(student: PreTrainedModel, recipe: Recipe | None) -> None:
+    """Quantise a plain model in place; see `prepare`."""
     attention.register()
-    source = restore(model) if isinstance(getattr(model, "step", None), StepState) else model
-    student = copy.deepcopy(source)
+    ties = _ties(student)
     family = family_of(student.config.model_type)
     roles = match(family, [name for name, _ in student.named_modules()])
     step = StepState()
@@ -100,25 +123,45 @@ def prepare(model: PreTrainedModel, recipe: Recipe | None = None) -> PreTrainedM
     bool_map = quantization.attention.map == "bool"
     for layer, name in enumerate(roles["attention"]):
         student.get_submodule(name).operands = _operands(layer, step, slots[name], bool_map)
+    _attach_hooks(student, family, roles, step)
+    student.config._attn_implementation = attention.IMPLEMENTATION
+    student.config.use_cache = False
+    # save_pretrained writes the names as they are, not those of older checkpoints: quantisers have none there
+    student._weight_conversions = []  # type: ignore[assignment]
+    if recipe is not None and recipe.quantizes:
+        config = BitwrightConfig(recipe)
+        student.config.quantization_config = config
+        student.hf_quantizer = BitwrightQuantizer(config)  # type: ignore[assignment]
+    nn.Module.to(student, student.device)  # the quantisers were made on the CPU
+    student.train(student.training)  # and in training mode
+    _check_ties(student, ties)
+
+
+def _attach_hooks(
+    student: PreTrainedModel, family: Family, roles: dict[str, list[str]], step: StepState
+) -> None:
+    if family.positions == "after_pad":
+        for name in roles["embeddings"]:
+            module = student.get_submodule(name)
+            first = first_position(student.config)
+            numbers = torch.arange(first, first + position_limit(student.config))
+            module.register_buffer(hooks.POSITIONS, numbers[None], persistent=False)
+            module.register_forward_pre_hook(hooks.CountPositions(), with_kwargs=True)
     for layer, name in enumerate(roles["o"]):
-        student.get_submodule(name).register_forward_hook(_OutputTap(layer, step))
+        student.get_submodule(name).register_forward_hook(hooks.OutputTap(layer, step))
     for layer, name in enumerate(roles["layer"]):
-        student.get_submodule(name).register_forward_pre_hook(_TakeInput(layer, step))
+        student.get_submodule(name).register_forward_pre_hook(hooks.TakeInput(layer, step))
     for role, kind in (("embeddings", "hidden"), ("layer", "hidden")):
         for name in roles[role]:
-            student.get_submodule(name).register_forward_hook(_Tap(kind, step))
+            student.get_submodule(name).register_forward_hook(hooks.Tap(kind, step))
     for name in roles["post_attention_norm"]:
-        student.get_submodule(name).register_forward_hook(_Tap("post_norm", step))
+        student.get_submodule(name).register_forward_hook(hooks.Tap("post_norm", step))
     # The attribute is read by the objective; modules hold their own reference to the same object.
     student.step = step  # type: ignore[assignment]
     student.register_forward_pre_hook(
-        _TakeMask(step, inspect.signature(type(student).forward)), with_kwargs=True
+        hooks.TakeMask(step, inspect.signature(type(student).forward)), with_kwargs=True
     )
-    student.register_forward_hook(_DropMask(step), always_call=True)
-    student.config._attn_implementation = attention.IMPLEMENTATION
-    student.config.use_cache = False
-    nn.Module.to(student, model.device)  # the quantisers were made on the CPU
-    return student
+    student.register_forward_hook(hooks.DropMask(step), always_call=True)
 
 
 def restore(model: PreTrainedModel) -> PreTrainedModel:
@@ -132,68 +175,24 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, QuantLinear | QuantEmbedding | QuantPatches | ScaledLayerNorm):
             _replace(plain, name, module.to_float())
     streams.remove(plain)
+    recompute.forget(plain)
     for module in plain.modules():
-        if "operands" in module._modules:
-            del module._modules["operands"]
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if isinstance(hook, _HOOKS):
-                    del hooks[key]
+        module._modules.pop("operands", None)
+        if hooks.POSITIONS in module._buffers:
+            delattr(module, hooks.POSITIONS)
+        for registered in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(registered.items()):
+                if isinstance(hook, hooks.HOOKS):
+                    del registered[key]
                     module._forward_hooks_always_called.pop(key, None)
                     module._forward_pre_hooks_with_kwargs.pop(key, None)
-    if "step" in plain.__dict__:
-        del plain.__dict__["step"]
+    for attribute in ("step", "_weight_conversions"):
+        plain.__dict__.pop(attribute, None)
+    quantizer = getattr(plain, "hf_quantizer", None)
+    if isinstance(quantizer, BitwrightQuantizer):
+        quantizer.remove_quantization_config(plain)
     plain.config._attn_implementation = "sdpa"
     return plain
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """What became of one weight: a row of `summary`."""
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    weight: str
-    input: str
-    weight_bytes: int
-    """Packed codes plus float32 scales; float32 for what is not quantised."""
-
-
-def summary(model: PreTrainedModel) -> list[SummaryRow]:
-    """One row per parameter-holding module of a prepared model, and its attention operands."""
-    rows = []
-    for name, module in model.named_modules():
-        if isinstance(module, AttentionOperands):
-            operands = {"q": module.query, "k": module.key, "v": module.value}
-            operands["p"] = module.probabilities
-            text = " ".join(f"{k}:{q.fmt if q else 'FLOAT32'}" for k, q in operands.items())
-            rows.append(SummaryRow(name, "attention", (), "", text, 0))
-            continue
-        if isinstance(module, LearnedQuantizer | DynamicQuantizer | WeightQuantizer | ChannelScale):
-            continue  # channel scales fold away
-        parameters = dict(module.named_parameters(recurse=False))
-        if not parameters:
-            continue
-        main = parameters.get("weight", next(iter(parameters.values())))
-        quantizer = getattr(module, "weight_quantizer", None)
-        taken = getattr(module, "input_quantizer", None)
-        size = sum(4 * p.numel() for p in parameters.values())
-        if quantizer is not None:
-            scales = main.shape[0] if quantizer.granularity == "row" else 1
-            row_bytes = (main[0].numel() * quantizer.bits + 7) // 8
-            size += main.shape[0] * row_bytes + 4 * scales - 4 * main.numel()
-        rows.append(
-            SummaryRow(
-                name,
-                type(module).__name__,
-                tuple(main.shape),
-                quantizer.fmt if quantizer else "FLOAT32",
-                taken.fmt if taken else "FLOAT32",
-                size,
-            )
-        )
-    return rows
 
 
 # -- swaps ------------------------------------------------------------------------------------
@@ -202,6 +201,30 @@ def summary(model: PreTrainedModel) -> list[SummaryRow]:
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, new)
+
+
+def _ties(model: nn.Module) -> list[set[str]]:
+    """Names of parameters that are one and the same, group by group."""
+    groups: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), set()).add(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _check_ties(student: nn.Module, before: list[set[str]]) -> None:
+    """Make sure that what was one parameter is still one: two copies would train apart.
+
+    Raises:
+        GraphError: a swapped module had to copy a tied weight.
+    """
+    after = _ties(student)
+    broken = [names for names in before if not any(names <= group for group in after)]
+    if broken:
+        lines = (f"{' and '.join(sorted(names))} are one parameter" for names in broken)
+        raise GraphError(
+            "tied weights of layers that are swapped cannot be kept tied; untie them first: "
+            + "; ".join(lines)
+        )
 
 
 def _swap_activations(model: PreTrainedModel, names: list[str], recipe: Recipe | None) -> None:
@@ -264,82 +287,3 @@ def _operands(
             # No shift here: along the head axis of Q and K it would be a scale along the reduction.
             setattr(operands, name, _activation_quantizer(spec, 0, step))
     return operands
-
-
-# -- hooks: classes, so that a deep copy of the model copies their StepState along with its modules ---
-
-
-class _TakeMask:
-    """Put the validity of positions into the step state before the model runs."""
-
-    def __init__(self, step: StepState, signature: inspect.Signature) -> None:
-        self.step, self.signature = step, signature
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = self.signature.bind_partial(module, *args, **kwargs).arguments
-        mask = given.get("attention_mask")
-        if mask is None:
-            mask = given.get("kwargs", {}).get("attention_mask")
-        attention.check_mask(mask)
-        self.step.valid = None if mask is None else mask.bool()
-
-
-class _DropMask:
-    """Forget the validity after the model ran."""
-
-    def __init__(self, step: StepState) -> None:
-        self.step = step
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.step.valid = None
-
-
-class _Tap:
-    """Record a module's output while a recording is on."""
-
-    def __init__(self, kind: str, step: StepState) -> None:
-        self.kind, self.step = kind, step
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.step.recording is not None:
-            value = output[0] if isinstance(output, tuple) else output
-            getattr(self.step.recording, self.kind).append(value)
-
-
-class _TakeInput:
-    """Under block-wise calibration, put the float model's hidden state in place of a layer's own input."""
-
-    def __init__(self, layer: int, step: StepState) -> None:
-        self.layer, self.step = layer, step
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self.step.injected != "input":
-            return None
-        assert self.step.teacher is not None
-        return (self.step.teacher.hidden[self.layer], *args[1:])
-
-
-class _OutputTap:
-    """Record the output projection's result and, under intervention, put the teacher's in its place."""
-
-    def __init__(self, layer: int, step: StepState) -> None:
-        self.layer, self.step = layer, step
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        if self.step.recording is not None:
-            self.step.recording.outputs.append(output)
-        if self.step.injected == "output":
-            assert self.step.teacher is not None
-            return self.step.teacher.outputs[self.layer]
-        return None
-
-
-_HOOKS = (
-    _OutputTap,
-    _Tap,
-    _TakeInput,
-    _TakeMask,
-    _DropMask,
-    streams.SnapInput,
-    streams.SnapOutput,
-)

@@ -85,12 +85,12 @@ def export(call: Call) -> dict[str, Any]:
         `rungs`: whether A1 to A3 hold, their failures, agreements, and the metric of student, static student
         and integer graph side by side; `bytes`: sizes of the export's files.
     """
-    from qat.exporter import export as export_model
+    from qat.exporter import export_run
 
     pin_torch(1)
     model = call.folder / MODEL_FOLDER
     shutil.rmtree(model, ignore_errors=True)
-    record = export_model(call.parents[0] / RUN_FOLDER, model)
+    record = export_run(call.parents[0] / RUN_FOLDER, model).record
     # the comparison operator by operator is stored in the export itself
     rungs = {name: record[name] for name in RUNG_KEYS}
     return {"rungs": rungs, "bytes": file_bytes(model)}

@@ -49,13 +49,13 @@ class Samples:
 
     inputs: Mapping[str, npt.NDArray[np.int64]]
     """[N, *shape] per graph input; sequences are padded on the right with 0"""
-    labels: npt.NDArray[Any]
-    """[N] classes or regression targets, or [N, T] next tokens with -100 where none counts"""
+    labels: npt.NDArray[Any] | None
+    """[N] classes or regression targets, or [N, T] next tokens with -100 where none counts; None where unknown"""
     lengths: npt.NDArray[np.int64] | None = None
     """[N] real length of each sequence"""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(next(iter(self.inputs.values())))
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,8 @@ def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
 
 def _sample_tensors(samples: Samples) -> dict[str, npt.NDArray[Any]]:
     tensors = {f"inputs.{name}": np.ascontiguousarray(x) for name, x in samples.inputs.items()}
-    tensors["labels"] = np.ascontiguousarray(samples.labels)
+    if samples.labels is not None:
+        tensors["labels"] = np.ascontiguousarray(samples.labels)
     if samples.lengths is not None:
         tensors["lengths"] = np.ascontiguousarray(samples.lengths)
     return tensors
@@ -299,11 +300,11 @@ def _read_samples(path: Path, graph: QuantGraph) -> Samples | None:
     if not path.exists():
         return None
     tensors = _read_arrays(path)
-    missing = {"labels", *(f"inputs.{name}" for name in graph.inputs)} - tensors.keys()
+    missing = {f"inputs.{name}" for name in graph.inputs} - tensors.keys()
     if missing:
         raise CheckpointError(f"{path}: damaged: {', '.join(sorted(missing))} missing")
     inputs = {name: tensors[f"inputs.{name}"].astype(np.int64) for name in graph.inputs}
-    return Samples(inputs, tensors["labels"], tensors.get("lengths"))
+    return Samples(inputs, tensors.get("labels"), tensors.get("lengths"))
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -11,14 +11,15 @@ from tiny_models import FAMILIES, batch_of, tiny
 from torch import nn
 from transformers import PreTrainedModel
 
-from hwsim.errors import GraphError
+from hwsim.errors import ConfigError, GraphError
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
+from qat.overview import summary
 from qat.quantizers.lifecycle import initialise, uninitialised
 from qat.recipe import load_recipe
 from qat.roles import FAMILIES as TABLES
 from qat.roles import match
-from qat.student import prepare, restore, summary
+from qat.student import prepare, restore
 
 
 def logits(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -180,6 +181,31 @@ def test_summary_counts_packed_bytes() -> None:
     assert rows["classifier"].weight == "FLOAT32"
     operands = rows["bert.encoder.layer.1.attention.self.operands"]
     assert operands.input == "q:INT8 k:INT8 v:INT8 p:UINT8"
+
+
+def test_summary_says_what_is_float_and_why() -> None:
+    found = summary(prepare(tiny("gpt2"), "bit_w1a1"))
+    rows = {row.name: row for row in found}
+    fused = rows["transformer.h.0.attn.c_attn"]
+    assert (fused.role, fused.granularity, fused.range, fused.reason) == ("qkv", "tensor", "learned", "")  # fmt: skip
+    assert "its latent weight is that of transformer.wte" in rows["lm_head"].reason
+    assert rows["transformer.ln_f"].reason == "layer norm, its values on a grid of INT16"
+    assert found.absent == ("pooler", "patch", "classifier")
+    last = str(found).splitlines()[-1]
+    assert last == "the recipe's roles that this model does not have: pooler, patch, classifier"
+    bert = {row.name: row for row in summary(prepare(tiny("bert"), "kd_w2a8"))}
+    assert bert["classifier"].reason == "recipe kd_w2a8 quantises neither weight nor input of classifier"  # fmt: skip
+    assert {row.reason for row in summary(prepare(tiny("bert"))) if row.role == "q"} == {
+        "a teacher quantises neither weight nor input of q"
+    }
+    with pytest.raises(ConfigError, match=r"must come from qat\.prepare"):
+        summary(tiny("bert"))
+
+
+def test_quantisers_take_the_models_mode() -> None:
+    student = prepare(tiny("bert").eval(), "bit_w1a1")
+    assert not any(m.training for m in student.modules())
+    assert all(m.training for m in prepare(tiny("bert").train(), "bit_w1a1").modules())
 
 
 def test_learned_quantisers_need_data_first() -> None:

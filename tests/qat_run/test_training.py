@@ -242,14 +242,14 @@ def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: 
 def test_a_layer_reduced_student_is_trained_loaded_and_exported(
     teacher: Path, tmp_path: Path
 ) -> None:
-    from qat.exporter import export
+    from qat.exporter import export_run
 
     config = digits_run("xtc_w1a8", teacher=str(teacher), layers=[1], train={"steps": 6})
     train(config, tmp_path / "reduced")
     model = checkpoint.load(tmp_path / "reduced").model
     assert model.config.num_hidden_layers == 1
     assert len(model.vit.layers) == 1
-    record = export(tmp_path / "reduced", tmp_path / "model")
+    record = export_run(tmp_path / "reduced", tmp_path / "model").record
     assert record["samples"] == 540
     assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
     with pytest.raises(ConfigError, match=r"strictly increasing numbers from 0 to 1"):
