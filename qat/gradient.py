@@ -63,7 +63,7 @@ class UpdateGradient:
                 f"train.batch_size: {count} processes share the rows of a micro-batch, which has only {smallest}:"
                 " start fewer, or make it larger"
             )
-        if recipe.batch_dependent and len(parts) > 1:
+        if recipe.batch_dependent and len(parts) > 1 and self.accelerator.is_main_process:
             warnings.warn(
                 f"recipe '{recipe.name}' has dynamic ranges per tensor: each of the {len(parts)} micro-batches of an"
                 " update has its own, so the training is not that of one large batch",

@@ -132,7 +132,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return table(tmp_path_factory.mktemp("data") / "table")
 
 
-@pytest.mark.parametrize("recipe", ["static", "w8a8"])
+# the second one: ranges per tensor, parameters that an intervention leaves without gradient, a second optimiser
+@pytest.mark.parametrize("recipe", ["static", "ti_g_w2a8"])
 def test_two_processes_train_what_one_does(recipe: str, data: Path, tmp_path: Path) -> None:
     config = run_of(data, STATIC if recipe == "static" else recipe)
     train(config, tmp_path / "one")
