@@ -1,4 +1,4 @@
-"""DistillationTrainer: the after_update's own loop under transformers', resumable bit for bit."""
+"""DistillationTrainer: the project's own loop under transformers', resumable bit for bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwsim.errors import CheckpointError, ConfigError
 from qat.hf.trainer import DistillationTrainer
 from qat.objective import Objective
 from qat.optim import Schedule, make_optimizer, set_learning_rate
-from qat.quantizers.lifecycle import initialise, after_update
+from qat.quantizers.lifecycle import after_update, initialise
 from qat.recipe import Recipe, load_recipe
 from qat.student import prepare
 
