@@ -18,8 +18,9 @@ from pydantic import Field, model_validator
 from hwsim.errors import CheckpointError
 from qat.checkpoint import CHAIN_FILE, is_vacant, read_json, write_json
 from qat.config import ModelSpec, RecipeSpec, RunConfig, TrainSpec, sha256
-from qat.data.spec import Strict, TaskSpec
+from qat.data.spec import TaskSpec
 from qat.result import RunResult
+from qat.spec import Strict
 
 SCHEMA = "qat/chain/1"
 

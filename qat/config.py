@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from qat.data.spec import Strict, TaskSpec
+from qat.data.spec import TaskSpec
 from qat.recipe import OptimizerSpec, Recipe
+from qat.spec import Strict
 
 SCHEMA = "qat/run/1"
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from hwsim.errors import ConfigError, nearest
-from qat.recipe import ATTENTION_KEYS, OperatorSpec, QuantizationSpec, Role
+from qat.formats import ATTENTION_KEYS, OperatorSpec, QuantizationSpec, Role
 
 WEIGHT_ROLES = (
     *("q", "k", "v", "qkv", "o", "ffn1", "ffn2"),

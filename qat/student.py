@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from hwsim.errors import GraphError
 from qat import attention, hooks, overrides, recompute, streams
 from qat.attention import AttentionOperands
+from qat.formats import ActivationSpec, OperatorSpec, QuantizationSpec, WeightSpec
 from qat.hf.quantizer import BitwrightConfig, BitwrightQuantizer
 from qat.methods import quadapter
 from qat.modules.embedding import QuantEmbedding
@@ -32,14 +33,7 @@ from qat.quantizers.activation import (
     SignQuantizer,
 )
 from qat.quantizers.weight import AnyWeightQuantizer, LearnedWeightQuantizer, WeightQuantizer
-from qat.recipe import (
-    ActivationSpec,
-    OperatorSpec,
-    QuantizationSpec,
-    Recipe,
-    WeightSpec,
-    load_recipe,
-)
+from qat.recipe import Recipe, load_recipe
 from qat.roles import Family, family_of, first_position, match, position_limit
 from qat.step import StepState
 

@@ -11,11 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from hwsim.errors import ConfigError, nearest
 from qat.config import ModelSpec, RecipeSpec, TrainSpec
 from qat.data.spec import TaskSpec
+from qat.spec import Strict
 from studies.plan import Node, Plan, make_node
 
 if TYPE_CHECKING:
@@ -28,11 +29,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Cost = Literal["energy_pj", "latency_s"]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Training(_Spec):
+class Training(Strict):
     """How the teacher, or one kind of student, is trained: the part of a run that seeds do not change."""
 
     name: str = Field(min_length=1)
@@ -57,7 +54,7 @@ class Training(_Spec):
         return self
 
 
-class Study(_Spec):
+class Study(Strict):
     """One question with its axes. Every accuracy is drawn against every cost in `objectives`."""
 
     schema_: Literal["studies/study/1"] = Field(alias="schema")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
     model_validator,
 )
+
+from qat.spec import Strict
 
 # YAML has lists only; in strict mode pydantic would refuse them where a tuple is declared
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -23,12 +23,6 @@ def _one_or_many(value: Any) -> Any:
 
 
 OneOrMoreTexts = Annotated[Texts, BeforeValidator(_one_or_many)]
-
-
-class Strict(BaseModel):
-    """Base of every specification: unknown keys and silent conversions are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class CarveOut(Strict):

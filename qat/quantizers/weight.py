@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from hwsim.graph.dtype import parse
 from qat import ops
+from qat.formats import BitSchedule
 from qat.quantizers.activation import LearnedQuantizer
-from qat.recipe import BitSchedule
 
 
 class WeightQuantizer(nn.Module):
