@@ -137,7 +137,9 @@ def test_embedding_scales_by_row() -> None:
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="twn, bwn, bwn_centred or absmax, not 'median'"):
+    with pytest.raises(
+        ValueError, match="twn, bwn, bwn_centred, bwn_row_centred or absmax, not 'median'"
+    ):
         ops.quantize_weight(W, "TERNARY", "median", "tensor", 0.7, 0.0)
     with pytest.raises(ValueError, match="half_up or half_even, not 'down'"):
         ops.quantize_static(W, torch.ones(1), None, None, "INT4", "down", 0.0)

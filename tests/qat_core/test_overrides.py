@@ -10,9 +10,10 @@ from tiny_models import batch_of, tiny
 
 from hwsim.errors import ConfigError
 from qat.objective import Objective
+from qat.overview import summary
 from qat.quantizers.weight import WeightQuantizer
 from qat.recipe import BitSchedule, Recipe, load_recipe
-from qat.student import prepare, summary
+from qat.student import prepare
 
 INT8 = {"format": "INT8", "method": "absmax"}
 STATIC = {"format": "INT4", "range": "learned"}

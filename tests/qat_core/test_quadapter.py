@@ -19,13 +19,14 @@ from qat.modules.linear import QuantLinear
 from qat.modules.norm import ChannelScale, ScaledLayerNorm
 from qat.objective import Objective
 from qat.optim import make_optimizer
+from qat.overview import summary
 from qat.quantizers.activation import DynamicQuantizer, LearnedQuantizer
 from qat.quantizers.lifecycle import freeze_ranges, initialise, uninitialised
 from qat.quantizers.weight import WeightQuantizer
 from qat.recipe import Quadapter, QuantizationSpec, Recipe, load_recipe
 from qat.roles import FAMILIES as TABLES
 from qat.roles import edges, match
-from qat.student import prepare, restore, summary
+from qat.student import prepare, restore
 
 PRE_LN = ("gpt2", "vit")
 RECIPE = load_recipe("quadapter_w8a8")

@@ -12,8 +12,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from qat.methods.layer_reduction import keep_layers
+from qat.overview import Summary, summary
 from qat.recipe import Recipe, load_recipe
-from qat.student import SummaryRow, prepare, summary
+from qat.student import prepare
 
 MIB = 2**20
 
@@ -23,7 +24,7 @@ def bert_base() -> BertForSequenceClassification:
         return BertForSequenceClassification(BertConfig(num_labels=2))
 
 
-def packed_bytes(rows: list[SummaryRow]) -> int:
+def packed_bytes(rows: Summary) -> int:
     """Of the codes alone: `weight_bytes` minus biases and scales."""
     total = 0
     for row in rows:

@@ -47,7 +47,7 @@ def gradients(
     for step in range(steps):
         student.zero_grad()
         torch.manual_seed(step)
-        loss, _ = objective(batch_of(2 + step), step, wrapped)
+        loss, _ = objective(batch_of(2 + step), step, wrapped=wrapped)
         loss.backward()
     found = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
     return loss.detach(), found | {n: b.clone() for n, b in student.named_buffers()}
@@ -159,7 +159,7 @@ def _worker(rank: int, world: int, folder: str) -> None:
         student = student_of(recipe)
         wrapped = DistributedDataParallel(student, find_unused_parameters=True)
         objective = Objective(student, classifier(), recipe, STEPS)
-        loss, _ = objective(batch_of(2 + rank), 0, wrapped)
+        loss, _ = objective(batch_of(2 + rank), 0, wrapped=wrapped)
         loss.backward()
         found = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
         torch.save(found, f"{folder}/{name}-{rank}.pt")

@@ -13,7 +13,7 @@ from tiny_runs import SMALL_VIT, word_tokenizer
 from hwsim.api import verify
 from hwsim.errors import ConfigError, GraphError
 from qat.config import RunConfig, run_config
-from qat.exporter import export
+from qat.exporter import export_run
 from qat.loop import train
 from qat.recipe import load_recipe, recipe_names
 
@@ -101,7 +101,7 @@ def test_a_student_learns_and_its_graph_is_exact(
         losses = longest_phase(tmp_path / "run" / "train.jsonl")
         third = len(losses) // 3
         assert sum(losses[-third:]) < 0.98 * sum(losses[:third])
-    export(tmp_path / "run", tmp_path / "model")
+    export_run(tmp_path / "run", tmp_path / "model")
     found = verify(tmp_path / "model", "bitserial_edge", samples=8)
     assert found.ok
     assert found.tensors > 20
@@ -116,7 +116,7 @@ def test_a_released_recipe_learns_and_says_why_it_cannot_be_exported(
     losses = longest_phase(tmp_path / "run" / "train.jsonl")
     assert sum(losses[-4:]) < sum(losses[:4])
     with pytest.raises(GraphError, match="rounds 'half_even'; the machine rounds half up"):
-        export(tmp_path / "run", tmp_path / "model")
+        export_run(tmp_path / "run", tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from qat.data.spec import LanguageTask
 from qat.data.split import BlockSplit, token_bytes
 from qat.data.task import load_task
 from qat.evaluate import evaluate
-from qat.exporter import export
+from qat.exporter import export_run
 from qat.loop import train
 from qat.modules.norm import ChannelScale
 from qat.objective import Objective
@@ -83,7 +83,7 @@ def test_from_training_to_the_machine(teacher: Path, tmp_path: Path) -> None:
     assert all(bool((scale > 0).all()) and not bool((scale == 1).all()) for scale in scales)
     assert ours["transformer.h.1.ln_2.channel_scale.log_scale"].shape == (16,)
 
-    record = export(tmp_path / "run", tmp_path / "model")
+    record = export_run(tmp_path / "run", tmp_path / "model")
     assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
     found = api.verify(tmp_path / "model", "int8_edge", samples=4)
     assert found.unequal == []
@@ -102,10 +102,10 @@ def test_a_run_resumed_in_both_phases_equals_an_uninterrupted_one(
     whole = Objective.__call__
 
     def kill_at(step: int) -> Any:
-        def call(self: Objective, batch: Any, at: int) -> Any:
+        def call(self: Objective, batch: Any, at: int, *portion: Any) -> Any:
             if at == step:
                 raise Killed
-            return whole(self, batch, at)
+            return whole(self, batch, at, *portion)
 
         return call
 
