@@ -9,10 +9,11 @@ import torch
 from tiny_models import batch_of, tiny
 
 from hwsim.errors import ConfigError
+from qat.formats import BitSchedule
 from qat.objective import Objective
 from qat.overview import summary
 from qat.quantizers.weight import WeightQuantizer
-from qat.recipe import BitSchedule, Recipe, load_recipe
+from qat.recipe import Recipe, load_recipe
 from qat.student import prepare
 
 INT8 = {"format": "INT8", "method": "absmax"}

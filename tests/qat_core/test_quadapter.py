@@ -238,7 +238,9 @@ def test_what_an_edge_scales_is_read_by_its_linear_layers_alone(family: str) -> 
 
 
 def test_bert_has_no_edge_because_its_norms_feed_the_residual_stream_too() -> None:
-    with pytest.raises(GraphError, match=r"bert: no layer norm can .*\(post-LN\).*: vit, gpt2"):
+    with pytest.raises(
+        GraphError, match=r"bert: no layer norm can .*\(post-LN\).*: vit, deit, gpt2"
+    ):
         prepare(tiny("bert"), RECIPE)
     student = prepare(tiny("bert"), load_recipe("w8a8"))
     calls = capture(student.eval(), batch_of("bert"), 12)

@@ -83,7 +83,7 @@ def test_from_training_to_the_machine(teacher: Path, tmp_path: Path) -> None:
     assert all(bool((scale > 0).all()) and not bool((scale == 1).all()) for scale in scales)
     assert ours["transformer.h.1.ln_2.channel_scale.log_scale"].shape == (16,)
 
-    record = export_run(tmp_path / "run", tmp_path / "model")
+    record = export_run(tmp_path / "run", tmp_path / "model").record
     assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
     found = api.verify(tmp_path / "model", "int8_edge", samples=4)
     assert found.unequal == []
