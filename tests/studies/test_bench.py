@@ -1,0 +1,51 @@
+"""The benchmark's arithmetic: ratios of neighbours, not of averages. Nothing is timed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from studies import bench
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Durations, in the order in which they are measured."""
+    durations: list[float] = []
+
+    def ticks() -> Iterator[float]:
+        now = 0.0
+        while True:
+            yield now
+            now += durations.pop(0)
+            yield now
+
+    ticking = ticks()
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(ticking))
+    return durations
+
+
+def test_a_ratio_is_that_of_neighbours(clock: list[float]) -> None:
+    # the machine is ten times slower in the second round: no ratio notices
+    clock += [2.0, 1.0, 30.0, 10.0, 4.0, 1.0]
+    (found,) = bench.in_turn({"ours": int, "theirs": int}, [("ours", "theirs")], 3)
+    assert found == bench.Ratio("ours", "theirs", 3.0, (2.0, 4.0), 3)
+
+
+def test_contenders_run_in_turn_after_warming_up(clock: list[float]) -> None:
+    order: list[str] = []
+    contenders = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    clock += [1.0] * 6
+    bench.in_turn(contenders, [("a", "b")], 3)
+    assert "".join(order) == "a" * bench.WARM_UP + "b" * bench.WARM_UP + "ababab"
+
+
+def test_our_stack_is_quantised_and_the_float_one_is_its_twin() -> None:
+    ours, plain = bench.our_stack(), bench.float_stack()
+    assert [tuple(layer.weight.shape) for layer in ours] == [
+        tuple(layer.weight.shape) for layer in plain
+    ]
+    codes, _ = ours[0].weight_quantizer(ours[0].weight)
+    assert codes.unique().tolist() == [-1.0, 0.0, 1.0]
+    assert all(layer.input_quantizer.fmt == "INT8" for layer in ours)
