@@ -7,23 +7,27 @@ translates one by one into integer operators. All choices of formats and scales 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from hwsim.calibrate import Range, RangeMethod
 from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType, int_, parse, uint
 from hwsim.graph.ir import Shape
+from hwsim.grids import TINY, constants_of, grid_of, on_grid, require_finite, row_codes, widen
 
 SUMS = ("aten.add", "aten.cat")
 CURVES = ("aten.gelu", "aten.tanh")
 STUDENT_GRID = "bitwright.snap"
+MOVES = RESHAPES | {
+    "aten.transpose", "aten.permute", "aten.slice", "aten.select", "aten.split", "aten.split_with_sizes", "getitem",
+    "bitwright.patches",
+}  # fmt: skip
+"""calls that move elements: codes stay codes"""
 FLOAT_LAYERS = ("aten.linear", "aten.conv2d")
 
 
@@ -48,7 +52,6 @@ class Formats:
 
 PROBABILITY = uint(17)
 PROBABILITY_SCALE = 2.0**-16
-_TINY = 1e-12
 
 
 def freeze(
@@ -86,7 +89,7 @@ class _Freezer:
         for original in self.captured.calls:
             call = replace(original, args=tuple(self._resolve(a) for a in original.args))
             try:
-                _require_finite(call)
+                require_finite(call)
                 self._rewrite(call)
             except GraphError as fault:
                 faults.append(str(fault))
@@ -96,7 +99,7 @@ class _Freezer:
         outputs = []
         for name in self.captured.outputs:
             value = self._resolve(Ref(name))
-            scale = max(self.ranges[name].amax, _TINY) / 2.0**self.formats.logit_bits
+            scale = max(self.ranges[name].amax, TINY) / 2.0**self.formats.logit_bits
             outputs.append(self._snap(f"{name}_codes", value, int_(32), scale, "logits").name)
         return replace(self.captured, calls=tuple(self.calls), outputs=tuple(outputs))
 
@@ -122,22 +125,22 @@ class _Freezer:
                 amax[name] = max(amax[name], self.ranges[operand].amax)
                 if operand in sums:
                     parent[root(name)] = root(operand)
-            for constant in _constants(call.args):
+            for constant in constants_of(call.args):
                 amax[name] = max(amax[name], float(np.abs(constant.array).max(initial=0)))
         largest: dict[str, float] = {}
         chosen: dict[str, float] = {}
         for name, call in sums.items():
-            largest[root(name)] = max(largest.get(root(name), _TINY), amax[name])
+            largest[root(name)] = max(largest.get(root(name), TINY), amax[name])
             around = (
                 *self.captured.consumers(name),
                 *(self.source.get(n) for n in refs(call.args)),
             )
             for neighbour in around:
                 if neighbour is not None and neighbour.op == STUDENT_GRID:
-                    chosen[root(name)] = _grid_of(neighbour)[1]
+                    chosen[root(name)] = grid_of(neighbour)[1]
         return {
             name: chosen.get(
-                root(name), largest[root(name)] * _widen(root(name)) / self.formats.residual.qmax
+                root(name), largest[root(name)] * widen(root(name)) / self.formats.residual.qmax
             )
             for name in sums
         }
@@ -163,11 +166,11 @@ class _Freezer:
         self._snap(call.name, inner, dtype, scale, call.origin)
 
     def _scale(self, name: str, dtype: DataType) -> float:
-        return max(self.ranges[name].limit(self.method, dtype), _TINY) * _widen(name) / dtype.qmax
+        return max(self.ranges[name].limit(self.method, dtype), TINY) * widen(name) / dtype.qmax
 
     def _full_scale(self, name: str, dtype: DataType) -> float:
         """Scale that never saturates what calibration saw: for wide formats."""
-        return max(self.ranges[name].amax, _TINY) * _widen(name) / dtype.qmax
+        return max(self.ranges[name].amax, TINY) * widen(name) / dtype.qmax
 
     def _resolve(self, arg: Any) -> Any:
         if isinstance(arg, Ref):
@@ -203,6 +206,10 @@ class _Freezer:
                     self._emit(call)
                 else:
                     self.replaced[call.name] = pair[call.args[1]]
+            case "bitwright.linear":
+                self._linear(call)
+            case "bitwright.matmul":
+                self._matmul(call)
             case "aten.linear":
                 codes, alpha = self._input_codes(call)
                 self._integer_linear(call, codes, alpha, call.args[1], call.args[2])
@@ -235,7 +242,7 @@ class _Freezer:
                 name = f"{call.name}_branch{i}"
                 operands.append(self._snap(name, operand, dtype, scale, call.origin))
             else:
-                operands.append(_on_grid(operand, scale))
+                operands.append(on_grid(operand, scale))
         args = (*operands, dtype.name, scale)
         self._emit(replace(call, op="hwsim.add", args=args), (dtype, scale))
 
@@ -280,17 +287,51 @@ class _Freezer:
         self.replaced[call.name] = (codes, alpha)
 
     def _input_codes(self, call: Call) -> tuple[Ref, Frozen]:
-        """Put the input of a float layer on Int(8), or UInt(8) where it is never negative."""
-        x = call.args[0]
+        """Put the input of a float layer on codes."""
         source = refs(self.source[call.name].args)[0]
+        return self._codes_of(call, call.args[0], source, "input")
+
+    def _codes_of(self, call: Call, x: Ref, source: str, what: str) -> tuple[Ref, Frozen]:
+        """Put a value on Int(8), or UInt(8) where it is never negative; `source` is its name in the student."""
         bits = self.formats.layer_bits
         dtype = uint(bits) if self.ranges[source].low >= 0 else int_(bits)
         alpha = Frozen(np.array([self._scale(source, dtype)]))
         args = (x, alpha, None, None, dtype.name, "half_up", 0.0)
-        name = f"{call.name}_input"
+        name = f"{call.name}_{what}"
         return self._emit(
             Call(name, "bitwright.quantize_static", args, self.shapes[x.name], call.origin)
         ), alpha
+
+    def _is_codes(self, operand: Any) -> bool:
+        """Whether the student itself put an operand of a contraction on codes."""
+        while isinstance(operand, Ref) and operand.name in self.source:
+            call = self.source[operand.name]
+            if call.op.startswith("bitwright.quantize_") or call.op == "bitwright.bool_map":
+                return True
+            if call.op not in MOVES:
+                return False
+            operand = call.args[0]
+        return False
+
+    def _linear(self, call: Call) -> None:
+        """A layer of which the recipe quantises one side only has 8 bits on the other."""
+        codes, alpha, weight, w_scale, bias = call.args
+        if not self._is_codes(self.source[call.name].args[0]):
+            codes, alpha = self._input_codes(call)
+        if not (weight.array == np.round(weight.array)).all():
+            narrow = int_(self.formats.layer_bits, narrow=True)
+            w_codes, scales = row_codes(weight.array, narrow, per_row=True)
+            weight, w_scale = Frozen(w_codes, (), weight.origin), Frozen(scales)
+        self._emit(replace(call, args=(codes, alpha, weight, w_scale, bias)))
+
+    def _matmul(self, call: Call) -> None:
+        """So has an operand of an attention product that the recipe leaves in float32."""
+        args, original = list(call.args), self.source[call.name].args
+        for side, place in (("left", 0), ("right", 2)):
+            if not self._is_codes(original[place]):
+                name = original[place].name
+                args[place : place + 2] = self._codes_of(call, args[place], name, side)
+        self._emit(replace(call, args=tuple(args)))
 
     def _integer_linear(
         self, call: Call, codes: Ref, alpha: Frozen, weight: Frozen, bias: Frozen | None
@@ -331,10 +372,10 @@ class _Freezer:
     def _own_grid(self, name: str) -> tuple[DataType, float] | None:
         """The grid on which the student itself puts a value, which nothing else may read then."""
         users = self.captured.consumers(name)
-        return _grid_of(users[0]) if [u.op for u in users] == [STUDENT_GRID] else None
+        return grid_of(users[0]) if [u.op for u in users] == [STUDENT_GRID] else None
 
     def _student_grid(self, call: Call) -> None:
-        dtype, scale = _grid_of(call)
+        dtype, scale = grid_of(call)
         if not scale > 0 or not np.log2(scale).is_integer():
             raise GraphError(
                 f"{call.origin}: the step of a residual grid must be a power of two, it is {scale}"
@@ -415,12 +456,12 @@ class _Freezer:
         """Put the rows in front on the grid. Where a constant is added to them next (a class token and its
         position), it is their sum that is rounded, once, as in the student."""
         users = self.captured.consumers(call.name)
-        added = [a for u in users if u.op == "aten.add" for a in _constants(u.args[:2])]
+        added = [a for u in users if u.op == "aten.add" for a in constants_of(u.args[:2])]
         if len(users) != 1 or not added or call.args[1] != 1:
-            return cast("Frozen", _on_grid(rows, scale))
+            return cast("Frozen", on_grid(rows, scale))
         following = added[0].array[:, : rows.array.shape[1]]
-        both = _on_grid(replace(rows, array=rows.array + following), scale).array
-        return replace(rows, array=both - _on_grid(replace(rows, array=following), scale).array)
+        both = on_grid(replace(rows, array=rows.array + following), scale).array
+        return replace(rows, array=both - on_grid(replace(rows, array=following), scale).array)
 
     def _concat(self, call: Call) -> None:
         scale = self.sum_scale[call.name]
@@ -436,53 +477,3 @@ class _Freezer:
                 )
         grid = (self.formats.residual, scale)
         self._emit(replace(call, args=(tuple(parts), *call.args[1:])), grid)
-
-
-def _grid_of(snap: Call) -> tuple[DataType, float]:
-    """Format and scale of a student's own grid."""
-    return parse(snap.args[2]), float(snap.args[1].array.reshape(-1)[0])
-
-
-def _require_finite(call: Call) -> None:
-    """Refuse parameters that are not numbers, by the name of their module."""
-    for constant in _constants(call.args):
-        if not np.isfinite(constant.array).all():
-            raise GraphError(
-                f"{call.origin}: a parameter of {call.op} is not finite; train it again"
-            )
-
-
-def _widen(name: str) -> float:
-    """A factor between 1 + 2^-16 and 1 + 2^-15 of its own for every edge.
-
-    A calibrated maximum is itself scale * accumulator. Taken as the range, it would make the
-    requantisation a small rational with exact ties, which M/2^S then breaks at random; a common factor
-    would cancel between the input's scale and the output's.
-    """
-    return 1.0 + 2.0**-16 * (1.0 + zlib.crc32(name.encode()) / 2.0**32)
-
-
-def _constants(args: Any) -> list[Frozen]:
-    if isinstance(args, Frozen):
-        return [args]
-    if isinstance(args, tuple):
-        return [f for a in args for f in _constants(a)]
-    return []
-
-
-def _on_grid(arg: Any, scale: float) -> Any:
-    """Round a constant to a grid; anything else passes."""
-    if not isinstance(arg, Frozen):
-        return arg
-    return replace(arg, array=np.floor(arg.array.astype(np.float64) / scale + 0.5) * scale)
-
-
-def row_codes(
-    weight: npt.NDArray[Any], dtype: DataType, per_row: bool
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Symmetric codes of a float matrix [N, K] and their scale, [N] or [1]."""
-    w = weight.astype(np.float64)
-    amax = np.abs(w).max(axis=1) if per_row else np.abs(w).max(keepdims=True).reshape(1)
-    scale = np.maximum(amax, _TINY) / dtype.qmax
-    codes = np.floor(w / (scale[:, None] if per_row else scale) + 0.5)
-    return np.clip(codes, dtype.qmin, dtype.qmax), scale

@@ -210,6 +210,13 @@ class QuantizationSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _a_bool_map_stays_bits(self) -> Self:
+        given = any(o.given.get("probabilities") is not None for o in self.overrides)
+        if self.attention.map == "bool" and given:
+            raise ValueError("overrides must give no probabilities where attention.map is 'bool'")
+        return self
+
+    @model_validator(mode="after")
     def _residual_is_exact_in_float32(self) -> Self:
         if self.residual is not None:
             dtype = parse(self.residual)

@@ -18,9 +18,11 @@ from qat.attention import AttentionOperands
 from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.modules.norm import ScaledLayerNorm
+from qat.modules.patch import QuantPatches
 from qat.ops import SMALLEST_SCALE
-from qat.quantizers.activation import LearnedQuantizer
+from qat.quantizers.activation import LearnedQuantizer, SignQuantizer
 from qat.quantizers.lifecycle import learned
+from qat.step import StepState
 
 
 class HealthMonitor:
@@ -65,9 +67,7 @@ class HealthMonitor:
         def watch(module: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
             codes, valid = output[0], args[1]
             if module in maps:
-                pairs = None if valid is None else valid[:, None, :, None] & valid[:, None, None, :]
-                real = codes if pairs is None else codes[pairs.expand_as(codes)]
-                entropies.append(_entropy(real.mean().item()))
+                entropies.append(_map_entropy(codes, valid))
                 return
             if codes.dim() == 4:  # [B, H, T, D]: a channel is a pair of head and dimension
                 codes = codes.transpose(1, 2).flatten(2)
@@ -78,11 +78,17 @@ class HealthMonitor:
         one_bit = [
             module
             for module in self.model.modules()
-            if isinstance(module, LearnedQuantizer) and parse(module.fmt).bits == 1
+            if isinstance(module, LearnedQuantizer | SignQuantizer) and parse(module.fmt).bits == 1
         ]
         if not one_bit:
             return {}
-        self._watch(one_bit, watch, batch)
+        step: StepState = self.model.step  # type: ignore[assignment]
+        with step.record() as record:
+            self._watch(one_bit, watch, batch)
+        if any(m.bool_map for m in self.model.modules() if isinstance(m, AttentionOperands)):
+            mask = batch.get("attention_mask")
+            valid = None if mask is None else mask.bool()
+            entropies += [_map_entropy(bits, valid) for bits in record.maps]
         found = {"constant_bits": sum(a for a, _ in constant) / sum(b for _, b in constant)}
         return found | ({"map_entropy_bits": sum(entropies) / len(entropies)} if entropies else {})
 
@@ -120,18 +126,25 @@ class HealthMonitor:
         changed = total = 0
         first = not self._signs
         for name, module in self.model.named_modules():
-            if not isinstance(module, QuantLinear | QuantEmbedding):
+            if not isinstance(module, QuantLinear | QuantEmbedding | QuantPatches):
                 continue
             if module.weight_quantizer is None:
                 continue
             latent = module.effective_weight if isinstance(module, QuantLinear) else module.weight
-            codes, _ = module.weight_quantizer(latent)
-            signs = codes.to(torch.int8)
+            codes, _ = module.weight_quantizer(latent.flatten(1))
+            signs = codes.sign().to(torch.int8)
             if name in self._signs:
                 changed += int((signs != self._signs[name]).sum())
                 total += signs.numel()
             self._signs[name] = signs
         return None if first or total == 0 else changed / total
+
+
+def _map_entropy(bits: Tensor, valid: Tensor | None) -> float:
+    """Entropy of the bits of a map [B, H, T, S] between real positions; `valid` bool [B, T]."""
+    pairs = None if valid is None else valid[:, None, :, None] & valid[:, None, None, :]
+    real = bits if pairs is None else bits[pairs.expand_as(bits)]
+    return _entropy(real.mean().item())
 
 
 def _entropy(p: float) -> float:

@@ -241,7 +241,7 @@ class Objective:
         else:
             unit = "scores" if term == "scores" else "positions"
         own: int = getattr(portion.own, unit)
-        return own / getattr(portion.whole, unit)
+        return own / max(1, getattr(portion.whole, unit))
 
     @torch.no_grad()
     def _ask_teacher(

@@ -12,7 +12,12 @@ from hwsim.errors import ConfigError
 from qat.attention import AttentionOperands
 from qat.hf.quantizer import recipe_of
 from qat.modules.norm import ChannelScale
-from qat.quantizers.activation import ActivationQuantizer, DynamicQuantizer, LearnedQuantizer
+from qat.quantizers.activation import (
+    ActivationQuantizer,
+    DynamicQuantizer,
+    LearnedQuantizer,
+    SignQuantizer,
+)
 from qat.quantizers.weight import WeightQuantizer
 from qat.roles import family_of, match
 from qat.student import is_prepared
@@ -39,7 +44,7 @@ class SummaryRow:
     input: str
     """number type of the input's codes; of attention operands all four: `q:INT8 k:INT8 v:INT8 p:UINT8`"""
     range: str
-    """of the input's scale: `learned`, `dynamic` or `frozen`, and `token` where it has one a token"""
+    """of the input's scale: `learned`, `unit`, `dynamic` or `frozen`, and `token` where it has one a token"""
     weight_bytes: int
     """Packed codes plus float32 scales; float32 for what is not quantised."""
     float_bytes: int
@@ -155,6 +160,10 @@ def _row(
 
 def _operands_row(name: str, module: AttentionOperands, student: PreTrainedModel) -> SummaryRow:
     operands: dict[str, ActivationQuantizer | None] = {p: getattr(module, p) for p in _PARTS}
+    formats = {part: q.fmt if q else FLOAT for part, q in operands.items()}
+    if module.bool_map:
+        del operands["probabilities"]  # the map itself is codes
+        formats["probabilities"] = "UNIPOLAR"
     ranges = dict.fromkeys(_range(q) for q in operands.values() if q is not None)
     missing = [part for part, q in operands.items() if q is None]
     return SummaryRow(
@@ -164,7 +173,7 @@ def _operands_row(name: str, module: AttentionOperands, student: PreTrainedModel
         shape=(),
         weight="",
         granularity="",
-        input=" ".join(f"{part[0]}:{q.fmt if q else FLOAT}" for part, q in operands.items()),
+        input=" ".join(f"{part[0]}:{fmt}" for part, fmt in formats.items()),
         range=" ".join(ranges),
         weight_bytes=0,
         float_bytes=0,
@@ -175,6 +184,8 @@ def _operands_row(name: str, module: AttentionOperands, student: PreTrainedModel
 def _range(quantizer: ActivationQuantizer) -> str:
     if isinstance(quantizer, LearnedQuantizer):
         return "learned"
+    if isinstance(quantizer, SignQuantizer):
+        return "unit"
     if quantizer.granularity == "token":
         return "dynamic, token"
     return "frozen" if quantizer.is_frozen else "dynamic"

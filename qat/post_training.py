@@ -16,11 +16,24 @@ from hwsim.errors import ConfigError
 from qat import checkpoint, result
 from qat.build import find_tokenizer, load_teacher, starting_model
 from qat.conclude import conclude
+from qat.config import TrainSpec
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import Recipe
 from qat.student import prepare
+
+UNUSED = (
+    "accumulate",
+    "learning_rate",
+    "alpha_learning_rate",
+    "weight_decay",
+    "warmup_fraction",
+    "clip_norm",
+    "early_stopping",
+    "augment",
+    "tensorboard",
+)
 
 
 class PostTraining:
@@ -38,6 +51,15 @@ class PostTraining:
             raise ConfigError(
                 f"train: recipe '{recipe.name}' trains nothing: steps must be 0, not"
                 f" {config.train.steps or f'epochs: {config.train.epochs}'}"
+            )
+        defaults = TrainSpec(steps=0)
+        unused = [key for key in UNUSED if getattr(config.train, key) != getattr(defaults, key)]
+        if unused:
+            raise ConfigError(
+                [
+                    f"train.{key}: recipe '{recipe.name}' trains nothing: leave it out"
+                    for key in unused
+                ]
             )
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)

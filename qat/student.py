@@ -186,7 +186,7 @@ def restore(model: PreTrainedModel) -> PreTrainedModel:
     if isinstance(quantizer, BitwrightQuantizer):
         quantizer.remove_quantization_config(plain)
     plain.config._attn_implementation = "sdpa"
-    return plain
+    return plain.requires_grad_(True)  # channel scales froze the weights
 
 
 # -- swaps ------------------------------------------------------------------------------------

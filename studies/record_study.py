@@ -88,14 +88,18 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
     ]
     for student in result["students"]:
         values = _values(student)
+        steps = next(iter(student["by_seed"].values()))["steps"]
+        start = f"| {student['name']} | `{student['recipe']}` | {steps} |"
+        if not values:
+            lines.append(f"{start} refused by every machine | |")
+            continue
         mean = mean_interval(list(values.values()), bounds=(0.0, 1.0))
         against = ""
-        if student.get("control"):
+        if student.get("control") and _values(names[student["control"]]):
             effect = paired_effect(values, _values(names[student["control"]])).difference
             against = f"{_points(effect.mean)} ({_points(effect.low)} to {_points(effect.high)}) on {student['control']}"
-        steps = next(iter(student["by_seed"].values()))["steps"]
         lines.append(
-            f"| {student['name']} | `{student['recipe']}` | {steps} | {percent(mean.mean)}"
+            f"{start} {percent(mean.mean)}"
             f" ({percent(mean.low or 0.0)} to {percent(mean.high or 0.0)}) | {against} |"
         )
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
@@ -112,11 +116,14 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
 
 
 def _values(student: Mapping[str, Any]) -> dict[int, float]:
-    """Accuracy a seed: on the first machine, or in float32 for the teacher."""
+    """Accuracy a seed: on the first machine that runs it (all compute the same), in float32 for the teacher."""
     values = {}
     for seed, cell in student["by_seed"].items():
         ran = [m for m in cell["machines"].values() if "refused" not in m]
-        values[int(seed)] = ran[0]["accuracy"]["value"] if ran else cell["test"]["value"]
+        if ran:
+            values[int(seed)] = ran[0]["accuracy"]["value"]
+        elif not cell["machines"]:
+            values[int(seed)] = cell["test"]["value"]
     return values
 
 

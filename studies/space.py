@@ -85,8 +85,10 @@ class Study(Strict):
                 raise ValueError(
                     f"{axis} must differ from each other; given twice: {', '.join(twice)}"
                 )
-        if self.teacher.teacher is not None or self.teacher.layers is not None:
-            raise ValueError("the study's teacher must have no teacher and no layers of its own")
+        if self.teacher.teacher or self.teacher.layers or self.teacher.control:
+            raise ValueError(
+                "the study's teacher must have no teacher, layers or control of its own"
+            )
         if self.teacher.model is None:
             raise ValueError("teacher.model must be given: a teacher is no copy of another run")
         return self
@@ -243,6 +245,7 @@ def _input_paths(study: Study) -> Iterator[Path]:
         value = fields.get(key)
         if isinstance(value, str) and Path(value).exists():
             yield Path(value)
+    yield from (Path(path) for path in (fields.get("ood") or {}).values())
     for part in (study.teacher, *study.students):
         checkpoint = getattr(part.model, "checkpoint", None)
         if checkpoint and Path(checkpoint).is_dir():

@@ -21,10 +21,11 @@ from hwsim.errors import CheckpointError, ConfigError
 from qat.checkpoint import read_json, read_model, write_json
 from qat.hf.quantizer import recipe_of
 from qat.loop import TrainingDiverged
+from qat.methods.quadapter import freeze_weights
 from qat.objective import Objective
 from qat.optim import Schedule, make_optimizer, set_learning_rate
 from qat.quantizers.lifecycle import after_update, initialise, uninitialised
-from qat.recipe import OptimizerSpec, Recipe
+from qat.recipe import OptimizerSpec, Quadapter, Recipe
 
 METHOD_FILE = "bitwright.json"
 INITIALISE_BATCHES = 4
@@ -111,6 +112,8 @@ class DistillationTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
         """Make the recipe's optimiser."""
         if self.optimizer is None:
+            if self.recipe.channel_scaling is not None:  # the optimiser holds what trains
+                freeze_weights(self.student, isinstance(self.recipe.method, Quadapter))
             self.optimizer = make_optimizer(self.student, self.optimizer_spec(1))
         return self.optimizer
 
@@ -119,6 +122,8 @@ class DistillationTrainer(Trainer):
     ) -> LRScheduler:
         """Make the objective, now that the number of steps is known, and the schedule with its restarts."""
         steps = num_training_steps
+        if self.teacher is not None:
+            self.teacher.to(self.args.device)  # type: ignore[arg-type]
         try:
             self.objective = Objective(
                 self.student, self.teacher, self.recipe, steps, self.args.seed, self.layers
@@ -127,8 +132,7 @@ class DistillationTrainer(Trainer):
             raise ConfigError(f"recipe '{self.recipe.name}': {fault}") from None
         if self._resumed is not None:
             self.objective.load_state_dict(self._resumed)
-        if self.objective.teacher is not None:
-            self.objective.teacher.to(self.args.device)  # type: ignore[arg-type]
+        self.objective.enter(0)
         if uninitialised(self.student):
             initialise(self.student, self._first_batches())
         spec = self.optimizer_spec(steps)

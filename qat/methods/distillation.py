@@ -50,6 +50,10 @@ def label_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
         return functional.mse_loss(logits.reshape(-1), labels.reshape(-1).to(logits.dtype))
     if logits.dim() == 3:
         logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        total = functional.cross_entropy(
+            logits, labels, ignore_index=IGNORED_LABEL, reduction="sum"
+        )
+        return total / (labels != IGNORED_LABEL).sum().clamp_min(1)
     return functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL)
 
 

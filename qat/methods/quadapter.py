@@ -99,8 +99,12 @@ def check_float_blocks(
         if schedule.length > 0 and rate:
             raise ValueError(
                 f"the blocks are calibrated against float ones, so {key} must be 0, not {rate}: set"
-                " train.dropout to 0.0"
+                " train.dropout to 0.0, or load the model with that key at 0"
             )
+    if any(
+        isinstance(m, QuantLinear) and m.weight_quantizer is not None for m in teacher.modules()
+    ):
+        raise ValueError("the teacher must be the float model, not a quantised student of it")
     theirs = dict(teacher.named_parameters())
     for name, parameter in student.named_parameters():
         if name in theirs and not torch.equal(parameter, theirs[name]):

@@ -71,3 +71,24 @@ def test_the_export_of_the_disk_is_loaded_from_the_stored_recipe(
     assert Recipe.model_validate_json(stored) == mixed()
     assert '"input":null' in stored
     assert Recipe.model_validate_json(stored).quantization.overrides[1].given.keys() == {"weight"}
+
+
+ONE_SIDED = {
+    "weight alone": [{"modules": "*.intermediate.dense", "input": None}],
+    "input alone": [{"modules": "*.intermediate.dense", "weight": None}],
+    "float queries": [{"modules": "*.attention.self", "query": None}],
+    "float maps": [{"modules": "*.attention.self", "probabilities": None}],
+    "float products": [
+        {"modules": "*.attention.self", "query": None, "key": None, "value": None, "probabilities": None}
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_what_a_recipe_leaves_in_float_has_8_bits_on_the_machine(name: str, tmp_path: Path) -> None:
+    values = load_recipe("kd_w2a8").model_dump(mode="json", by_alias=True)
+    values["quantization"]["overrides"] = ONE_SIDED[name]
+    made = build("bert", Recipe.model_validate(values), tmp_path / "model")
+    checks = checks_of(made)
+    assert [c for c in checks.values() if not c.holds] == []
+    assert api.verify(made.model, "bitserial_edge").ok

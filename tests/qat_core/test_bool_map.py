@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_models import FAMILIES, batch_of, tiny
 
 from hwsim.errors import ConfigError
@@ -10,7 +11,7 @@ from qat.attention import AttentionOperands
 from qat.methods.distillation import similarity_loss
 from qat.quantizers.activation import SignQuantizer
 from qat.quantizers.lifecycle import initialise
-from qat.recipe import load_recipe
+from qat.recipe import Recipe, load_recipe
 from qat.student import prepare
 
 
@@ -95,3 +96,12 @@ def test_similarity_by_hand_ignores_size_and_padding() -> None:
 def test_what_cannot_go_with_a_bool_map_is_refused(override: str, fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         load_recipe("bibert_w1a1", [override])
+
+
+def test_an_override_cannot_quantise_the_bits_again() -> None:
+    values = load_recipe("bibert_w1a1").model_dump(mode="json", by_alias=True)
+    values["quantization"]["overrides"] = [
+        {"modules": "*", "probabilities": {"format": "UINT8", "range": "dynamic"}}
+    ]
+    with pytest.raises(ValidationError, match="must give no probabilities where attention.map is"):
+        Recipe.model_validate(values)

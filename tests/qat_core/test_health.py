@@ -68,3 +68,29 @@ def test_models_without_one_bit_parts_have_fewer_numbers() -> None:
     monitor = HealthMonitor(student)
     assert monitor.measure(batch_of("vit")) == {}
     assert monitor.measure(batch_of("vit")) == {"flipped_signs": 0}
+
+
+def test_bits_that_no_alpha_made_are_watched_too() -> None:
+    batch = batch_of("bert")
+    student = prepare(tiny("bert"), load_recipe("bibert_w1a1"))
+    initialise(student, [batch])
+    found = HealthMonitor(student).measure(batch)
+    assert 0 < found["map_entropy_bits"] <= 1
+    assert 0 <= found["constant_bits"] < 1
+    with torch.no_grad():  # all queries and keys equal: every score is above 0, every bit 1
+        for layer in student.bert.encoder.layer:
+            for part in (layer.attention.self.query, layer.attention.self.key):
+                part.bias.fill_(1e6)
+    assert HealthMonitor(student).measure(batch)["map_entropy_bits"] == 0
+
+
+def test_a_code_that_moves_is_no_flipped_sign() -> None:
+    batch = batch_of("bert")
+    student = prepare(tiny("bert"), load_recipe("w8a8"))
+    monitor = HealthMonitor(student)
+    monitor.measure(batch)
+    with torch.no_grad():  # one entry: its codes and those of its row change, no sign does
+        student.bert.encoder.layer[0].intermediate.dense.weight[0].mul_(
+            torch.linspace(0.5, 1.0, 16)
+        )
+    assert monitor.measure(batch)["flipped_signs"] == 0

@@ -175,3 +175,19 @@ def test_the_grids_of_an_update_do_not_move_before_it_ends() -> None:
     assert all(map(torch.equal, before, [grid.scale for grid in student.stream_grids]))
     after_update(student)
     assert not all(map(torch.equal, before, [grid.scale for grid in student.stream_grids]))
+
+
+def test_a_micro_batch_without_targets_adds_nothing() -> None:
+    recipe = load_recipe("qat_w2a8", ["quantization={}", "activation_function=null"])
+    objective = objective_of("gpt2", recipe)
+    batch = rows_of("gpt2", range(8))
+    batch["labels"][:4] = -100
+    whole = objective.extent(batch)
+    loss, _ = objective(batch, 0)
+    parts = [{name: x[at : at + 4] for name, x in batch.items()} for at in (0, 4)]
+    shares = [objective(part, 0, Portion(objective.extent(part), whole))[0] for part in parts]
+    assert shares[0].item() == 0
+    assert shares[1].item() == pytest.approx(loss.item(), rel=1e-5)
+    batch["labels"][:] = -100
+    nothing = objective.extent(batch)
+    assert objective(batch, 0, Portion(nothing, nothing))[0].item() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -467,3 +468,34 @@ def test_smoothquant_trains_ranges_alone_and_needs_no_teacher() -> None:
     loss.backward()
     assert list(parts) == ["labels"]
     assert objective.restart_steps == ()
+
+
+def test_transformers_trainer_holds_what_trains_and_no_more(tmp_path: Path) -> None:
+    from transformers import TrainingArguments
+
+    from qat.hf.trainer import DistillationTrainer
+
+    model, student = tiny("gpt2"), prepare(tiny("gpt2"), RECIPE)
+    ids = batch_of("gpt2")["input_ids"].tolist()
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), max_steps=4, report_to="none", use_cpu=True, disable_tqdm=True
+        ),
+        train_dataset=[{"input_ids": row, "labels": row} for row in ids],
+    )
+    before = {n: p.clone() for n, p in student.named_parameters() if "log_scale" not in n}
+    trainer.train()
+    held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in student.parameters() if p.requires_grad}
+    weights = {n: p for n, p in student.named_parameters() if n in before and "alpha" not in n}
+    assert all(torch.equal(p, before[n]) for n, p in weights.items())
+
+
+def test_a_quantised_teacher_is_no_float_model() -> None:
+    teacher = prepare(tiny("vit"), load_recipe("w8a8"))
+    student = prepare(teacher, RECIPE)
+    initialise(student, [batch_of("vit")])
+    with pytest.raises(ValueError, match="the float model, not a quantised student of it"):
+        Objective(student, teacher, RECIPE, 10)

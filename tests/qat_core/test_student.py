@@ -16,7 +16,7 @@ from qat.modules.embedding import QuantEmbedding
 from qat.modules.linear import QuantLinear
 from qat.overview import summary
 from qat.quantizers.lifecycle import initialise, uninitialised
-from qat.recipe import load_recipe
+from qat.recipe import load_recipe, recipe_names
 from qat.roles import FAMILIES as TABLES
 from qat.roles import match
 from qat.student import prepare, restore
@@ -222,3 +222,24 @@ def test_packed_sequences_are_refused() -> None:
     ids = torch.randint(0, 40, (1, 6))
     with pytest.raises(ValueError, match="packed sequences cannot run on an integer machine"):
         student(input_ids=ids, position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_recipe_has_a_summary(family: str, name: str) -> None:
+    recipe = load_recipe(name)
+    if recipe.channel_scaling is not None and family == "bert":
+        pytest.skip("no channel scales in a post-LN model")
+    rows = {row.name: row for row in summary(prepare(tiny(family), recipe))}
+    operands = [row for row in rows.values() if row.role == "attention"]
+    assert len(operands) == 2
+    if recipe.quantization.attention.map == "bool":
+        assert operands[0].input == "q:BIPOLAR k:BIPOLAR v:BIPOLAR p:UNIPOLAR"
+        assert operands[0].range == "unit"
+        assert operands[0].reason == ""
+
+
+def test_a_restored_model_can_be_trained_whatever_froze_the_student() -> None:
+    student = prepare(tiny("gpt2"), load_recipe("quadapter_w8a8"))
+    student.requires_grad_(False)
+    assert all(p.requires_grad for p in restore(student).parameters())

@@ -46,7 +46,9 @@ def run(family: str, folder: Path, recipe: str, teacher: Path | None, steps: int
     if steps:
         start["model"] = model
     rate = 1e-2 if family == "bert" else 3e-3
-    spec = {**TRAIN, "steps": steps, "learning_rate": rate}
+    spec: dict[str, Any] = {**TRAIN, "steps": steps}
+    if load_recipe(recipe).trains:
+        spec["learning_rate"] = rate
     values = {"schema": "qat/run/1", "name": "tiny", "task": task, "recipe": recipe, "train": spec}
     return run_config(values | start)
 
@@ -133,3 +135,14 @@ def test_steps_and_recipe_must_agree(
     with pytest.raises(ConfigError, match=fault):
         train(run("vit", folder, recipe, teacher, steps), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_nothing_reads_are_refused(
+    teachers: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    folder, teacher = teachers["vit"]
+    values = run("vit", folder, "ptq_w8a8", teacher, 0).model_dump(mode="json", by_alias=True)
+    values["train"]["learning_rate"] = 1e-3
+    config = run_config(values)
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: .* trains nothing: leave it out"):
+        train(config, tmp_path / "run")

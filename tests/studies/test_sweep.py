@@ -110,7 +110,7 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
         (
             "  recipe: float\n",
             "  recipe: float\n  layers: [0]\n",
-            "teacher must have no teacher and no layers",
+            "teacher must have no teacher, layers or control",
         ),
     ],
 )
