@@ -103,5 +103,7 @@ def test_an_override_cannot_quantise_the_bits_again() -> None:
     values["quantization"]["overrides"] = [
         {"modules": "*", "probabilities": {"format": "UINT8", "range": "dynamic"}}
     ]
-    with pytest.raises(ValidationError, match="must give no probabilities where attention.map is"):
+    with pytest.raises(
+        ValidationError, match=r"must give no probabilities where attention\.map is"
+    ):
         Recipe.model_validate(values)
