@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,6 +83,8 @@ def qat(
     if out is not None:
         result = {
             "schema": SCHEMA,
+            "name": "bench_qat",
+            "date": datetime.now(UTC).date().isoformat(),
             "git_revision": source_revision(),
             "host": describe_host(),
             "threads": threads,
@@ -90,6 +93,27 @@ def qat(
             "ratios": [asdict(r) for r in found],
         }
         write_atomically(out, json.dumps(result, indent=1) + "\n")
+
+
+def bench_section(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a benchmark's section of the page of results, in Markdown."""
+    batch = result["batch"]
+    lines = [
+        f"## {result['name']}",
+        "",
+        f"`python -m studies.bench qat`: {batch['rows']} sentences of {batch['tokens']} tokens, {result['threads']} thread(s),"
+        f" torch {result['torch']}; revision `{(result['git_revision'] or 'unknown')[:12]}`, {result['date']},"
+        f" {result['host']['processor']}. Ratios of things timed in turn, in one process.",
+        "",
+        "| | against | median | middle half |",
+        "|---|---|---|---|",
+    ]
+    for r in result["ratios"]:
+        low, high = r["quartiles"]
+        lines.append(
+            f"| {r['name']} | {r['against']} | {r['median']:.2f} | {low:.2f} to {high:.2f} |"
+        )
+    return [*lines, ""]
 
 
 def in_turn(

@@ -18,6 +18,8 @@ from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
 from hwsim.provenance import source_revision
 from hwsim.report.table import bytes_text
+from studies.bench import SCHEMA as BENCH_SCHEMA
+from studies.bench import bench_section
 from studies.host import describe_host
 from studies.plan import write_atomically
 from studies.record_study import SCHEMA as STUDY_SCHEMA
@@ -174,9 +176,9 @@ def load_results(folder: Path) -> list[dict[str, Any]]:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as fault:
             raise CheckpointError(f"{path}: damaged: {fault}") from None
-        if result.get("schema") not in (SCHEMA, STUDY_SCHEMA):
+        if result.get("schema") not in SECTIONS:
             raise CheckpointError(
-                f"{path}: schema must be '{SCHEMA}' or '{STUDY_SCHEMA}', is {result.get('schema')!r}"
+                f"{path}: schema must be one of {', '.join(SECTIONS)}, is {result.get('schema')!r}"
             )
         found.append(result)
     return found
@@ -225,7 +227,7 @@ def results_page(results: Sequence[Mapping[str, Any]]) -> str:
         "",
     ]
     for result in results:
-        lines += study_section(result) if result["schema"] == STUDY_SCHEMA else _section(result)
+        lines += SECTIONS[result["schema"]](result)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -275,6 +277,10 @@ def _section(result: Mapping[str, Any]) -> list[str]:
         )
     lines += ["", *(f"Note: {note}" for note in result.get("notes", ()))]
     return [*lines, ""]
+
+
+SECTIONS = {SCHEMA: _section, STUDY_SCHEMA: study_section, BENCH_SCHEMA: bench_section}
+"""what each kind of result file looks like on the page"""
 
 
 def main() -> None:
