@@ -98,10 +98,10 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
         if student.get("control") and _values(names[student["control"]]):
             effect = paired_effect(values, _values(names[student["control"]])).difference
             against = f"{_points(effect.mean)} ({_points(effect.low)} to {_points(effect.high)}) on {student['control']}"
-        lines.append(
-            f"{start} {percent(mean.mean)}"
-            f" ({percent(mean.low or 0.0)} to {percent(mean.high or 0.0)}) | {against} |"
-        )
+        interval = "no interval: one seed"
+        if mean.low is not None and mean.high is not None:
+            interval = f"{percent(mean.low)} to {percent(mean.high)}"
+        lines.append(f"{start} {percent(mean.mean)} ({interval}) | {against} |")
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
     machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
     failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import BitwrightError, CapacityError, GraphError, OverflowRefused
+from qat.runlog import LOG_FILE
 from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 RUN_FOLDER = "run"
 MODEL_FOLDER = "model"
 FLOAT_WEIGHTS = "model.safetensors"
-LOG_FILE = "train.jsonl"
 RUN_JSON = "run.json"
 VERIFY_JSON = "verify.json"
 RUNG_KEYS = (

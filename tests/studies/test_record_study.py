@@ -65,3 +65,9 @@ def test_file_and_page(folder: Path, tmp_path: Path) -> None:
     page = results_page(load_results(tmp_path))
     assert "## digits" in page
     assert "| W1A1 BiT |" in page
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "digits", seeds=(0,))
+    rows = [line for line in study_section(collect_study(folder)) if line.startswith("| W1A1 BiT")]
+    assert "(no interval: one seed)" in rows[0]
