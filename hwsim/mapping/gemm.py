@@ -1,13 +1,14 @@
-"""One mapped matrix product: its steps for the event schedule, its buffers, and what it moves and does.
+"""One mapped matrix product: its steps for the event schedule, its buffers, and what it moves.
 
 `acc[b, m, n] = sum_k a[b, m, k] * w[b, n, k]`, cut in tiles tm x tn x tk. The outer order says which
 operand stays while the others change:
 
-    activation   for m: for n          A stays, K is whole
-    weight       for n: for m          W stays, K is whole
-    output       for m: for n: for k   accumulators stay while K goes by in ascending parts
+    activation   for m: for k: for n   A stays
+    weight       for n: for k: for m   W stays
+    output       for m: for n: for k   the accumulators of one tile stay
 
-K is split only while the accumulators stay, so every element is summed in ascending K on any mapping.
+Where K is split while A or W stays, the accumulators of a whole band of tiles wait on chip; partial sums
+never leave the chip. Every element is summed in ascending K on any mapping.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import numpy.typing as npt
 
 from hwsim.arch.component import ArrayComponent, ceil_div
 from hwsim.engine.energy import Count
-from hwsim.engine.timing import Link, Stage, Steps
+from hwsim.engine.timing import UNLIMITED, Link, Stage, Steps
 from hwsim.graph.dtype import DataType
+from hwsim.mapping.block import Block, part_of
 from hwsim.mapping.site import Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
@@ -37,8 +39,8 @@ class GemmProblem:
 
     `epilogue` names the vector operators that run on each output tile before it is stored, `out` is the
     number type after them, and `out_row` the codes of a stored row of the result. `w_memory` is the memory that W is read from where it is on chip.
-    `constant_bits` are loaded from DRAM before the first tile. `free_bytes` is what buffers may take in
-    each memory.
+    `constant_bits` are loaded from DRAM before the first tile. `whole_lanes`: an accumulator may
+    overflow, so that K must be summed in whole beats of the array's lanes.
     """
 
     array: str
@@ -57,17 +59,39 @@ class GemmProblem:
     epilogue: tuple[str, ...]
     constant_bits: int
     constant_fetch_bits: int
-    free_bytes: tuple[tuple[str, int], ...]
+    whole_lanes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """A point of the mapping space."""
+    """A point of the mapping space: tile, the operand that stays, and the block of one beat."""
 
     tm: int
     tn: int
     tk: int
     order: Order
+    block: Block
+
+    def tiles(self, p: GemmProblem) -> int:
+        """Count the compute steps."""
+        return p.batch * ceil_div(p.m, self.tm) * ceil_div(p.n, self.tn) * ceil_div(p.k, self.tk)
+
+    def band(self, p: GemmProblem) -> int:
+        """Count the output tiles whose accumulators wait at once: 1 unless K is split under A or W."""
+        if self.tk >= p.k or self.order == "output":
+            return 1
+        return ceil_div(p.n, self.tn) if self.order == "activation" else ceil_div(p.m, self.tm)
+
+
+def orders(m_tiles: int, n_tiles: int, k_tiles: int) -> tuple[Order, ...]:
+    """Return the outer orders that differ from each other for so many tiles along M, N and K."""
+    if k_tiles == 1:
+        return ("activation", "weight") if m_tiles > 1 and n_tiles > 1 else ("activation",)
+    # With one tile along N, A stays just as the accumulators do; with one along M, so does W.
+    stays: tuple[Order, ...] = ("output",)
+    if n_tiles > 1:
+        stays += ("activation",)
+    return (*stays, "weight") if m_tiles > 1 else stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,60 +114,29 @@ def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -
         halves = min(site.halves(memory), tiles)
         taken[memory] = taken.get(memory, 0) + halves * ceil_div(tile_bits, 8)
 
+    def hold(tile_bits: int) -> None:
+        taken[site.output] = taken.get(site.output, 0) + places * ceil_div(tile_bits, 8)
+
     if p.a_place == "stream":
         bits = t.tm * row_bits(p.a, t.tk)
         take(site.activation, bits, p.batch * m_tiles * k_tiles)
     if p.w_place == "stream":
         bits = t.tn * row_bits(p.w, t.tk)
         take(site.weight, bits, p.batch * n_tiles * k_tiles)
+    places = _accumulator_places(p, t, site)
     if p.epilogue:
-        bits = t.tm * t.tn * array.spec.accumulator_bits
-        take(site.output, bits, p.batch * m_tiles * n_tiles)
-    if p.out_streams:
-        bits = t.tm * row_bits(p.out, t.tn)
-        take(site.output, bits, p.batch * m_tiles * n_tiles)
+        hold(t.tm * t.tn * array.spec.accumulator_bits)
+        if p.out_streams:
+            take(site.output, t.tm * row_bits(p.out, t.tn), p.batch * m_tiles * n_tiles)
+    elif p.out_streams:
+        hold(t.tm * row_bits(p.out, t.tn))
     return taken
 
 
-def lower_bound(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> int:
-    """Return cycles that no schedule of a candidate can beat, without laying its tiles out.
-
-    The bus serves one transfer at a time; and the array cannot start before the first tiles are there,
-    nor the operator end before the last result has left.
-    """
-    link = site.link
-    m_parts, n_parts, k_parts = parts(p.m, t.tm), parts(p.n, t.tn), parts(p.k, t.tk)
-    m_tiles, n_tiles = ceil_div(p.m, t.tm), ceil_div(p.n, t.tn)
-    split = t.tk < p.k
-
-    def bus(rows: int, cols: int, whole: int, dtype: DataType) -> int:
-        return link.bus_cycles(_moved(rows, cols, whole, dtype, link))
-
-    work = sum(
-        m_times * n_times * k_times * array.cycles(tm, tn, tk, p.a, p.w)
-        for tm, m_times in m_parts
-        for tn, n_times in n_parts
-        for tk, k_times in k_parts
-    )
-    held = first = 0
-    if p.a_place == "stream":
-        again = n_tiles if split or t.order == "weight" else 1
-        held += again * sum(m * k * bus(tm, tk, p.k, p.a) for tm, m in m_parts for tk, k in k_parts)
-        first += bus(t.tm, t.tk, p.k, p.a)
-    if p.w_place != "chip":
-        stays = p.w_place == "fill" or t.order == "weight" or (n_tiles == 1 and not split)
-        held += (1 if stays else m_tiles) * sum(
-            n * k * bus(tn, tk, p.k, p.w) for tn, n in n_parts for tk, k in k_parts
-        )
-        first += bus(t.tn, t.tk, p.k, p.w)
-    tm, tn = m_parts[-1][0], n_parts[-1][0]
-    last = array.spec.pipeline_depth_cycles + _post_cycles(p, tm, tn, site)
-    if p.out_streams:
-        held += sum(m * n * bus(r, c, p.out_row, p.out) for r, m in m_parts for c, n in n_parts)
-        last += link.overhead_cycles + bus(tm, tn, p.out_row, p.out)
-    if p.constant_bits:
-        first += link.bus_cycles(link.moved_bits(1, p.constant_bits))
-    return max(p.batch * held, first + p.batch * work + last)
+def _accumulator_places(p: GemmProblem, t: Tiling, site: Site) -> int:
+    """Count the places for accumulators of one tile each: a band, and another one if double."""
+    tiles = p.batch * ceil_div(p.m, t.tm) * ceil_div(p.n, t.tn)
+    return min(site.halves(site.output) * t.band(p), tiles)
 
 
 def _kinds(total: int, tile: int) -> tuple[list[int], npt.NDArray[np.int64]]:
@@ -160,8 +153,10 @@ def _order(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the tile indices (m, n, k) of one batch item in program order, each [tiles]."""
     grid = np.indices((m_tiles, n_tiles, k_tiles))  # [3, m, n, k]
-    if t.order == "weight":
-        grid = grid.transpose(0, 2, 3, 1)  # n outermost, m innermost; K is whole
+    if t.order == "activation":
+        grid = grid.transpose(0, 1, 3, 2)
+    elif t.order == "weight":
+        grid = grid.transpose(0, 2, 3, 1)
     flat = grid.reshape(3, -1)
     return flat[0], flat[1], flat[2]
 
@@ -184,11 +179,12 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
     km, kn, kk = m_kind[mi], n_kind[ni], k_kind[ki]
     tiles = len(mi)
 
+    part = part_of(array, t.block)
     compute = np.array(
-        [[[array.cycles(m, n, k, p.a, p.w) for k in k_sizes] for n in n_sizes] for m in m_sizes],
+        [[[part.cycles(m, n, k, p.a, p.w) for k in k_sizes] for n in n_sizes] for m in m_sizes],
         dtype=np.int64,
     )[km, kn, kk]
-    emits = ki == k_tiles - 1
+    opens, emits = ki == 0, ki == k_tiles - 1
 
     fresh = np.zeros((3, tiles), dtype=np.bool_)
     bits = np.zeros((4, tiles), dtype=np.int64)  # bus bits of A, W, constants, output
@@ -203,7 +199,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         bits[3] = emits * _tile_bits(m_sizes, n_sizes, p.out_row, p.out, link)[km, kn]
     post = np.zeros(tiles, dtype=np.int64)
     if p.epilogue:
-        table = [[_post_cycles(p, m, n, site) for n in n_sizes] for m in m_sizes]
+        table = [[post_cycles(p, m, n, site) for n in n_sizes] for m in m_sizes]
         post = emits * np.array(table, dtype=np.int64)[km, kn]
 
     b = p.batch
@@ -218,16 +214,19 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         compute=np.tile(compute, b),
         post=np.tile(post, b),
         store=cycles[3],
+        opens=np.tile(opens, b),
         emits=np.tile(emits, b),
     )
+    places = _accumulator_places(p, t, site)
+    output_halves = places if not p.epilogue else site.halves(site.output)
     stage = Stage(
         depth=array.spec.pipeline_depth_cycles,
         channels=site.channels,
         overhead=link.overhead_cycles,
         halves=(site.halves(site.activation), site.halves(site.weight), 1),
         owned=(True, p.w_place == "stream", False),
-        accumulator_halves=site.halves(site.output),
-        output_halves=site.halves(site.output) if p.out_streams else 0,
+        accumulator_halves=places,
+        output_halves=output_halves if p.out_streams else UNLIMITED,
         handoff_cycles=(
             site.handoff(site.activation),
             site.handoff(site.weight),
@@ -253,11 +252,11 @@ def _tile_bits(
 
     A tile that holds whole rows is one contiguous run; any other is a run a row.
     """
-    table = [[_moved(r, c, whole, dtype, link) for c in cols] for r in rows]
+    table = [[moved_bits(r, c, whole, dtype, link) for c in cols] for r in rows]
     return np.array(table, dtype=np.int64)
 
 
-def _moved(rows: int, cols: int, whole: int, dtype: DataType, link: Link) -> int:
+def moved_bits(rows: int, cols: int, whole: int, dtype: DataType, link: Link) -> int:
     if cols == whole:
         return link.moved_bits(1, rows * row_bits(dtype, cols))
     return link.moved_bits(rows, code_bits(dtype, cols))
@@ -270,7 +269,7 @@ def _bus_cycles(bits: npt.NDArray[np.int64], link: Link) -> npt.NDArray[np.int64
     return cycles[inverse].reshape(bits.shape)
 
 
-def _post_cycles(p: GemmProblem, rows: int, cols: int, site: Site) -> int:
+def post_cycles(p: GemmProblem, rows: int, cols: int, site: Site) -> int:
     return sum(site.vector.cycles(op, rows, rows * cols) for op in p.epilogue)
 
 
@@ -288,93 +287,3 @@ def _transfer_counts(bits: npt.NDArray[np.int64], site: Site) -> tuple[Count, ..
         moved = [(int(v), int(n)) for v, n in zip(values, times, strict=True)]
         counts += site.transfer(operand, memory, direction, moved)
     return tuple(counts)
-
-
-def work_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> tuple[Count, ...]:
-    """Count what the array, the memories around it and the fused vector operators do.
-
-    An operand block is fetched whenever it differs from the block of the beat before it; the first beat
-    of a compute step always fetches. Beats run m, n, k, weight plane, activation plane, the last one
-    innermost. Sums over at most two sizes of tile and block in each dimension: exact, and independent
-    of the number of tiles.
-    """
-    s = array.spec
-    passes = array.passes(p.a, p.w)
-    a_bits, w_bits = array.operand_bits(p.a, p.w)
-    a_planes = ceil_div(p.a.bits, a_bits)
-    w_planes = ceil_div(passes, a_planes)
-    a_memory, w_memory = site.activation, p.w_memory if p.w_place == "chip" else site.weight
-    fetched, reads = {"activation": 0, "weight": 0}, {"activation": 0, "weight": 0}
-    lane_ops = updates = tiles = 0
-    for tm, m_times in parts(p.m, t.tm):
-        for tn, n_times in parts(p.n, t.tn):
-            for tk, k_times in parts(p.k, t.tk):
-                times = p.batch * m_times * n_times * k_times
-                m_blocks, n_blocks = ceil_div(tm, s.rows), ceil_div(tn, s.cols)
-                k_blocks = ceil_div(tk, s.lanes)
-                tiles += times
-                lane_ops += times * tm * tn * tk * passes
-                updates += times * tm * tn * k_blocks * passes
-                a_again = 1 if a_planes == 1 and k_blocks == 1 else n_blocks
-                a_again *= passes if a_planes > 1 else 1
-                w_again = 1 if w_planes == 1 and k_blocks == 1 and n_blocks == 1 else m_blocks
-                w_again *= w_planes
-                for depth, d_times in parts(tk, s.lanes):
-                    for r, r_times in parts(tm, s.rows):
-                        n_fetch = times * d_times * r_times * a_again
-                        fetched["activation"] += n_fetch * r * depth * a_bits
-                        reads["activation"] += n_fetch * site.reads(a_memory, r * depth * a_bits)
-                    for c, c_times in parts(tn, s.cols):
-                        n_fetch = times * d_times * c_times * w_again
-                        fetched["weight"] += n_fetch * c * depth * w_bits
-                        reads["weight"] += n_fetch * site.reads(w_memory, c * depth * w_bits)
-    name = f"array:{array.name}"
-    counts = [
-        Count(name, f"lane_op:{p.a}x{p.w}", "-", lane_ops),
-        Count(name, "accumulator_update", "accumulator", updates),
-        Count(name, "operand_register_bit", "activation", fetched["activation"]),
-        Count(name, "operand_register_bit", "weight", fetched["weight"]),
-        Count(f"memory:{a_memory}", "read", "activation", reads["activation"]),
-        Count(f"memory:{w_memory}", "read", "weight", reads["weight"]),
-        *site.control(tiles),
-    ]
-    return (*counts, *_result_counts(p, t, array, site))
-
-
-def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> list[Count]:
-    """Count the traffic of accumulators and results, and the fused vector operators.
-
-    With an epilogue, accumulators pass through the output memory and the vector unit writes the result;
-    without, the array writes the result itself. A result that stays on chip is written where it stays.
-    """
-    s = array.spec
-    result = site.output if p.out_streams else site.activation
-    held = site.output if p.epilogue else result
-    element_bits = s.accumulator_bits if p.epilogue else p.out.bits
-    k_tiles = ceil_div(p.k, t.tk)
-    writes = reads = result_writes = constant_reads = rows = 0
-    for tm, m_times in parts(p.m, t.tm):
-        for tn, n_times in parts(p.n, t.tn):
-            times = p.batch * m_times * n_times
-            rows += times * tm
-            for r, r_times in parts(tm, s.rows):
-                for c, c_times in parts(tn, s.cols):
-                    blocks = times * r_times * c_times
-                    bits = r * c * element_bits
-                    writes += k_tiles * blocks * site.writes(held, bits)
-                    reads += (k_tiles - 1) * blocks * site.reads(held, bits)
-            if p.epilogue:
-                reads += times * site.reads(held, tm * tn * element_bits)
-                result_writes += times * site.writes(result, tm * code_bits(p.out, tn))
-                constant_reads += times * site.reads(site.weight, p.constant_fetch_bits)
-    elements = p.batch * p.m * p.n
-    counts = [
-        Count(f"memory:{held}", "write", "accumulator" if p.epilogue else "output", writes),
-        Count(f"memory:{held}", "read", "accumulator", reads),
-        Count(f"memory:{result}", "write", "output", result_writes),
-        Count(f"memory:{site.weight}", "read", "constant", constant_reads),
-    ]
-    for op in p.epilogue:
-        counts.append(Count("vector", f"element:{op}", "output", elements))
-        counts.append(Count("vector", f"row:{op}", "output", rows))
-    return [c for c in counts if c.count]

@@ -51,7 +51,6 @@ class RowProblem:
     out_streams: bool
     constant_bits: int
     constant_fetch_bits: int
-    free_bytes: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,7 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         compute=np.repeat(np.array(work, dtype=np.int64), times),
         post=np.zeros(tiles, dtype=np.int64),
         store=store,
+        opens=np.ones(tiles, dtype=np.bool_),
         emits=np.ones(tiles, dtype=np.bool_),
     )
     memories = [s.memory for s in streaming] + [site.activation] * (2 - len(streaming))

@@ -11,12 +11,18 @@ import pytest
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.config.load import load_machine
-from hwsim.engine.energy import Count
+from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import simulate
 from hwsim.graph.dtype import parse
-from hwsim.mapping.gemm import GemmProblem, Tiling, build, lower_bound, work_counts
-from hwsim.mapping.mapper import tilings
+from hwsim.mapping.block import Blocks
+from hwsim.mapping.gemm import GemmProblem, Tiling, build
+from hwsim.mapping.gemm_counts import block_work_pj, work_counts
+from hwsim.mapping.objective import WaitingPower
+from hwsim.mapping.scan import NO_LIMIT, Scan
 from hwsim.mapping.site import Site
+
+SAMPLE = 6
+"""Tilings looked at of each product, with two blocks each."""
 
 Tally = Counter[tuple[str, str, str]]
 
@@ -37,7 +43,6 @@ BASE = GemmProblem(
     epilogue=(),
     constant_bits=0,
     constant_fetch_bits=0,
-    free_bytes=(("buffer", 1 << 20), ("weights", 1 << 20)),
 )
 
 
@@ -92,14 +97,13 @@ class Interpreter:
 
     def tiles(self) -> Iterator[tuple[range, range, range]]:
         p, t = self.p, self.t
-        if t.order == "weight":
-            yield from (
-                (m, n, range(p.k)) for n in self.cut(p.n, t.tn) for m in self.cut(p.m, t.tm)
-            )
-            return
-        for m in self.cut(p.m, t.tm):
-            for n in self.cut(p.n, t.tn):
-                yield from ((m, n, k) for k in self.cut(p.k, t.tk))
+        rows, cols, lanes = self.cut(p.m, t.tm), self.cut(p.n, t.tn), self.cut(p.k, t.tk)
+        if t.order == "activation":
+            yield from ((m, n, k) for m in rows for k in lanes for n in cols)
+        elif t.order == "weight":
+            yield from ((m, n, k) for n in cols for k in lanes for m in rows)
+        else:
+            yield from ((m, n, k) for m in rows for n in cols for k in lanes)
 
     def run(self) -> Tally:
         p, site = self.p, self.site
@@ -125,14 +129,14 @@ class Interpreter:
         return +self.tally
 
     def compute(self, b: int, m: range, n: range, k: range) -> None:
-        p, s = self.p, self.array.spec
+        p, (block_rows, block_cols, block_lanes) = self.p, self.t.block
         a_bits, w_bits = self.array.operand_bits(p.a, p.w)
         main = "array:main"
         self.add("control", "step", "-")
         before: dict[str, object] = {}
-        for rows in self.cut(len(m), s.rows):
-            for cols in self.cut(len(n), s.cols):
-                for lanes in self.cut(len(k), s.lanes):
+        for rows in self.cut(len(m), block_rows):
+            for cols in self.cut(len(n), block_cols):
+                for lanes in self.cut(len(k), block_lanes):
                     for w_plane in range(p.w.bits // w_bits):
                         for a_plane in range(p.a.bits // a_bits):
                             for operand, block, memory, bits in (
@@ -193,18 +197,35 @@ def summed(counts: tuple[Count, ...]) -> Tally:
     return +tally
 
 
-def check(p: GemmProblem, machine_name: str) -> None:
-    machine = load_machine(machine_name)
-    site, array = Site(machine), machine.arrays[p.array]
-    space = list(tilings(p, array))
-    assert space
-    for t in space:
-        mapped = build(p, t, array, site)
-        got = summed((*mapped.transfers, *work_counts(p, t, array, site)))
-        assert got == Interpreter(p, t, array, site).run(), t
-        assert int(mapped.steps.compute.sum()) >= p.batch * array.beats(p.m, p.n, p.k, p.a, p.w)
-        timeline = simulate(mapped.steps, mapped.stage)
-        assert timeline.bus_busy <= lower_bound(p, t, array, site) <= timeline.cycles
+def check(p: GemmProblem, machine_name: str, overrides: tuple[str, ...] = ()) -> None:
+    machine = load_machine(machine_name, overrides)
+    site, array, prices = Site(machine), machine.arrays[p.array], Prices(machine)
+    power = WaitingPower.of(machine, prices)
+    free = {m: 1 << 20 for m in machine.memories}
+    scan = Scan(p, Blocks(array, p.a, p.w, p.whole_lanes), site, prices, power)
+    index, bounds, _ = scan.within(free, (1.0, 0.0), np.inf, NO_LIMIT)
+    rng = np.random.default_rng(3)
+    for at in rng.permutation(len(index))[:SAMPLE]:
+        whole = scan.tiling(index[at])
+        axes = Blocks(array, p.a, p.w, p.whole_lanes).axes(whole.tm, whole.tn, whole.tk)
+        grid = block_work_pj(p, whole, array, site, prices, axes)
+        some = tuple(int(rng.integers(n)) for n in grid.shape)
+        last = tuple(n - 1 for n in grid.shape)
+        priced = []
+        for x in (some, last):
+            block = tuple(int(axis.ravel()[i]) for axis, i in zip(axes, x, strict=True))
+            t = replace(whole, block=block)
+            mapped = build(p, t, array, site)
+            counts = (*mapped.transfers, *work_counts(p, t, array, site))
+            assert summed(counts) == Interpreter(p, t, array, site).run(), t
+            timeline = simulate(mapped.steps, mapped.stage)
+            pj = prices.nominal_pj(counts) + power.pj(timeline)
+            assert timeline.bus_busy <= timeline.cycles
+            assert bounds[at, 0] <= timeline.cycles
+            assert bounds[at, 1] <= pj * (1 + 1e-9)
+            priced.append(prices.nominal_pj(counts) - float(grid[x]))
+        # What does not depend on the block is the same for both.
+        assert priced[0] == pytest.approx(priced[1], rel=1e-9)
 
 
 VARIANTS = {
@@ -224,6 +245,7 @@ VARIANTS = {
     },
     "heads side by side in a row": {"out_row": 10},
     "one beat deep": {"k": 7},
+    "lanes kept whole": {"whole_lanes": True},
 }
 
 
@@ -237,7 +259,10 @@ def test_counts_equal_the_interpreter(name: str) -> None:
 )
 def test_bit_planes_equal_the_interpreter(a: str, w: str) -> None:
     p = replace(
-        BASE, a=parse(a), w=parse(w), m=9, n=10, k=70, batch=1, out_row=10, w_memory="weight_sram",
-        free_bytes=(("activation_sram", 1 << 20), ("weight_sram", 1 << 20)),
+        BASE, a=parse(a), w=parse(w), m=9, n=9, k=66, batch=1, out_row=9, w_memory="weight_sram",
     )  # fmt: skip
     check(p, "bitserial_edge")
+
+
+def test_narrow_ports_equal_the_interpreter() -> None:
+    check(BASE, "toy", ("arrays.main.activation_port_bits_per_cycle=100",))

@@ -1,0 +1,128 @@
+"""Sub-blocks of an array: which there are, and what each costs on the tiles of one candidate.
+
+A beat may use any r <= R rows, c <= C columns and l <= L lanes. A product cut in beats of r x c x l costs
+what it costs on an array of just that size, so nothing else needs to know of sub-blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.arch.component import ArrayComponent
+from hwsim.graph.dtype import DataType
+
+Block = tuple[int, int, int]
+"""(rows, columns, lanes) of a beat"""
+Grid = npt.NDArray[Any]
+
+
+@lru_cache(maxsize=4096)
+def part_of(array: ArrayComponent, block: Block) -> ArrayComponent:
+    """Return the array as if it had only the rows, columns and lanes of a block."""
+    s = array.spec
+    if block == (s.rows, s.cols, s.lanes):
+        return array
+    r, c, l = block  # noqa: E741
+    return type(array)(array.name, s.model_copy(update={"rows": r, "cols": c, "lanes": l}))
+
+
+def is_divisible(array: ArrayComponent) -> bool:
+    """Tell whether an array counts beats and cycles as all arrays do, so that sub-blocks are understood.
+
+    A kind with a formula of its own is used whole.
+    """
+    base, own = ArrayComponent, type(array)
+    return all(
+        getattr(own, name) is getattr(base, name)
+        for name in ("beats", "cycles", "initiation_interval")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """All sub-blocks of an array for a pair of formats, as three axes of a grid [r, c, l].
+
+    `whole_lanes` keeps l = L: where an accumulator may overflow, the result depends on what is summed
+    in one beat.
+    """
+
+    array: ArrayComponent
+    a: DataType
+    w: DataType
+    whole_lanes: bool
+
+    @property
+    def full(self) -> Block:
+        """The whole array."""
+        s = self.array.spec
+        return s.rows, s.cols, s.lanes
+
+    @property
+    def least(self) -> Block:
+        """The smallest sub-block in each direction."""
+        if not is_divisible(self.array):
+            return self.full
+        return 1, 1, self.array.spec.lanes if self.whole_lanes else 1
+
+    def axes(self, tm: int, tn: int, tk: int) -> tuple[Grid, Grid, Grid]:
+        """Return the rows [r, 1, 1], columns [1, c, 1] and lanes [1, 1, l] worth trying on a tile.
+
+        A block larger than the tile is as large as the tile.
+        """
+        found = []
+        for axis, (low, high, size) in enumerate(
+            zip(self.least, self.full, (tm, tn, tk), strict=True)
+        ):
+            # Where l is fixed, or the array is used whole, it keeps its own size.
+            top = high if low == high else min(high, size)
+            shape = [1, 1, 1]
+            shape[axis] = -1
+            found.append(np.arange(min(low, top), top + 1, dtype=np.int64).reshape(shape))
+        return found[0], found[1], found[2]
+
+    def cycles(self, m: int, n: int, k: int, r: Grid, c: Grid, l: Grid) -> Grid:  # noqa: E741
+        """Count the cycles of an m x n x k compute step for every sub-block: int64 [r, c, l]."""
+        if not is_divisible(self.array):
+            return np.full((1, 1, 1), self.array.cycles(m, n, k, self.a, self.w), dtype=np.int64)
+        s = self.array.spec
+        a_bits, w_bits = self.array.operand_bits(self.a, self.w)
+        used_r, used_c, used_l = np.minimum(r, m), np.minimum(c, n), np.minimum(l, k)
+        interval = np.maximum(
+            s.initiation_interval_cycles,
+            np.maximum(
+                -(-used_r * used_l * a_bits // s.activation_port_bits_per_cycle),
+                -(-used_c * used_l * w_bits // s.weight_port_bits_per_cycle),
+            ),
+        )
+        beats = -(-m // r) * -(-n // c) * -(-k // l) * self.array.passes(self.a, self.w)
+        return np.asarray(beats * interval)
+
+    def full_is_fastest(self) -> bool:
+        """Tell whether no sub-block ever takes fewer cycles than the whole array.
+
+        So it is where the ports deliver a whole block in the array's own initiation interval.
+        """
+        if self.least == self.full:
+            return True
+        interval = self.array.initiation_interval(self.a, self.w, *self.full)
+        return interval == self.array.spec.initiation_interval_cycles
+
+    def cycles_per_product(self) -> float:
+        """Return a lower bound of cycles for one multiplication of codes, over all sub-blocks."""
+        r, c, l = self.axes(*self.full)  # noqa: E741
+        passes = self.array.passes(self.a, self.w)
+        if not is_divisible(self.array):
+            volume = r * c * l
+            return float(passes * self.array.spec.initiation_interval_cycles / volume[0, 0, 0])
+        return float((self.cycles(*self.full, r, c, l) / _covered(self.full, r, c, l)).min())
+
+
+def _covered(size: Block, r: Grid, c: Grid, l: Grid) -> Grid:  # noqa: E741
+    """Return the products that the beats over one tile could do if all were full: [r, c, l]."""
+    m, n, k = size
+    return np.asarray(-(-m // r) * r * (-(-n // c) * c) * (-(-k // l) * l))

@@ -1,0 +1,179 @@
+"""What the array, the memories around it and the vector unit do in one mapped matrix product."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwsim.arch.component import ArrayComponent, ceil_div
+from hwsim.engine.energy import Count, Prices
+from hwsim.mapping.block import Grid, part_of
+from hwsim.mapping.gemm import GemmProblem, Tiling
+from hwsim.mapping.site import Site
+from hwsim.mapping.tile import code_bits, parts
+
+
+def work_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> tuple[Count, ...]:
+    """Count what the array, the memories around it and the fused vector operators do.
+
+    An operand block is fetched whenever it differs from the block of the beat before it; the first beat
+    of a compute step always fetches. Beats run m, n, k, weight plane, activation plane, the last one
+    innermost. Sums over at most two sizes of tile and block in each dimension: exact, and independent
+    of the number of tiles.
+    """
+    s = part_of(array, t.block).spec
+    passes = array.passes(p.a, p.w)
+    a_bits, w_bits = array.operand_bits(p.a, p.w)
+    a_planes = ceil_div(p.a.bits, a_bits)
+    w_planes = ceil_div(passes, a_planes)
+    a_memory, w_memory = site.activation, p.w_memory if p.w_place == "chip" else site.weight
+    fetched, reads = {"activation": 0, "weight": 0}, {"activation": 0, "weight": 0}
+    lane_ops = updates = tiles = 0
+    for tm, m_times in parts(p.m, t.tm):
+        for tn, n_times in parts(p.n, t.tn):
+            for tk, k_times in parts(p.k, t.tk):
+                times = p.batch * m_times * n_times * k_times
+                m_blocks, n_blocks = ceil_div(tm, s.rows), ceil_div(tn, s.cols)
+                k_blocks = ceil_div(tk, s.lanes)
+                tiles += times
+                lane_ops += times * tm * tn * tk * passes
+                updates += times * tm * tn * k_blocks * passes
+                a_again = 1 if a_planes == 1 and k_blocks == 1 else n_blocks
+                a_again *= passes if a_planes > 1 else 1
+                w_again = 1 if w_planes == 1 and k_blocks == 1 and n_blocks == 1 else m_blocks
+                w_again *= w_planes
+                for depth, d_times in parts(tk, s.lanes):
+                    for r, r_times in parts(tm, s.rows):
+                        n_fetch = times * d_times * r_times * a_again
+                        fetched["activation"] += n_fetch * r * depth * a_bits
+                        reads["activation"] += n_fetch * site.reads(a_memory, r * depth * a_bits)
+                    for c, c_times in parts(tn, s.cols):
+                        n_fetch = times * d_times * c_times * w_again
+                        fetched["weight"] += n_fetch * c * depth * w_bits
+                        reads["weight"] += n_fetch * site.reads(w_memory, c * depth * w_bits)
+    name = f"array:{array.name}"
+    counts = [
+        Count(name, f"lane_op:{p.a}x{p.w}", "-", lane_ops),
+        Count(name, "accumulator_update", "accumulator", updates),
+        Count(name, "operand_register_bit", "activation", fetched["activation"]),
+        Count(name, "operand_register_bit", "weight", fetched["weight"]),
+        Count(f"memory:{a_memory}", "read", "activation", reads["activation"]),
+        Count(f"memory:{w_memory}", "read", "weight", reads["weight"]),
+        *site.control(tiles),
+    ]
+    return (*counts, *_result_counts(p, t, array, site))
+
+
+def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> list[Count]:
+    """Count the traffic of accumulators and results, and the fused vector operators.
+
+    With an epilogue, accumulators pass through the output memory and the vector unit writes the result;
+    without, the array writes the result itself. A result that stays on chip is written where it stays.
+    """
+    s = part_of(array, t.block).spec
+    result = site.output if p.out_streams else site.activation
+    held = site.output if p.epilogue else result
+    element_bits = s.accumulator_bits if p.epilogue else p.out.bits
+    k_tiles = ceil_div(p.k, t.tk)
+    writes = reads = result_writes = constant_reads = rows = 0
+    for tm, m_times in parts(p.m, t.tm):
+        for tn, n_times in parts(p.n, t.tn):
+            times = p.batch * m_times * n_times
+            rows += times * tm
+            for r, r_times in parts(tm, s.rows):
+                for c, c_times in parts(tn, s.cols):
+                    blocks = times * r_times * c_times
+                    bits = r * c * element_bits
+                    writes += k_tiles * blocks * site.writes(held, bits)
+                    reads += (k_tiles - 1) * blocks * site.reads(held, bits)
+            if p.epilogue:
+                reads += times * site.reads(held, tm * tn * element_bits)
+                result_writes += times * site.writes(result, tm * code_bits(p.out, tn))
+                constant_reads += times * site.reads(site.weight, p.constant_fetch_bits)
+    elements = p.batch * p.m * p.n
+    counts = [
+        Count(f"memory:{held}", "write", "accumulator" if p.epilogue else "output", writes),
+        Count(f"memory:{held}", "read", "accumulator", reads),
+        Count(f"memory:{result}", "write", "output", result_writes),
+        Count(f"memory:{site.weight}", "read", "constant", constant_reads),
+    ]
+    for op in p.epilogue:
+        counts.append(Count("vector", f"element:{op}", "output", elements))
+        counts.append(Count("vector", f"row:{op}", "output", rows))
+    return [c for c in counts if c.count]
+
+
+def block_work_pj(
+    p: GemmProblem,
+    t: Tiling,
+    array: ArrayComponent,
+    site: Site,
+    prices: Prices,
+    axes: tuple[Grid, Grid, Grid],
+) -> Grid:
+    """Return the energy that depends on the sub-block, for all of them at once: pJ [r, c, l].
+
+    These are operand fetches, accumulator updates and block results of `work_counts`; the rest is the
+    same for every block.
+
+    Args:
+        p: the product.
+        t: its tiling; its own block does not matter.
+        array: the array.
+        site: memories by role.
+        prices: unit energies.
+        axes: rows [r, 1, 1], columns [1, c, 1] and lanes [1, 1, l].
+    """
+    r, c, l = axes  # noqa: E741
+    passes = array.passes(p.a, p.w)
+    a_bits, w_bits = array.operand_bits(p.a, p.w)
+    a_planes = ceil_div(p.a.bits, a_bits)
+    w_planes = ceil_div(passes, a_planes)
+    w_memory = p.w_memory if p.w_place == "chip" else site.weight
+    result = site.output if p.out_streams else site.activation
+    held = site.output if p.epilogue else result
+    element_bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
+    name = f"array:{array.name}"
+    register_pj = prices.price(name, "operand_register_bit").pj
+    update_pj = passes * prices.price(name, "accumulator_update").pj
+    k_tiles = ceil_div(p.k, t.tk)
+
+    def access_pj(memory: str, action: str, bits: Grid) -> Grid:
+        spec = site.machine.memories[memory].spec
+        width = spec.read_width_bits if action == "read" else spec.write_width_bits
+        return np.asarray(-(-bits // width) * prices.price(f"memory:{memory}", action).pj)
+
+    def fetch_pj(memory: str, rows: int, depth: int, row: Grid, bits: int) -> Grid:
+        """Energy of fetching a rows x depth tile once, block by block."""
+        once: Grid = np.asarray(rows * depth * bits * register_pj)
+        for height, times in _cut(rows, row):
+            for lanes, deep in _cut(depth, l):
+                once = once + times * deep * access_pj(memory, "read", height * lanes * bits)
+        return np.asarray(once)
+
+    total = np.zeros(np.broadcast_shapes(r.shape, c.shape, l.shape))
+    for tm, m_times in parts(p.m, t.tm):
+        for tn, n_times in parts(p.n, t.tn):
+            times = p.batch * m_times * n_times
+            for height, high in _cut(tm, r):
+                for width, wide in _cut(tn, c):
+                    bits = height * width * element_bits
+                    block_pj = k_tiles * access_pj(held, "write", bits)
+                    block_pj = block_pj + (k_tiles - 1) * access_pj(held, "read", bits)
+                    total += times * high * wide * block_pj
+            for tk, k_times in parts(p.k, t.tk):
+                steps = times * k_times
+                m_blocks, n_blocks, k_blocks = -(-tm // r), -(-tn // c), -(-tk // l)
+                total += steps * tm * tn * k_blocks * update_pj
+                a_again = np.where((a_planes == 1) & (k_blocks == 1), 1, n_blocks)
+                a_again = a_again * (passes if a_planes > 1 else 1)
+                w_once = (w_planes == 1) & (k_blocks == 1) & (n_blocks == 1)
+                w_again = np.where(w_once, 1, m_blocks) * w_planes
+                total += steps * a_again * fetch_pj(site.activation, tm, tk, r, a_bits)
+                total += steps * w_again * fetch_pj(w_memory, tn, tk, c, w_bits)
+    return total
+
+
+def _cut(total: int, size: Grid) -> tuple[tuple[Grid, Grid], tuple[Grid, Grid]]:
+    """Cut `total` by each size of a grid: (size, how many) of the full parts, and of the rest."""
+    rest = total % size
+    return (np.minimum(size, total), total // size), (rest, (rest > 0).astype(np.int64))

@@ -1,0 +1,221 @@
+"""The mapper of a graph: dynamic programming over the set of activations that are on chip.
+
+Groups run in a fixed order with a barrier after each, so what a group costs depends on the past through
+nothing but the set of live tensors on chip: which of its operands are there, and how many bytes are left
+for its tiles. An additive objective is therefore solved exactly by keeping, group by group, the best way
+into every such set. A tensor is on chip for its whole life or in DRAM for its whole life. Where an
+attention starts, running it one head at a time is one more choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from hwsim.engine.memory_plan import MemoryPlan, Program, room
+from hwsim.errors import CapacityError
+from hwsim.mapping.mapper import Mapper, Mapping
+from hwsim.mapping.objective import Worth
+from hwsim.mapping.problems import Places, Posed, ProblemMaker
+from hwsim.mapping.site import Site
+
+STATE_LIMIT = 256
+"""Sets kept after a group. Where there are more, the best are kept, and the gap is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the rest of an inference depends on.
+
+    Attributes:
+        on_chip: live storage roots on chip.
+        heads: blocks that the attention in progress runs in; 1 outside.
+    """
+
+    on_chip: frozenset[str]
+    heads: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """The best way into a state: what came before, and what the last group did."""
+
+    worth: Worth
+    before: Step | None
+    state: State
+    places: Places
+    mapping: Mapping | None
+
+    def back(self) -> list[Step]:
+        """Return all steps, the first group's first."""
+        steps: list[Step] = []
+        step: Step | None = self
+        while step is not None and step.mapping is not None:
+            steps.append(step)
+            step = step.before
+        return steps[::-1]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A mapped graph.
+
+    Attributes:
+        plan: where everything is.
+        places: the places of each group's tensors.
+        mappings: the mapping of each group.
+        worth: what was minimised.
+        bound: what no mapping of the whole space can beat; equal to `worth[0]` where the search was exact.
+    """
+
+    plan: MemoryPlan
+    places: tuple[Places, ...]
+    mappings: tuple[Mapping, ...]
+    worth: Worth
+    bound: float
+
+    @property
+    def gap_frac(self) -> float:
+        """Return (found - bound) / bound."""
+        return (self.worth[0] - self.bound) / self.bound if self.bound > 0 else 0.0
+
+
+class Placer:
+    """Places and maps one graph with given resident constants."""
+
+    def __init__(self, maker: ProblemMaker, mapper: Mapper) -> None:
+        self._maker, self._mapper = maker, mapper
+        self._posed: dict[tuple[int, Places], Posed] = {}
+        stores = maker.program.stores
+        self._resident_bytes = sum(stores[name].bytes for name in maker.resident)
+
+    @property
+    def _program(self) -> Program:
+        return self._maker.program
+
+    @property
+    def _site(self) -> Site:
+        return self._maker.site
+
+    def place(self) -> Placement:
+        """Return the best mapping of the graph.
+
+        Raises:
+            CapacityError: an operator does not fit wherever its tensors are put.
+        """
+        nowhere = Places((), False)
+        ends = {State(frozenset()): Step((0.0, 0.0), None, State(frozenset()), nowhere, None)}
+        exact = True
+        for i in range(len(self._program.groups)):
+            following: dict[State, Step] = {}
+            for before in ends.values():
+                for step in self._steps(i, before):
+                    known = following.get(step.state)
+                    if known is None or step.worth < known.worth:
+                        following[step.state] = step
+            if not following:
+                raise self._refusal(i, list(ends))
+            if len(following) > STATE_LIMIT:
+                exact = False
+                kept = sorted(following.values(), key=lambda s: s.worth)[:STATE_LIMIT]
+                following = {s.state: s for s in kept}
+            ends = following
+        best = min(ends.values(), key=lambda s: s.worth)
+        return self._placement(best, exact)
+
+    def at(self, index: int, places: Places, live_bytes: int) -> Mapping | None:
+        """Map a group with its tensors in given places and so many bytes of activations on chip."""
+        posed = self._pose(index, places)
+        free = room(self._site, self._resident_bytes + posed.transient_bytes, live_bytes)
+        if min(free.values()) < 0:
+            return None
+        return self._mapper.best(posed.problem, free, places.heads)
+
+    def _pose(self, index: int, places: Places) -> Posed:
+        if (index, places) not in self._posed:
+            self._posed[index, places] = self._maker.pose(index, places)
+        return self._posed[index, places]
+
+    def _steps(self, i: int, before: Step) -> Iterator[Step]:
+        """Yield what a group can do after a state."""
+        program, group = self._program, self._program.groups[i]
+        for heads in self._heads(i, before.state):
+            for output in self._output_places(i):
+                present = before.state.on_chip | ({group.output} if output else frozenset())
+                live = sum(program.bytes_of(r, heads) for r in present)
+                places = Places(
+                    tuple(program.roots[t] in present for t in group.head.inputs), output, heads
+                )
+                mapping = self.at(i, places, live)
+                if mapping is None:
+                    continue
+                worth = before.worth[0] + mapping.worth[0], before.worth[1] + mapping.worth[1]
+                alive = frozenset(r for r in present if program.life[r][1] > i)
+                inside = any(c.start <= i < c.stop - 1 for c in program.chains)
+                state = State(alive, heads if inside else 1)
+                yield Step(worth, before, state, places, mapping)
+
+    def _heads(self, i: int, state: State) -> tuple[int, ...]:
+        """Return the numbers of blocks that a group may run in: a choice where an attention starts."""
+        for chain in self._program.chains:
+            if i == chain.start:
+                shape = self._maker.graph.tensors[self._program.groups[i].output]
+                heads = math.prod(shape.bind(self._program.length)[:-2])
+                return (1, heads) if heads > 1 else (1,)
+        return (state.heads,)
+
+    def _output_places(self, i: int) -> tuple[bool, ...]:
+        external = self._program.groups[i].output in self._program.external
+        return (False,) if external else (True, False)
+
+    def _placement(self, best: Step, exact: bool) -> Placement:
+        steps = best.back()
+        mappings = tuple(s.mapping for s in steps if s.mapping is not None)
+        exact = exact and all(m.bound >= m.worth[0] for m in mappings)
+        groups = self._program.groups
+        plan = MemoryPlan(
+            self._program,
+            self._maker.resident,
+            frozenset(g.output for g, s in zip(groups, steps, strict=True) if s.places.output),
+            tuple(s.places.heads for s in steps),
+        )
+        bound = best.worth[0]
+        if not exact:
+            bound = min(bound, math.fsum(self._relaxed(i) for i in range(len(groups))))
+        return Placement(plan, tuple(s.places for s in steps), mappings, best.worth, bound)
+
+    def _relaxed(self, i: int) -> float:
+        """Return what a group costs at least, wherever its tensors are, with all memories its own."""
+        bounds: list[float] = []
+        program, inputs = self._program, self._program.groups[i].head.inputs
+        choices = [
+            (False,) if program.roots[t] in program.external else (True, False) for t in inputs
+        ]
+        in_chain = next((c for c in program.chains if i in c), None)
+        options = (1,) if in_chain is None else self._heads(in_chain.start, State(frozenset()))
+        for *where, output, heads in product(*choices, self._output_places(i), options):
+            places = Places(tuple(bool(x) for x in where), bool(output), int(heads))
+            posed = self._pose(i, places)
+            mapping = self._mapper.best(posed.problem, room(self._site, 0, 0), places.heads)
+            if mapping is not None:
+                bounds.append(mapping.bound)
+        return min(bounds)
+
+    def _refusal(self, i: int, states: list[State]) -> CapacityError:
+        """Say what a group lacks in the state that leaves it most room."""
+        program, group = self._program, self._program.groups[i]
+        lightest = min(states, key=lambda s: sum(program.bytes_of(r, s.heads) for r in s.on_chip))
+        live = sum(program.bytes_of(r, lightest.heads) for r in lightest.on_chip)
+        inputs = tuple(program.roots[t] in lightest.on_chip for t in group.head.inputs)
+        posed = self._pose(i, Places(inputs, False, lightest.heads))
+        free = room(self._site, self._resident_bytes, live)
+        weight = self._site.weight
+        if posed.transient_bytes > free[weight]:
+            return CapacityError(
+                f"{group.head.name}: its constants need {posed.transient_bytes} bytes of memory"
+                f" {weight} and {free[weight]} are free, {posed.transient_bytes - free[weight]} too few"
+            )
+        free[weight] -= posed.transient_bytes
+        return self._mapper.capacity_error(posed.problem, free, group.head.name)
