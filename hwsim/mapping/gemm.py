@@ -96,11 +96,11 @@ def orders(m_tiles: int, n_tiles: int, k_tiles: int) -> tuple[Order, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MappedGemm:
-    """Steps, stage and transfers of one candidate."""
+    """Steps and stage of one candidate, and the bus bits of its transfers: [A, W, constants, output; steps]."""
 
     steps: Steps
     stage: Stage
-    transfers: tuple[Count, ...]
+    moved_bits: npt.NDArray[np.int64]
 
 
 def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> dict[str, int]:
@@ -235,7 +235,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         ),
         direct=not p.epilogue,
     )
-    return MappedGemm(steps, stage, _transfer_counts(bits, site))
+    return MappedGemm(steps, stage, bits)
 
 
 def _changes(*index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -263,17 +263,17 @@ def moved_bits(rows: int, cols: int, whole: int, dtype: DataType, link: Link) ->
 
 
 def _bus_cycles(bits: npt.NDArray[np.int64], link: Link) -> npt.NDArray[np.int64]:
-    """Apply `Link.bus_cycles` to every entry; there are few distinct values."""
-    values, inverse = np.unique(bits, return_inverse=True)
-    cycles = np.array([link.bus_cycles(int(v)) for v in values], dtype=np.int64)
-    return cycles[inverse].reshape(bits.shape)
+    """Apply `Link.bus_cycles` to every entry."""
+    rate = link.bits_per_cycle
+    held = link.latency_cycles - (-bits * rate.denominator // rate.numerator)
+    return np.where(bits > 0, held, 0)
 
 
 def post_cycles(p: GemmProblem, rows: int, cols: int, site: Site) -> int:
     return sum(site.vector.cycles(op, rows, rows * cols) for op in p.epilogue)
 
 
-def _transfer_counts(bits: npt.NDArray[np.int64], site: Site) -> tuple[Count, ...]:
+def transfer_counts(bits: npt.NDArray[np.int64], site: Site) -> tuple[Count, ...]:
     """Count DRAM, DMA and on-chip accesses of the transfers, bits [4, steps]."""
     counts: list[Count] = []
     ends = (

@@ -18,7 +18,7 @@ from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import Timeline, simulate
 from hwsim.errors import CapacityError
 from hwsim.mapping.block import Block, Blocks
-from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build, transfer_counts
 from hwsim.mapping.gemm_counts import block_work_pj, work_counts
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
 from hwsim.mapping.rowwise import RowProblem, build_rows, row_buffer_bytes
@@ -161,7 +161,10 @@ class Mapper:
         array = self._site.machine.arrays[p.array]
         mapped = build(p, t, array, self._site)
         timeline = simulate(mapped.steps, mapped.stage)
-        counts = (*mapped.transfers, *work_counts(p, t, array, self._site))
+        counts = (
+            *transfer_counts(mapped.moved_bits, self._site),
+            *work_counts(p, t, array, self._site),
+        )
         taken = buffer_bytes(p, t, array, self._site)
         return self._mapping(
             (t.tm, t.tn, t.tk), t.order, t.block, t.tiles(p), timeline, counts, taken

@@ -15,7 +15,7 @@ from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import simulate
 from hwsim.graph.dtype import parse
 from hwsim.mapping.block import Blocks
-from hwsim.mapping.gemm import GemmProblem, Tiling, build
+from hwsim.mapping.gemm import GemmProblem, Tiling, build, transfer_counts
 from hwsim.mapping.gemm_counts import block_work_pj, work_counts
 from hwsim.mapping.objective import WaitingPower
 from hwsim.mapping.scan import NO_LIMIT, Scan
@@ -216,7 +216,7 @@ def check(p: GemmProblem, machine_name: str, overrides: tuple[str, ...] = ()) ->
             block = tuple(int(axis.ravel()[i]) for axis, i in zip(axes, x, strict=True))
             t = replace(whole, block=block)
             mapped = build(p, t, array, site)
-            counts = (*mapped.transfers, *work_counts(p, t, array, site))
+            counts = (*transfer_counts(mapped.moved_bits, site), *work_counts(p, t, array, site))
             assert summed(counts) == Interpreter(p, t, array, site).run(), t
             timeline = simulate(mapped.steps, mapped.stage)
             pj = prices.nominal_pj(counts) + power.pj(timeline)
