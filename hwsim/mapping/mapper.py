@@ -244,13 +244,19 @@ class Mapper:
     ) -> Iterator[Mapping]:
         """Yield a tiling with every sub-block that could be better than the best so far."""
         array = self._site.machine.arrays[p.array]
-        only_cycles = self._objective.weights[1] == 0.0
-        if best is not None and only_cycles and blocks.full_is_fastest():
-            mapped = build(p, t, array, self._site)
-            if simulate(mapped.steps, mapped.stage).cycles > best.timeline.cycles:
-                return  # and no sub-block makes any step shorter
+        if self._whole_is_best(blocks):
+            if best is not None:
+                mapped = build(p, t, array, self._site)
+                if simulate(mapped.steps, mapped.stage).cycles > best.timeline.cycles:
+                    return
+            yield self.gemm_at(p, t)
+            return
         for block in self._useful_blocks(p, t, blocks):
             yield self.gemm_at(p, replace(t, block=block))
+
+    def _whole_is_best(self, blocks: Blocks) -> bool:
+        """Tell whether no sub-block can be better in what is minimised, whatever the tiling."""
+        return self._objective.weights[1] == 0.0 and blocks.full_is_fastest()
 
     def _useful_blocks(self, p: GemmProblem, t: Tiling, blocks: Blocks) -> list[Block]:
         """Return the sub-blocks of a tiling that no other beats both in every step's cycles and in energy."""
