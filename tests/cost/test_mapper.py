@@ -216,6 +216,16 @@ def test_blocks_run_one_after_another_and_load_constants_once(mapper: Mapper) ->
     assert loaded == 256  # 200 bits in bursts of 64
 
 
+def test_a_room_too_small_for_one_tile_is_refused_with_the_bytes_missing(mapper: Mapper) -> None:
+    # The smallest tiles: one code in a row of 64 bits, and one result in such a row, two halves each.
+    p = replace(PROBLEM, epilogue=(), out=parse("INT32"), constant_bits=0)
+    assert mapper.best(p, {"buffer": 32, "weights": 16}) is not None
+    tight = {"buffer": 31, "weights": 16}
+    assert mapper.best(p, tight) is None
+    with pytest.raises(CapacityError, match=r"y: .*buffer needs 32 bytes .* 31 free, 1 too few"):
+        raise mapper.capacity_error(p, tight, "y")
+
+
 def test_rows_are_never_cut(mapper: Mapper) -> None:
     mapping = mapper.best(ROWS, {"buffer": 1000, "weights": 1000})
     assert mapping is not None
