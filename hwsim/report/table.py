@@ -1,4 +1,4 @@
-"""A result on the console: totals, operators, energy by component, memory, and what is left out."""
+"""On the console: a result (totals, operators, energy by component, memory, what is left out), an export's sizes."""
 
 from __future__ import annotations
 
