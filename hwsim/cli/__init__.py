@@ -1,4 +1,4 @@
-"""`python -m hwsim`: list, check, expand and schema of machines; run and verify of models."""
+"""`python -m hwsim`: list, check, expand and schema of machines; run, verify and sizes of models."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
 app.command("run")(models.run)
 app.command("verify")(models.verify)
+app.command("sizes")(models.sizes)
 
 
 def main() -> None:
