@@ -162,19 +162,20 @@ def _static_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> No
 
 def _static_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
     _, wants_alpha, wants_shift, *_ = ctx.needs_input_grad
-    g_x, total, g_shift = _static_gradient(ctx, g, wants_shift)
+    saved = ctx.saved_tensors  # may be asked for only once where activations are recomputed
+    g_x, total, g_shift = _static_gradient(ctx.dtype, saved, g, wants_shift)
     g_alpha = None
     if wants_alpha:
-        valid = ctx.saved_tensors[-1]
-        kappa = _kappa(g, valid, ctx.dtype.qmax, ctx.count)
+        kappa = _kappa(g, saved[-1], ctx.dtype.qmax, ctx.count)
         g_alpha = (total.to(g.dtype) * kappa).reshape(1)
     return g_x, g_alpha, g_shift if wants_shift else None, None, None, None, None
 
 
-def _static_gradient(ctx: Context, g: Tensor, wants_shift: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _static_gradient(
+    dtype: DataType, saved: tuple[Any, ...], g: Tensor, wants_shift: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of x, sum of alpha's terms over the valid elements, gradient of the shift."""
-    dtype: DataType = ctx.dtype
-    x, alpha, shift, codes, valid = ctx.saved_tensors  # of one bit: x is where the gradient passes
+    x, alpha, shift, codes, valid = saved  # of one bit: x is where the gradient passes
     if dtype.kind == "bipolar":
         if cpu.takes(g):
             return cpu.sign_gradient(g, x, codes, valid, wants_shift)
