@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
@@ -258,9 +259,8 @@ def _view(node: str, op: str) -> OperatorCost:
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
     """Return used lane-cycles over all lane-cycles of the operator's time."""
     array = machine.arrays[p.array]
-    s = array.spec
     used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
-    return used / (mapping.timeline.cycles * s.rows * s.cols * s.lanes)
+    return used / (mapping.timeline.cycles * prod(array.block(p.a, p.w)))
 
 
 def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:
