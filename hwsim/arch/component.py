@@ -236,6 +236,8 @@ class ArrayComponent(ABC):
 
         A block is fetched whenever it differs from that of the beat before; the first beat always fetches.
         """
+        if 0 in (m, n, k):
+            return Work(0, 0, Fetches(), Fetches())
         rows, cols, lanes = self.block(a, w)
         m_blocks, n_blocks, k_blocks = ceil_div(m, rows), ceil_div(n, cols), ceil_div(k, lanes)
         passes, (a_planes, w_planes) = self.passes(a, w), self.planes(a, w)
