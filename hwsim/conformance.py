@@ -7,6 +7,7 @@ the size of the array's block: 0, 1, one less, just that, one more, and random o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -70,12 +71,15 @@ def format_pairs(component: type[ArrayComponent]) -> list[tuple[str, str]]:
     ]
 
 
-def check_array(array: ArrayComponent, machine: Machine, seed: int = 0) -> list[Check]:
+def check_array(
+    array: ArrayComponent, machine: Machine, types: Sequence[str] = TYPES, seed: int = 0
+) -> list[Check]:
     """Hold one array of a machine against all promises.
 
     Args:
         array: the array.
         machine: the machine that it is in, which prices its actions.
+        types: operand types to try; those that the array does not multiply are left out.
         seed: of the random shapes and codes.
     """
     rng = np.random.default_rng(seed)
@@ -84,7 +88,7 @@ def check_array(array: ArrayComponent, machine: Machine, seed: int = 0) -> list[
         for name in ("products", "accumulators", "beats", "cycles", "counts", "energy")
     }
     prices = Prices(machine)
-    for a, w in ((parse(a), parse(w)) for a, w in product(TYPES, repeat=2)):
+    for a, w in ((parse(a), parse(w)) for a, w in product(types, repeat=2)):
         if not array.supports(a, w):
             continue
         shapes = _shapes(array.block(a, w), rng)
