@@ -126,7 +126,7 @@ class ArraySpec(Spec):
     formats: Annotated[list[FormatPair], Field(min_length=1)]
     """operand formats that the array multiplies"""
     zero_skipping: bool = False
-    """a beat whose weights are all zero is skipped"""
+    """a beat whose weights are all zero is skipped; for kinds that can"""
     energy: ArrayEnergySpec
     """unit energies"""
     area_um2: Quantity | None = None
@@ -165,6 +165,8 @@ class ArrayComponent(ABC):
     """
 
     spec_class: ClassVar[type[ArraySpec]]
+    skips_zeros: ClassVar[bool] = False
+    """whether `zero_skipping` is understood: beats of one pass, blocks in the order m, n, k"""
 
     def __init__(self, name: str, spec: ArraySpec) -> None:
         self.name = name

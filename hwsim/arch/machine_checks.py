@@ -34,6 +34,7 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
     return [
         *_roles(machine),
         *_formats(machine),
+        *_zero_skipping(machine),
         *_capacities(machine),
         *_operators(machine),
         *_scopes(machine),
@@ -63,6 +64,16 @@ def _formats(machine: MachineSpec) -> Iterator[Fault]:
                     ("arrays", name, "formats", index),
                     f"{wrong}, not {pair.activation} x {pair.weight}",
                 )
+
+
+def _zero_skipping(machine: MachineSpec) -> Iterator[Fault]:
+    able = [k for k in registry.kinds("array") if registry.lookup("array", k).skips_zeros]  # type: ignore[attr-defined]
+    for name, array in machine.arrays.items():
+        if array.zero_skipping and array.kind not in able:
+            yield Fault(
+                ("arrays", name, "zero_skipping"),
+                f"must be false on an array of kind {array.kind}: beats are skipped by {', '.join(able)}",
+            )
 
 
 def _capacities(machine: MachineSpec) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ K is split only while the accumulators stay, so every element is summed in ascen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch.component import ArrayComponent, ceil_div
+from hwsim.arch.work import Work
 from hwsim.engine.energy import Count, array_counts
 from hwsim.engine.timing import Link, Stage, Steps
 from hwsim.graph.dtype import DataType
@@ -301,6 +303,17 @@ def work_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) ->
         for tn, n_times in parts(p.n, t.tn)
         for tk, k_times in parts(p.k, t.tk)
     ]
+    return step_counts(p, t, array, site, steps)
+
+
+def step_counts(
+    p: GemmProblem,
+    t: Tiling,
+    array: ArrayComponent,
+    site: Site,
+    steps: Sequence[tuple[int, Work]],
+) -> tuple[Count, ...]:
+    """Count as `work_counts` does, of given compute steps: (how many, what one of them does)."""
     counts = array_counts(array, p.a, p.w, steps)
     w_memory = p.w_memory if p.w_place == "chip" else site.weight
     for operand, memory in (("activation", site.activation), ("weight", w_memory)):

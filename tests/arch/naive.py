@@ -29,6 +29,18 @@ def fetch(tally: Tally, operand: str, bits: int, registers: int | None = None) -
     tally[f"{operand} register_bits"] += bits if registers is None else registers
 
 
+def tally(work: Any) -> Tally:
+    """Write an array's counts of a compute step down as these loops do."""
+    found: Tally = Counter(dict(work.own))
+    found["lane_ops"] += work.lane_ops
+    found["accumulator_updates"] += work.accumulator_updates
+    for operand, fetches in (("activation", work.activation), ("weight", work.weight)):
+        found[f"{operand} register_bits"] += fetches.register_bits
+        for bits, times in fetches.reads:
+            found[f"{operand} reads of {bits} bits"] += times
+    return +found
+
+
 def held_weights(s: Any, shape: Part, bits: Part, load: Any) -> tuple[int, Tally]:
     """Weights are loaded block by block, and all rows go by. `load(c, l)` is the cycles of a block."""
     (m, n, k), (a_bits, w_bits), tally = shape, bits, Counter()

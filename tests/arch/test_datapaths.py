@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.arch.machine import Machine
-from hwsim.arch.work import Work
 from hwsim.config.load import load_machine
 from hwsim.conformance import check_array
 from hwsim.errors import ConfigError
@@ -38,21 +36,9 @@ def shapes(count: int = 150) -> list[tuple[int, int, int]]:
     return [(m, n, k) for m, n, k in drawn]
 
 
-def tally(work: Work) -> Counter[str]:
-    """Write counts down as the plain loops do."""
-    found: Counter[str] = Counter(dict(work.own))
-    found["lane_ops"] += work.lane_ops
-    found["accumulator_updates"] += work.accumulator_updates
-    for operand, fetches in (("activation", work.activation), ("weight", work.weight)):
-        found[f"{operand} register_bits"] += fetches.register_bits
-        for bits, times in fetches.reads:
-            found[f"{operand} reads of {bits} bits"] += times
-    return +found
-
-
 def by_hand(
     array: ArrayComponent, shape: tuple[int, int, int], a: DataType, w: DataType
-) -> tuple[int, Counter[str]]:
+) -> tuple[int, naive.Tally]:
     s, bits = array.spec, (a.bits, w.bits)
     if s.kind == "lut":
         planes = 1 if s.index == "trits" else w.bits
@@ -93,7 +79,7 @@ def test_cycles_and_counts_are_those_of_plain_loops(name: str, overrides: tuple[
     for shape in shapes():
         cycles, counts = by_hand(array, shape, INT8, w)
         assert array.cycles(*shape, INT8, w) == cycles, shape
-        assert tally(array.work(*shape, INT8, w)) == +counts, shape
+        assert naive.tally(array.work(*shape, INT8, w)) == +counts, shape
 
 
 @pytest.mark.parametrize("name", FILES)
