@@ -100,6 +100,7 @@ def check_array(
             _beats(checks["beats"], array, a, w, shape, beats)
             _cycles(checks["cycles"], array, a, w, shape, beats)
             _counts(checks["counts"], array, a, w, shape, beats)
+            _arrivals(checks["counts"], array, a, w, shape, beats)
             _energy(checks["energy"], array, a, w, shape, prices)
     return list(checks.values())
 
@@ -261,6 +262,33 @@ def _counts(
             check.hold(
                 fetches.read_bits >= size,
                 f"{place}: {operand} reads must be at least its {size} bits, not {fetches.read_bits}",
+            )
+
+
+def _arrivals(
+    check: Check, array: ArrayComponent, a: DataType, w: DataType, shape: Shape, beats: list[Beat]
+) -> None:
+    """No beat uses a code that has not come in, and no lane does more than one product."""
+    place, (m, n, k), bits = _place(a, w, shape), shape, array.operand_bits(a, w)
+    used = (np.zeros((m, k), np.bool_), np.zeros((n, k), np.bool_))
+    arrived = [0, 0]
+    for beat in beats:
+        products = len(beat.m) * len(beat.n) * len(beat.k)
+        check.hold(
+            0 < beat.work.lane_ops <= products,
+            f"{place}: a beat of {products} products must take 1 to {products} lane operations: {beat}",
+        )
+        for operand, rows, fetches in (
+            (0, beat.m, beat.work.activation),
+            (1, beat.n, beat.work.weight),
+        ):
+            arrived[operand] += fetches.read_bits
+            used[operand][np.ix_(rows, beat.k)] = True
+            need = int(used[operand].sum()) * bits[operand]
+            check.hold(
+                arrived[operand] >= need,
+                f"{place}: {('activations', 'weights')[operand]} of {need} bits are used, and"
+                f" {arrived[operand]} bits were fetched until then: {beat}",
             )
 
 

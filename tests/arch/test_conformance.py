@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from hwsim.arch.component import ArraySpec
+from hwsim.arch.work import Fetches
 from hwsim.arch.int_array import IntArray
 from hwsim.graph.numeric import NumericProfile
 from hwsim.registry import register
@@ -99,6 +100,31 @@ class FreeWeights:
         return replace(work, weight=replace(work.weight, reads=reads))
 
 
+@broken("from_nowhere")
+class FromNowhere:
+    """Never fetches a weight, in the beats as in their sum."""
+
+    def work(self, m, n, k, a, w):
+        return replace(super().work(m, n, k, a, w), weight=Fetches())
+
+    def schedule(self, m, n, k, a, w):
+        for beat in super().schedule(m, n, k, a, w):
+            yield replace(beat, work=replace(beat.work, weight=Fetches()))
+
+
+@broken("faster_when_larger")
+class FasterWhenLarger:
+    """A full block takes no time to start, a partial one does, in the beats as in their sum."""
+
+    def cycles(self, m, n, k, a, w):
+        return sum(beat.cycles for beat in self.schedule(m, n, k, a, w))
+
+    def schedule(self, m, n, k, a, w):
+        for beat in super().schedule(m, n, k, a, w):
+            full = len(beat.k) == self.spec.lanes
+            yield beat if full else replace(beat, cycles=beat.cycles + 1)
+
+
 @broken("lost_beat")
 class LostBeat:
     def schedule(self, m, n, k, a, w):
@@ -122,11 +148,13 @@ class FreeAction:
 '''
 SET = "arrays.main.nibbles_per_cycle=3"
 BROKEN = {
-    "wrong_product": {"products", "accumulators"},
+    "wrong_product": {"products"},
     "wrong_type": {"products"},
     "wrong_accumulator": {"accumulators"},
     "wrong_cycles": {"cycles"},
     "free_weights": {"counts"},
+    "from_nowhere": {"counts"},
+    "faster_when_larger": {"cycles"},
     "lost_beat": {"beats", "cycles", "counts"},
     "free_action": {"energy"},
 }
@@ -147,7 +175,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def failures(kind: str) -> dict[str, list[str]]:
     machine = load_machine("toy", [f"arrays.main.kind={kind}", SET])
-    checks = check_array(machine.arrays["main"], machine, ("TERNARY", "INT8"))
+    checks = check_array(machine.arrays["main"], machine, ("INT8",))
     return {check.name: check.faults for check in checks if check.faults}
 
 
@@ -165,7 +193,7 @@ def test_every_broken_promise_is_found_and_no_other(kind: str, package: str) -> 
 def test_a_fault_says_where_it_is(package: str) -> None:
     importlib.import_module(package)
     faults = failures("free_action")["energy"]
-    assert faults[0].startswith("TERNARY x TERNARY, M x N x K = ")
+    assert faults[0].startswith("INT8 x INT8, M x N x K = ")
     assert faults[0].endswith(": action 'carry' must have a price: action_fj has none")
 
 
