@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
@@ -18,11 +19,12 @@ from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.problems import ProblemMaker
 from hwsim.mapping.site import Site
+from hwsim.mapping.skipping import without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
 NOT_MODELLED = (
     "overlap of operators (each waits for the one before it)",
-    "energy that depends on the data (zero skipping, toggling)",
+    "energy that depends on the data (toggling)",
     "port conflicts of tensors that stay on chip",
     "the count of ones that UNIPOLAR operands need",
     "alignment of transfers to bursts",
@@ -211,6 +213,10 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
         if group.unit == "array":
             problem = maker.gemm(i)
             mapping = mapper.gemm(problem, name, plan.repeats[i])
+            array = machine.arrays[problem.array]
+            if array.spec.zero_skipping and group.head.op == "linear":
+                weight = graph.constant(group.head, "weight")
+                mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
             unit = f"array:{problem.array}"
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
             use = _gemm_utilisation(problem, plan.repeats[i], mapping, machine)
@@ -258,9 +264,10 @@ def _view(node: str, op: str) -> OperatorCost:
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
     """Return used lane-cycles over all lane-cycles of the operator's time."""
     array = machine.arrays[p.array]
-    s = array.spec
     used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
-    return used / (mapping.timeline.cycles * s.rows * s.cols * s.lanes)
+    if array.spec.zero_skipping:  # a product that was skipped used nothing
+        used = sum(c.count for c in mapping.counts if c.action.startswith("lane_op:"))
+    return used / (mapping.timeline.cycles * prod(array.block(p.a, p.w)))
 
 
 def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:

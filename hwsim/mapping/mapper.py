@@ -190,14 +190,14 @@ def tilings(p: GemmProblem, array: ArrayComponent) -> Iterator[Tiling]:
 
     Nothing is cut where nothing passes through a buffer.
     """
-    s = array.spec
+    rows, cols, lanes = array.block(p.a, p.w)
     buffered = p.a_place == "stream" or p.w_place != "chip" or p.out_streams or bool(p.epilogue)
     if not buffered:
         yield Tiling(p.m, p.n, p.k, "activation")
         return
-    for tm in tile_sizes(p.m, s.rows):
-        for tn in tile_sizes(p.n, s.cols):
-            for tk in tile_sizes(p.k, s.lanes):
+    for tm in tile_sizes(p.m, rows):
+        for tn in tile_sizes(p.n, cols):
+            for tk in tile_sizes(p.k, lanes):
                 for order in _orders(p, tm, tn, tk):
                     yield Tiling(tm, tn, tk, order)
 
