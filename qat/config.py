@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from hwsim.units import parse_capacity_bytes
 from qat.data.spec import TaskSpec
 from qat.recipe import OptimizerSpec, Recipe
 from qat.spec import Strict
@@ -66,6 +67,7 @@ class TrainSpec(Strict):
     frozen are not eligible, since what is exported has constant ranges. `measure_tests: false` leaves the
     held-out data unread: for trying settings, which the carve-out alone may choose. `augment: module:function`
     changes the rows of each update (`qat.augment`). `tensorboard` writes the log for TensorBoard as well.
+    `teacher_cache: 2GiB` keeps the teacher's answers on disk, up to that size (`qat.teacher_cache`).
     """
 
     steps: int | None = Field(default=None, ge=0)
@@ -87,6 +89,7 @@ class TrainSpec(Strict):
     measure_tests: bool = True
     augment: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     tensorboard: bool = False
+    teacher_cache: Annotated[int, BeforeValidator(parse_capacity_bytes)] | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

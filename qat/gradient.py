@@ -84,7 +84,8 @@ class UpdateGradient:
         if index > 0:
             # other dropout than in the first process, whose generators alone are part of a run's state
             torch.manual_seed((self.config.seed * 1_000_003 + step) * 1_009 + index)
-        batches = [self.split.batch(part[index::count]) for part in self._micro_batches(rows)]
+        parts = [part[index::count] for part in self._micro_batches(rows)]
+        batches = [self.split.batch(part) for part in parts]
         if self.augmentation is not None:
             batches = [
                 augment.apply(self.augmentation, batch, (self.config.seed, step, i, index))
@@ -94,16 +95,16 @@ class UpdateGradient:
         counted = torch.tensor(extents, device=self.accelerator.device).sum(0)
         whole = Extent(*processes.total(counted).tolist())
         sums: dict[str, Tensor] = {}
-        for batch, own in zip(batches, extents, strict=True):
+        for batch, own, numbers in zip(batches, extents, parts, strict=True):
             moved = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
             with torch.autocast(
                 self.accelerator.device.type,
                 torch.bfloat16,
                 enabled=self.config.train.precision == "bfloat16",
             ):
-                loss, parts = self.objective(moved, step, Portion(own, whole))
+                loss, terms = self.objective(moved, step, Portion(own, whole), rows=numbers)
             self.accelerator.backward(loss)
-            for name, term in {"loss": loss.detach(), **parts}.items():
+            for name, term in {"loss": loss.detach(), **terms}.items():
                 sums[name] = sums[name] + term if name in sums else term
         processes.add_gradients(self.objective.student)
         totals = processes.total(torch.stack(list(sums.values())))

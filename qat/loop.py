@@ -36,6 +36,13 @@ from qat.quantizers.lifecycle import after_update, initialise
 from qat.recipe import Recipe, load_recipe
 from qat.runlog import RunLog
 from qat.student import prepare
+from qat.teacher_cache import (
+    TeacherCache,
+    cache_folder,
+    check_cacheable,
+    compared,
+    remove_caches,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,6 +163,15 @@ class _Run:
             )
         except ValueError as fault:
             raise ConfigError(f"recipe '{recipe.name}': {fault}") from None
+        capacity_bytes = config.train.teacher_cache
+        if capacity_bytes is not None:
+            check_cacheable(recipe, config.train.augment is not None)
+            assert recipe.objective is not None
+            self.objective.cache = TeacherCache(
+                cache_folder(out, accelerator.process_index),
+                capacity_bytes,
+                compared(recipe.objective),
+            )
         self.gradient = UpdateGradient(self.objective, self.task.train, config, accelerator)
         self.gradient.check_split(self.batches.epoch(0)[0])
         assert recipe.optimizer is not None  # the recipe has an objective
@@ -311,5 +327,6 @@ class _Run:
                 wall_s=time.monotonic() - begin,
             )
             state.remove_states(self.out)
+            remove_caches(self.out)
         self.accelerator.wait_for_everyone()
         return result.read_result(self.out)

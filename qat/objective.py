@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -31,6 +33,7 @@ from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised
 from qat.recipe import Quadapter, Recipe, TeacherIntervention
 from qat.step import Extent, Portion, Recording, StepState
 from qat.student import prepare
+from qat.teacher_cache import TeacherCache
 
 
 class Objective:
@@ -46,6 +49,7 @@ class Objective:
         layers: which of the teacher's layers the student's correspond to, where it has fewer.
 
     Attributes:
+        cache: keeps the teacher's answers to training rows, None for no such thing.
         restart_steps: steps before which optimiser and learning-rate schedule start anew.
         freeze_step: step from which dynamic ranges are constants, None for never.
         own_bits_step: step from which all weights have the format of the recipe, 0 without a bit schedule.
@@ -70,6 +74,7 @@ class Objective:
             raise ValueError(f"recipe {recipe.name} must have a teacher, got none")
         self.student, self.recipe, self.total_steps, self.seed = student, recipe, total_steps, seed
         self.spec = recipe.objective
+        self.cache: TeacherCache | None = None
         self.teacher = None
         if teacher is not None and recipe.needs_teacher:
             prepared = isinstance(getattr(teacher, "step", None), StepState)
@@ -140,6 +145,7 @@ class Objective:
         step: int,
         portion: Portion | None = None,
         wrapped: nn.Module | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch at a step (0-based), and its weighted terms (detached, on the device).
 
@@ -151,6 +157,7 @@ class Objective:
             step: number of weight updates made so far.
             portion: what the batch is of the update, None where it is all of it.
             wrapped: the student inside `DistributedDataParallel` or the like, to be called in its place.
+            rows: [B], which of the training rows these are, where the teacher's answers are kept (`cache`).
         """
         self._check()
         self.enter(step)
@@ -162,7 +169,12 @@ class Objective:
         injected = None if self.schedule is None else self.schedule.injected(step)
         teacher_logits, teacher_record = None, None
         if injected is not None or self.spec.needs_teacher:
-            teacher_logits, teacher_record = self._ask_teacher(inputs, whole)
+            if self.cache is None or rows is None or injected is not None:
+                teacher_logits, teacher_record = self._ask_teacher(inputs, whole)
+            else:  # what is injected is not kept
+                teacher_logits, teacher_record = self.cache.ask(
+                    rows, inputs, lambda: self._ask_teacher(inputs, whole)
+                )
         state: StepState = self.student.step  # type: ignore[assignment]
         intervention = (
             nullcontext()

@@ -20,10 +20,12 @@ from hwsim.provenance import source_revision
 from hwsim.report.table import bytes_text
 from studies.bench import SCHEMA as BENCH_SCHEMA
 from studies.bench import bench_section
+from studies.curves import curves_figure, families
+from studies.figures import render_files
 from studies.host import describe_host
 from studies.plan import write_atomically
 from studies.record_study import SCHEMA as STUDY_SCHEMA
-from studies.record_study import collect_study, study_section
+from studies.record_study import collect_study, curves_file, study_section
 from studies.text import joules, percent, si
 
 SCHEMA = "studies/result/1"
@@ -83,8 +85,14 @@ def tables(
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS_FOLDER,
     page: Annotated[Path, typer.Option(help="The document to rewrite.")] = RESULTS_PAGE,
 ) -> None:
-    """Rewrite the page of results from the result files."""
-    write_atomically(page, results_page(load_results(results)))
+    """Rewrite the page of results, and the curves beside it, from the result files."""
+    found = load_results(results)
+    for result in found:
+        if result["schema"] == STUDY_SCHEMA and families(result["students"]):
+            drawing = page.parent / curves_file(result["name"])
+            drawing.parent.mkdir(parents=True, exist_ok=True)
+            render_files(curves_figure(result), drawing)
+    write_atomically(page, results_page(found))
     typer.echo(f"{page}: rewritten")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.errors import CheckpointError
+from studies.curves import families
 from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, read, view
 from studies.plan import load_plan
@@ -109,10 +110,22 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
     lines += [
         "",
         f"{sum(m['unequal_tensors'] for m in machines)} unequal tensors in {len(machines)} runs on machines; rungs A1 to A3"
-        f" hold on {exported - len(failed)} of {exported} exports. The curves on the carve-out are in the result file.",
+        f" hold on {exported - len(failed)} of {exported} exports.",
         "",
     ]
+    if families(result["students"]):
+        lines += [
+            "Accuracy on the carve-out while they train, mean and range of the seeds:",
+            "",
+            f"![Training curves of {result['name']}]({curves_file(result['name'])}.png)",
+            "",
+        ]
     return lines
+
+
+def curves_file(name: str) -> str:
+    """Where a study's curves lie beside the page of results, without the ending."""
+    return f"img/curves_{name}"
 
 
 def _values(student: Mapping[str, Any]) -> dict[int, float]:

@@ -41,9 +41,8 @@ class BitSerialArray(ArrayComponent):
             return None
         return "must be at most 16 bits x at most 16 bits on a bit_serial array"
 
-    @property
-    def profile(self) -> NumericProfile:
-        """The numeric profile, with one accumulator update for every pair of planes."""
+    def profile(self, a: DataType, w: DataType) -> NumericProfile:
+        """Return the numeric profile, with one accumulator update for every pair of planes."""
         return NumericProfile(
             self.spec.accumulator_bits, self.spec.overflow, self.spec.lanes, bit_serial=True
         )
@@ -64,12 +63,12 @@ class BitSerialArray(ArrayComponent):
         from hwsim.kernels import gemm, pack
 
         out = np.empty((a.shape[0], w.shape[0]), np.int32)
-        a_bits, w_bits = _bits_of(a, a_dtype), _bits_of(w, w_dtype)
+        a_bits, w_bits = stored_bits(a, a_dtype), stored_bits(w, w_dtype)
         gemm.bit_serial_gemm_u64(
             pack.packed_planes(a_bits, a_dtype.bits),
             pack.packed_planes(w_bits, w_dtype.bits),
-            _top_plane_negative(a_dtype),
-            _top_plane_negative(w_dtype),
+            top_plane_negative(a_dtype),
+            top_plane_negative(w_dtype),
             out,
         )
         return _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
@@ -85,14 +84,14 @@ class BitSerialArray(ArrayComponent):
     ) -> None:
         from hwsim.kernels.chunked_gemm import chunked_bit_serial_gemm_i64
 
-        a_bits, w_bits = _bits_of(a, a_dtype), _bits_of(w, w_dtype)
+        a_bits, w_bits = stored_bits(a, a_dtype), stored_bits(w, w_dtype)
         chunked_bit_serial_gemm_i64(
             a_bits,
             w_bits,
             a_dtype.bits,
             w_dtype.bits,
-            _top_plane_negative(a_dtype),
-            _top_plane_negative(w_dtype),
+            top_plane_negative(a_dtype),
+            top_plane_negative(w_dtype),
             self.spec.lanes,
             self.spec.accumulator_bits,
             OVERFLOW_RULES[self.spec.overflow],
@@ -123,12 +122,12 @@ def _signed_sums(
     return sums
 
 
-def _top_plane_negative(dtype: DataType) -> bool:
+def top_plane_negative(dtype: DataType) -> bool:
     """Tell whether the highest plane of a type counts negative (BIPOLAR is stored as 0 and 1)."""
     return dtype.is_signed and dtype != BIPOLAR
 
 
-def _bits_of(codes: Codes, dtype: DataType) -> npt.NDArray[np.int32]:
+def stored_bits(codes: Codes, dtype: DataType) -> npt.NDArray[np.int32]:
     """Return the integers whose bits are the planes: int32 of the codes' shape."""
     wide = np.ascontiguousarray(codes, np.int32)
     return (wide + 1) >> 1 if dtype == BIPOLAR else wide

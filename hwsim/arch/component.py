@@ -8,6 +8,7 @@ initiation interval.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -17,10 +18,24 @@ from pydantic_core import PydanticCustomError
 
 from hwsim import registry
 from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
+from hwsim.arch.work import Beat, Fetches, Work, blocks_fetched, ceil_div, cut
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph import dtype as dt
 from hwsim.graph.dtype import DataType
 from hwsim.graph.numeric import NumericProfile, Overflow, matmul_bound, weight_bound
+
+__all__ = [
+    "OVERFLOW_RULES",
+    "ArrayComponent",
+    "ArrayEnergySpec",
+    "ArrayReference",
+    "ArraySpec",
+    "Codes",
+    "FormatPair",
+    "ceil_div",
+    "covers",
+    "signed_bits",
+]
 
 OVERFLOW_RULES: dict[Overflow, int] = {"error": 0, "wrap": 1, "clamp": 2}
 """rule -> its number in the chunked kernels"""
@@ -111,7 +126,7 @@ class ArraySpec(Spec):
     formats: Annotated[list[FormatPair], Field(min_length=1)]
     """operand formats that the array multiplies"""
     zero_skipping: bool = False
-    """a beat whose weights are all zero is skipped"""
+    """a beat whose weights are all zero is skipped; for kinds that can"""
     energy: ArrayEnergySpec
     """unit energies"""
     area_um2: Quantity | None = None
@@ -142,11 +157,6 @@ def signed_bits(value: int) -> int:
     return (value if value >= 0 else ~value).bit_length() + 1
 
 
-def ceil_div(a: int, b: int) -> int:
-    """Divide whole numbers, rounding up."""
-    return -(-a // b)
-
-
 class ArrayComponent(ABC):
     """A compute array: capability, cycles, and exact products.
 
@@ -155,6 +165,8 @@ class ArrayComponent(ABC):
     """
 
     spec_class: ClassVar[type[ArraySpec]]
+    skips_zeros: ClassVar[bool] = False
+    """whether `zero_skipping` is understood: beats of one pass, blocks in the order m, n, k"""
 
     def __init__(self, name: str, spec: ArraySpec) -> None:
         self.name = name
@@ -169,11 +181,15 @@ class ArrayComponent(ABC):
     def _exact(self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType) -> Codes:
         """Return a @ w.T as int32 [M, N], knowing that no accumulator can overflow."""
 
-    @property
-    def profile(self) -> NumericProfile:
-        """The numeric profile that decides results where the static bound does not fit."""
+    def block(self, a: DataType, w: DataType) -> tuple[int, int, int]:
+        """Return the M, N and K positions of a full block: what tiles are made of."""
+        return self.spec.rows, self.spec.cols, self.spec.lanes
+
+    def profile(self, a: DataType, w: DataType) -> NumericProfile:
+        """Return the numeric profile that decides results where the static bound does not fit."""
+        depth = self.block(a, w)[2]
         return NumericProfile(
-            self.spec.accumulator_bits, self.spec.overflow, self.spec.lanes, bit_serial=False
+            self.spec.accumulator_bits, self.spec.overflow, depth, bit_serial=False
         )
 
     def supports(self, a: DataType, w: DataType) -> bool:
@@ -190,8 +206,8 @@ class ArrayComponent(ABC):
 
     def beats(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
         """Count the beats of an m x n x k product: all blocks, times the passes."""
-        s = self.spec
-        blocks = ceil_div(m, s.rows) * ceil_div(n, s.cols) * ceil_div(k, s.lanes)
+        rows, cols, lanes = self.block(a, w)
+        blocks = ceil_div(m, rows) * ceil_div(n, cols) * ceil_div(k, lanes)
         return blocks * self.passes(a, w)
 
     def initiation_interval(self, a: DataType, w: DataType, r: int, c: int, l: int) -> int:  # noqa: E741
@@ -203,11 +219,81 @@ class ArrayComponent(ABC):
             ceil_div(c * l * w_bits, self.spec.weight_port_bits_per_cycle),
         )
 
+    def interval_of(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
+        """Return the initiation interval of an m x n x k compute step: that of its largest block."""
+        rows, cols, lanes = self.block(a, w)
+        return self.initiation_interval(a, w, min(rows, m), min(cols, n), min(lanes, k))
+
     def cycles(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
         """Count the cycles that an m x n x k compute step occupies the array (pipeline depth apart)."""
-        s = self.spec
-        interval = self.initiation_interval(a, w, min(s.rows, m), min(s.cols, n), min(s.lanes, k))
-        return self.beats(m, n, k, a, w) * interval
+        return self.beats(m, n, k, a, w) * self.interval_of(m, n, k, a, w)
+
+    def planes(self, a: DataType, w: DataType) -> tuple[int, int]:
+        """Return in how many planes, one a pass, each operand enters; the weight's are the outer loop."""
+        a_planes = ceil_div(a.bits, self.operand_bits(a, w)[0])
+        return a_planes, ceil_div(self.passes(a, w), a_planes)
+
+    def work(self, m: int, n: int, k: int, a: DataType, w: DataType) -> Work:
+        """Count what an m x n x k compute step does: the sum over `schedule`, in closed form.
+
+        A block is fetched whenever it differs from that of the beat before; the first beat always fetches.
+        """
+        if 0 in (m, n, k):
+            return Work(0, 0, Fetches(), Fetches())
+        rows, cols, lanes = self.block(a, w)
+        m_blocks, n_blocks, k_blocks = ceil_div(m, rows), ceil_div(n, cols), ceil_div(k, lanes)
+        passes, (a_planes, w_planes) = self.passes(a, w), self.planes(a, w)
+        a_bits, w_bits = self.operand_bits(a, w)
+        a_again = 1 if a_planes == 1 and k_blocks == 1 else n_blocks
+        a_again *= passes if a_planes > 1 else 1
+        w_again = 1 if w_planes == 1 and k_blocks == 1 and n_blocks == 1 else m_blocks
+        w_again *= w_planes
+        return Work(
+            lane_ops=m * n * k * passes,
+            accumulator_updates=m * n * k_blocks * passes,
+            activation=blocks_fetched(m, k, (rows, lanes), a_bits, a_again),
+            weight=blocks_fetched(n, k, (cols, lanes), w_bits, w_again),
+        )
+
+    def schedule(self, m: int, n: int, k: int, a: DataType, w: DataType) -> Iterator[Beat]:
+        """Yield the beats of an m x n x k compute step in order: what the closed forms must sum to.
+
+        Blocks run m, n, k, the last innermost; then weight planes, then activation planes.
+        """
+        rows, cols, lanes = self.block(a, w)
+        a_bits, w_bits = self.operand_bits(a, w)
+        a_planes, w_planes = self.planes(a, w)
+        interval = self.interval_of(m, n, k, a, w)
+        a_held: object = None
+        w_held: object = None
+        blocks = (
+            (i, j, x) for i in cut(m, rows) for j in cut(n, cols) for x in cut(k, lanes)
+        )  # fmt: skip
+        for i, j, x in blocks:
+            for w_plane in range(w_planes):
+                for a_plane in range(a_planes):
+                    a_size, w_size = len(i) * len(x) * a_bits, len(j) * len(x) * w_bits
+                    a_new, w_new = a_held != (i, x, a_plane), w_held != (j, x, w_plane)
+                    a_held, w_held = (i, x, a_plane), (j, x, w_plane)
+                    work = Work(
+                        lane_ops=len(i) * len(j) * len(x),
+                        accumulator_updates=len(i) * len(j),
+                        activation=Fetches(((a_size, 1),), a_size) if a_new else Fetches(),
+                        weight=Fetches(((w_size, 1),), w_size) if w_new else Fetches(),
+                    )
+                    yield Beat(i, j, x, interval, work)
+
+    def action_fj(self, action: str) -> Quantity:
+        """Return the energy of one action that does not depend on the operand types, fJ.
+
+        Raises:
+            KeyError: the array has no such action.
+        """
+        if action == "accumulator_update":
+            return self.spec.energy.accumulator_update_fj
+        if action == "operand_register_bit":
+            return self.spec.energy.operand_register_fj_per_bit
+        raise KeyError(f"{self.spec.kind} array {self.name}: {action}")
 
     def lane_op_fj(self, a: DataType, w: DataType) -> Quantity:
         """Return the energy of one lane operation in one pass, fJ.
@@ -287,13 +373,13 @@ class ArrayComponent(ABC):
             )
         if bound is None:
             bound = self._tightest_bound(w_codes, a_dtype, w_dtype)
-        if self.profile.fits(bound):
+        if self.profile(a_dtype, w_dtype).fits(bound):
             return self._exact(a_codes, w_codes, a_dtype, w_dtype)
         return self._profiled(a_codes, w_codes, a_dtype, w_dtype, where, bound)
 
     def _tightest_bound(self, w_codes: Codes, a: DataType, w: DataType) -> int:
         by_type = self.static_bound(None, w_codes.shape[1], a, w)
-        if self.profile.fits(by_type):
+        if self.profile(a, w).fits(by_type):
             return by_type
         # The given codes prove at least as much; whichever bound fits, the result is the same.
         return min(by_type, self.static_bound(w_codes, w_codes.shape[1], a, w))
@@ -324,7 +410,7 @@ class ArrayComponent(ABC):
         chunked_gemm_i64(
             np.ascontiguousarray(a, np.int32),
             np.ascontiguousarray(w, np.int32),
-            self.spec.lanes,
+            self.block(a_dtype, w_dtype)[2],
             self.spec.accumulator_bits,
             OVERFLOW_RULES[self.spec.overflow],
             out,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class IntArraySpec(ArraySpec):
 class IntArray(ArrayComponent):
     """Multiplies operands of at most 8 bits each."""
 
-    spec_class = IntArraySpec
+    spec_class: ClassVar[type[ArraySpec]] = IntArraySpec
 
     @classmethod
     def check_formats(cls, activation: DataType, weight: DataType) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwsim import registry
-from hwsim.arch.component import ArraySpec, ceil_div
+from hwsim.arch.component import ArrayComponent, ArraySpec, ceil_div
 from hwsim.arch.spec import Quantity, Spec
 from hwsim.errors import nearest
 from hwsim.graph import dtype as dt
@@ -34,6 +34,7 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
     return [
         *_roles(machine),
         *_formats(machine),
+        *_zero_skipping(machine),
         *_capacities(machine),
         *_operators(machine),
         *_scopes(machine),
@@ -65,10 +66,20 @@ def _formats(machine: MachineSpec) -> Iterator[Fault]:
                 )
 
 
+def _zero_skipping(machine: MachineSpec) -> Iterator[Fault]:
+    able = [k for k in registry.kinds("array") if registry.lookup("array", k).skips_zeros]  # type: ignore[attr-defined]
+    for name, array in machine.arrays.items():
+        if array.zero_skipping and array.kind not in able:
+            yield Fault(
+                ("arrays", name, "zero_skipping"),
+                f"must be false on an array of kind {array.kind}: beats are skipped by {', '.join(able)}",
+            )
+
+
 def _capacities(machine: MachineSpec) -> Iterator[Fault]:
     """A memory must hold one block of the array that it feeds, in each half if it is double."""
     for name, array in machine.arrays.items():
-        for role, bits, what in _block_bits(array):
+        for role, bits, what in _block_bits(name, array):
             memory_name = getattr(machine.roles, role)
             memory = machine.memories.get(memory_name)
             need = ceil_div(bits, 8)
@@ -81,12 +92,20 @@ def _capacities(machine: MachineSpec) -> Iterator[Fault]:
                 )
 
 
-def _block_bits(array: ArraySpec) -> Iterator[tuple[str, int, str]]:
-    a_bits = max(dt.parse(pair.activation).bits for pair in array.formats)
-    w_bits = max(dt.parse(pair.weight).bits for pair in array.formats)
-    yield "activation", array.rows * array.lanes * a_bits, "rows x lanes"
-    yield "weight", array.cols * array.lanes * w_bits, "cols x lanes"
-    yield "output", array.rows * array.cols * array.accumulator_bits, "rows x cols"
+def _block_bits(name: str, array: ArraySpec) -> Iterator[tuple[str, int, str]]:
+    """Yield (role, bits, what) of the largest block that each memory must hold."""
+    component: ArrayComponent = registry.lookup("array", array.kind)(name, array)
+    bits: dict[tuple[str, str], int] = {}
+    for pair in array.formats:
+        a, w = dt.parse(pair.activation), dt.parse(pair.weight)
+        m, n, k = component.block(a, w)
+        for key, size in (
+            (("activation", "rows x lanes"), m * k * a.bits),
+            (("weight", "cols x lanes"), n * k * w.bits),
+            (("output", "rows x cols"), m * n * array.accumulator_bits),
+        ):
+            bits[key] = max(bits.get(key, 0), size)
+    yield from ((role, size, what) for (role, what), size in bits.items())
 
 
 def _operators(machine: MachineSpec) -> Iterator[Fault]:

@@ -19,7 +19,12 @@ from hwsim import registry
 from hwsim.arch import (  # noqa: F401  (importing a built-in array registers it)
     bit_serial_array,
     int_array,
+    lut_array,
+    multi_mode_array,
+    stationary_array,
+    systolic_array,
     ternary_array,
+    unrolled_array,
     xnor_array,
 )
 from hwsim.arch.component import ArrayComponent, ArraySpec

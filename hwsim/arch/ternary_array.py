@@ -23,6 +23,7 @@ class TernaryArray(ArrayComponent):
     """Multiplies activations of at most 8 bits by TERNARY or BIPOLAR weights: plus part - minus part."""
 
     spec_class = TernaryArraySpec
+    skips_zeros = True
 
     @classmethod
     def check_formats(cls, activation: DataType, weight: DataType) -> str | None:

@@ -1,10 +1,10 @@
-"""`python -m hwsim`: list, check, expand and schema of machines; run and verify of models."""
+"""`python -m hwsim`: machines (list, check, expand, schema), models (run, verify, sizes), conformance of arrays."""
 
 from __future__ import annotations
 
 import typer
 
-from hwsim.cli import machines, models
+from hwsim.cli import arrays, machines, models
 from hwsim.cli.errors import run_app
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
 app.command("run")(models.run)
 app.command("verify")(models.verify)
+app.command("sizes")(models.sizes)
+app.command("conformance")(arrays.conformance)
 
 
 def main() -> None:

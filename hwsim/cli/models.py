@@ -1,4 +1,4 @@
-"""The verbs that run an exported model on a machine."""
+"""The verbs about an exported model: run it, verify it, list its sizes."""
 
 from __future__ import annotations
 
@@ -76,6 +76,13 @@ def verify(
     _show(result, json_file)
     if not result.ok:
         raise typer.Exit(1)
+
+
+def sizes(model: ModelArgument, json_file: JsonOption = None) -> None:
+    """List what a model takes on disk: every constant, their kinds, the files."""
+    from hwsim.report.sizes import sizes as measure
+
+    _show(measure(model), json_file)
 
 
 def _show(result: Any, json_file: Path | None) -> None:

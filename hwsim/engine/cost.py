@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
@@ -21,11 +22,12 @@ from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement, Placer
 from hwsim.mapping.problems import ProblemMaker, Scenario
 from hwsim.mapping.site import Site
+from hwsim.mapping.skipping import without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
 NOT_MODELLED = (
     "overlap of operators (each waits for the one before it)",
-    "energy that depends on the data (zero skipping, toggling)",
+    "energy that depends on the data (toggling)",
     "port conflicts of tensors that stay on chip",
     "the count of ones that UNIPOLAR operands need",
     "alignment of transfers to bursts",
@@ -261,10 +263,14 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
     rows: list[OperatorCost] = []
     work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
     entries: list[tuple[str, Count]] = []
-    for i, (group, mapping) in enumerate(zip(groups, placement.mappings, strict=True)):
-        name = group.head.name
+    for i, (group, found) in enumerate(zip(groups, placement.mappings, strict=True)):
+        name, mapping = group.head.name, found
         problem = maker.pose(i, placement.places[i]).problem
         if isinstance(problem, GemmProblem):
+            array = machine.arrays[problem.array]
+            if array.spec.zero_skipping and group.head.op == "linear":
+                weight = graph.constant(group.head, "weight")
+                mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
             unit = f"array:{problem.array}"
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
             use = _gemm_utilisation(problem, plan.repeats[i], mapping, machine)
@@ -311,9 +317,10 @@ def _view(node: str, op: str) -> OperatorCost:
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
     """Return used lane-cycles over all lane-cycles of the operator's time."""
     array = machine.arrays[p.array]
-    s = array.spec
     used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
-    return used / (mapping.timeline.cycles * s.rows * s.cols * s.lanes)
+    if array.spec.zero_skipping:  # a product that was skipped used nothing
+        used = sum(c.count for c in mapping.counts if c.action.startswith("lane_op:"))
+    return used / (mapping.timeline.cycles * prod(array.block(p.a, p.w)))
 
 
 def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:

@@ -16,9 +16,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.arch.component import ArrayComponent
 from hwsim.arch.machine import Machine
 from hwsim.arch.spec import Quantity
-from hwsim.graph.dtype import parse
+from hwsim.arch.work import Work
+from hwsim.graph.dtype import DataType, parse
 
 DRAWS = 1000
 SEED = 20250101
@@ -138,11 +140,7 @@ class Prices:
             quantity = array.lane_op_fj(parse(activation), parse(weight))
             common = quantity is energy.lane_op_fj
             return quantity, _PJ_PER_FJ, "lane_op" if common else f"lane_op.{detail}"
-        if verb == "accumulator_update":
-            return energy.accumulator_update_fj, _PJ_PER_FJ, verb
-        if verb == "operand_register_bit":
-            return energy.operand_register_fj_per_bit, _PJ_PER_FJ, verb
-        raise KeyError(f"array:{name}.{verb}")
+        return array.action_fj(verb), _PJ_PER_FJ, verb
 
     def _leakage(self, kind: str, name: str) -> Quantity:
         machine = self._machine
@@ -156,6 +154,31 @@ class Prices:
         if quantity is None:
             raise KeyError(f"{kind}:{name}.leakage_mw")
         return quantity
+
+
+def array_counts(
+    array: ArrayComponent, a: DataType, w: DataType, steps: Sequence[tuple[int, Work]]
+) -> list[Count]:
+    """Count what an array does in compute steps, memory accesses apart.
+
+    Args:
+        array: the array.
+        a: type of the activation.
+        w: type of the other operand.
+        steps: (how many such steps, what one of them does).
+    """
+    name = f"array:{array.name}"
+    totals: dict[tuple[str, str], int] = {}
+    for times, work in steps:
+        for key, count in (
+            ((f"lane_op:{a}x{w}", "-"), work.lane_ops),
+            (("accumulator_update", "accumulator"), work.accumulator_updates),
+            (("operand_register_bit", "activation"), work.activation.register_bits),
+            (("operand_register_bit", "weight"), work.weight.register_bits),
+            *(((action, "-"), count) for action, count in work.own),
+        ):
+            totals[key] = totals.get(key, 0) + times * count
+    return [Count(name, action, operand, count) for (action, operand), count in totals.items()]
 
 
 def waiting_counts(machine: Machine, cycles: int, busy: dict[str, int]) -> list[Count]:

@@ -34,7 +34,8 @@ def numeric_profiles(graph: QuantGraph, machine: Machine, length: int) -> dict[s
     profiles = {}
     for node in graph.nodes:
         if node.op in ("linear", "matmul"):
-            profile = machine.array_for(*operand_types(graph, node)).profile
+            a, w = operand_types(graph, node)
+            profile = machine.array_for(a, w).profile(a, w)
             if not profile.fits(contraction_bound(graph, node, machine, length)):
                 profiles[node.name] = profile
     return profiles

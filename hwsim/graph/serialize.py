@@ -22,25 +22,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hwsim.errors import CheckpointError, GraphError
-from hwsim.graph import packing
-from hwsim.graph.dtype import parse
-from hwsim.graph.ir import Constant, Node, QuantGraph, Tensor
+from hwsim.graph.document import KIND, SCHEMA, PackedDataError, graph_from_json, graph_to_json
+from hwsim.graph.ir import QuantGraph
+from hwsim.graph.packing import pack
 
-KIND = "hwsim/model/"
-SCHEMA = f"{KIND}2"
-"""version 1 had layer norms of 22 fraction bits and one exp2 table: the same files would compute other codes"""
 GRAPH_FILE = "graph.json"
 WEIGHTS_FILE = "weights.safetensors"
 SAMPLES_FILE = "samples.safetensors"
 RECORD_FILE = "rungs.json"
 MANIFEST_FILE = "manifest.json"
 IDENTITY_FILES = (GRAPH_FILE, WEIGHTS_FILE)
-CONVENTIONS = {"schema": SCHEMA, "rounding": "half_up", "sign_of_zero": 1}
-"""written at the head of graph.json; a reader that finds anything else would compute something else"""
-
-
-class PackedDataError(ValueError):
-    """A packed array is missing or does not decode."""
+MODEL_FILES = (*IDENTITY_FILES, MANIFEST_FILE)
+"""what an inference needs"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,8 @@ class Model:
     """rungs A1-A3 as `qat export` ran them, bound to this model's hash"""
     sha256: str
     file_bytes: Mapping[str, int] = field(default_factory=dict)
+    constant_bytes: Mapping[str, int] = field(default_factory=dict)
+    """of each packed constant in weights.safetensors, whose header is the rest of that file"""
 
     @property
     def name(self) -> str:
@@ -149,11 +144,9 @@ def _write_files(
     extra_files: Mapping[str, Path],
 ) -> str:  # fmt: skip
     """Write everything, the manifest last; return the model's SHA-256."""
-    _write_json(folder / GRAPH_FILE, graph_to_json(graph))
-    packed = {
-        c.name: packing.encode(c.array, c.dtype).reshape(-1) for c in graph.constants.values()
-    }
-    save_file(packed, folder / WEIGHTS_FILE)
+    packed = {c.name: pack(c.array, c.dtype) for c in graph.constants.values()}
+    _write_json(folder / GRAPH_FILE, graph_to_json(graph, packed))
+    save_file({name: p.data for name, p in packed.items()}, folder / WEIGHTS_FILE)
     identity = _identity({name: _sha256(folder / name) for name in IDENTITY_FILES})
     if samples is not None:
         save_file(_sample_tensors(samples), folder / SAMPLES_FILE)
@@ -196,95 +189,8 @@ def load(folder: Path | str) -> Model:
     if record and record.get("model_sha256") != identity:
         raise CheckpointError(f"{folder / RECORD_FILE}: belongs to another model; export again")
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
-    return Model(folder, graph, samples, record, identity, sizes)
-
-
-def graph_to_json(graph: QuantGraph) -> dict[str, Any]:
-    """Return a graph without its arrays as plain data."""
-    return {
-        **CONVENTIONS,
-        "max_length": graph.max_length,
-        "inputs": list(graph.inputs),
-        "outputs": list(graph.outputs),
-        "meta": dict(graph.meta),
-        "tensors": [
-            {
-                "name": t.name,
-                "type": t.dtype.name,
-                "shape": list(t.shape),
-                "scale": t.scale,
-                "zero_point": t.zero_point,
-            }
-            for t in graph.tensors.values()
-        ],
-        "constants": [
-            {
-                "name": c.name,
-                "type": c.dtype.name,
-                "shape": list(c.array.shape),
-                "encoding": packing.default_encoding(c.dtype),
-            }
-            for c in graph.constants.values()
-        ],
-        "nodes": [
-            {
-                "name": n.name,
-                "op": n.op,
-                "inputs": list(n.inputs),
-                "constants": dict(n.constants),
-                "attrs": {k: list(v) if isinstance(v, tuple) else v for k, v in n.attrs.items()},
-                "origin": n.origin,
-            }
-            for n in graph.nodes
-        ],
-    }
-
-
-def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> QuantGraph:
-    """Rebuild a graph from `graph_to_json` and the packed arrays.
-
-    Raises:
-        PackedDataError: an array is missing or does not decode; the message names the constant.
-        AttributeError, KeyError, TypeError, ValueError: the plain data is not what `graph_to_json` makes.
-        GraphError: the graph is not consistent.
-    """
-    for key, wanted in CONVENTIONS.items():
-        if data[key] != wanted:
-            raise ValueError(f"{key} must be {wanted!r}, is {data[key]!r}")
-    constants = {}
-    for c in data["constants"]:
-        dtype, shape = parse(c["type"]), tuple(int(d) for d in c["shape"])
-        if c["name"] not in arrays:
-            raise PackedDataError(f"constant {c['name']} is missing")
-        try:
-            array = packing.decode(arrays[c["name"]], dtype, shape, c["encoding"])
-        except ValueError as fault:
-            raise PackedDataError(f"constant {c['name']}: {fault}") from None
-        constants[c["name"]] = Constant(c["name"], dtype, array)
-    tensors = {
-        t["name"]: Tensor(
-            t["name"],
-            parse(t["type"]),
-            tuple(t["shape"]),
-            None if t["scale"] is None else float(t["scale"]),
-            int(t["zero_point"]),
-        )
-        for t in data["tensors"]
-    }
-    nodes = tuple(
-        Node(
-            n["name"],
-            n["op"],
-            tuple(n["inputs"]),
-            n["constants"],
-            {k: tuple(v) if isinstance(v, list) else v for k, v in n["attrs"].items()},
-            n["origin"],
-        )
-        for n in data["nodes"]
-    )
-    return QuantGraph(
-        nodes, tensors, constants, tuple(data["inputs"]), tuple(data["outputs"]), int(data["max_length"]), data["meta"]
-    )  # fmt: skip
+    constants = {name: array.nbytes for name, array in arrays.items()}
+    return Model(folder, graph, samples, record, identity, sizes, constants)
 
 
 def _sample_tensors(samples: Samples) -> dict[str, npt.NDArray[Any]]:

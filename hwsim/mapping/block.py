@@ -20,27 +20,36 @@ Block = tuple[int, int, int]
 """(rows, columns, lanes) of a beat"""
 Grid = npt.NDArray[Any]
 
+_COMMON = (
+    "block",
+    "beats",
+    "interval_of",
+    "initiation_interval",
+    "cycles",
+    "planes",
+    "work",
+    "schedule",
+)
+"""What a kind of array must not have made its own to be cut in sub-blocks."""
+
 
 @lru_cache(maxsize=4096)
 def part_of(array: ArrayComponent, block: Block) -> ArrayComponent:
     """Return the array as if it had only the rows, columns and lanes of a block."""
     s = array.spec
-    if block == (s.rows, s.cols, s.lanes):
+    if block == (s.rows, s.cols, s.lanes) or not is_divisible(array):
         return array
     r, c, l = block  # noqa: E741
     return type(array)(array.name, s.model_copy(update={"rows": r, "cols": c, "lanes": l}))
 
 
 def is_divisible(array: ArrayComponent) -> bool:
-    """Tell whether an array counts beats and cycles as all arrays do, so that sub-blocks are understood.
+    """Tell whether an array works as all arrays do, so that sub-blocks are understood.
 
-    A kind with a formula of its own is used whole.
+    A kind with blocks, beats, cycles or counts of its own is used whole.
     """
     base, own = ArrayComponent, type(array)
-    return all(
-        getattr(own, name) is getattr(base, name)
-        for name in ("beats", "cycles", "initiation_interval")
-    )
+    return all(getattr(own, name) is getattr(base, name) for name in _COMMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +68,14 @@ class Blocks:
     @property
     def full(self) -> Block:
         """The whole array."""
-        s = self.array.spec
-        return s.rows, s.cols, s.lanes
+        return self.array.block(self.a, self.w)
 
     @property
     def least(self) -> Block:
         """The smallest sub-block in each direction."""
         if not is_divisible(self.array):
             return self.full
-        return 1, 1, self.array.spec.lanes if self.whole_lanes else 1
+        return 1, 1, self.full[2] if self.whole_lanes else 1
 
     def axes(self, tm: int, tn: int, tk: int) -> tuple[Grid, Grid, Grid]:
         """Return the rows [r, 1, 1], columns [1, c, 1] and lanes [1, 1, l] worth trying on a tile.

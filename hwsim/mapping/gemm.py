@@ -28,6 +28,12 @@ from hwsim.mapping.site import Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
 Order = Literal["activation", "weight", "output"]
+AXES: dict[Order, tuple[int, int, int]] = {
+    "activation": (0, 2, 1),
+    "weight": (1, 2, 0),
+    "output": (0, 1, 2),
+}
+"""The loops of an order, outermost first: 0 m, 1 n, 2 k."""
 Place = Literal["chip", "fill", "stream"]
 """`chip`: on chip before the operator starts. `fill`: comes from DRAM once, into a place of its own.
 `stream`: comes from DRAM tile by tile through a buffer, again whenever it is needed again."""
@@ -153,11 +159,7 @@ def _order(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the tile indices (m, n, k) of one batch item in program order, each [tiles]."""
     grid = np.indices((m_tiles, n_tiles, k_tiles))  # [3, m, n, k]
-    if t.order == "activation":
-        grid = grid.transpose(0, 1, 3, 2)
-    elif t.order == "weight":
-        grid = grid.transpose(0, 2, 3, 1)
-    flat = grid.reshape(3, -1)
+    flat = grid.transpose(0, *(1 + axis for axis in AXES[t.order])).reshape(3, -1)
     return flat[0], flat[1], flat[2]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hwsim.arch.component import ArrayComponent, ceil_div
-from hwsim.engine.energy import Count, Prices
+from hwsim.arch.work import Work
+from hwsim.engine.energy import Count, Prices, array_counts
 from hwsim.mapping.block import Grid, part_of
 from hwsim.mapping.gemm import GemmProblem, Tiling
 from hwsim.mapping.site import Site
@@ -15,51 +18,36 @@ from hwsim.mapping.tile import code_bits, parts
 def work_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> tuple[Count, ...]:
     """Count what the array, the memories around it and the fused vector operators do.
 
-    An operand block is fetched whenever it differs from the block of the beat before it; the first beat
-    of a compute step always fetches. Beats run m, n, k, weight plane, activation plane, the last one
-    innermost. Sums over at most two sizes of tile and block in each dimension: exact, and independent
-    of the number of tiles.
+    Sums over at most two sizes of tile in each dimension: exact, and independent of the number of tiles.
     """
-    s = part_of(array, t.block).spec
-    passes = array.passes(p.a, p.w)
-    a_bits, w_bits = array.operand_bits(p.a, p.w)
-    a_planes = ceil_div(p.a.bits, a_bits)
-    w_planes = ceil_div(passes, a_planes)
-    a_memory, w_memory = site.activation, p.w_memory if p.w_place == "chip" else site.weight
-    fetched, reads = {"activation": 0, "weight": 0}, {"activation": 0, "weight": 0}
-    lane_ops = updates = tiles = 0
-    for tm, m_times in parts(p.m, t.tm):
-        for tn, n_times in parts(p.n, t.tn):
-            for tk, k_times in parts(p.k, t.tk):
-                times = p.batch * m_times * n_times * k_times
-                m_blocks, n_blocks = ceil_div(tm, s.rows), ceil_div(tn, s.cols)
-                k_blocks = ceil_div(tk, s.lanes)
-                tiles += times
-                lane_ops += times * tm * tn * tk * passes
-                updates += times * tm * tn * k_blocks * passes
-                a_again = 1 if a_planes == 1 and k_blocks == 1 else n_blocks
-                a_again *= passes if a_planes > 1 else 1
-                w_again = 1 if w_planes == 1 and k_blocks == 1 and n_blocks == 1 else m_blocks
-                w_again *= w_planes
-                for depth, d_times in parts(tk, s.lanes):
-                    for r, r_times in parts(tm, s.rows):
-                        n_fetch = times * d_times * r_times * a_again
-                        fetched["activation"] += n_fetch * r * depth * a_bits
-                        reads["activation"] += n_fetch * site.reads(a_memory, r * depth * a_bits)
-                    for c, c_times in parts(tn, s.cols):
-                        n_fetch = times * d_times * c_times * w_again
-                        fetched["weight"] += n_fetch * c * depth * w_bits
-                        reads["weight"] += n_fetch * site.reads(w_memory, c * depth * w_bits)
-    name = f"array:{array.name}"
-    counts = [
-        Count(name, f"lane_op:{p.a}x{p.w}", "-", lane_ops),
-        Count(name, "accumulator_update", "accumulator", updates),
-        Count(name, "operand_register_bit", "activation", fetched["activation"]),
-        Count(name, "operand_register_bit", "weight", fetched["weight"]),
-        Count(f"memory:{a_memory}", "read", "activation", reads["activation"]),
-        Count(f"memory:{w_memory}", "read", "weight", reads["weight"]),
-        *site.control(tiles),
+    part = part_of(array, t.block)
+    steps = [
+        (p.batch * m_times * n_times * k_times, part.work(tm, tn, tk, p.a, p.w))
+        for tm, m_times in parts(p.m, t.tm)
+        for tn, n_times in parts(p.n, t.tn)
+        for tk, k_times in parts(p.k, t.tk)
     ]
+    return step_counts(p, t, array, site, steps)
+
+
+def step_counts(
+    p: GemmProblem,
+    t: Tiling,
+    array: ArrayComponent,
+    site: Site,
+    steps: Sequence[tuple[int, Work]],
+) -> tuple[Count, ...]:
+    """Count as `work_counts` does, of given compute steps: (how many, what one of them does)."""
+    counts = array_counts(array, p.a, p.w, steps)
+    w_memory = p.w_memory if p.w_place == "chip" else site.weight
+    for operand, memory in (("activation", site.activation), ("weight", w_memory)):
+        reads = sum(
+            times * again * site.reads(memory, bits)
+            for times, work in steps
+            for bits, again in (work.activation if operand == "activation" else work.weight).reads
+        )
+        counts.append(Count(f"memory:{memory}", "read", operand, reads))
+    counts += site.control(sum(times for times, _ in steps))
     return (*counts, *_result_counts(p, t, array, site))
 
 
@@ -69,18 +57,18 @@ def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site)
     With an epilogue, accumulators pass through the output memory and the vector unit writes the result;
     without, the array writes the result itself. A result that stays on chip is written where it stays.
     """
-    s = part_of(array, t.block).spec
+    block_rows, block_cols, _ = part_of(array, t.block).block(p.a, p.w)
     result = site.output if p.out_streams else site.activation
     held = site.output if p.epilogue else result
-    element_bits = s.accumulator_bits if p.epilogue else p.out.bits
+    element_bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
     k_tiles = ceil_div(p.k, t.tk)
     writes = reads = result_writes = constant_reads = rows = 0
     for tm, m_times in parts(p.m, t.tm):
         for tn, n_times in parts(p.n, t.tn):
             times = p.batch * m_times * n_times
             rows += times * tm
-            for r, r_times in parts(tm, s.rows):
-                for c, c_times in parts(tn, s.cols):
+            for r, r_times in parts(tm, block_rows):
+                for c, c_times in parts(tn, block_cols):
                     blocks = times * r_times * c_times
                     bits = r * c * element_bits
                     writes += k_tiles * blocks * site.writes(held, bits)

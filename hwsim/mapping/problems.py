@@ -136,10 +136,11 @@ class ProblemMaker:
         a, w = operand_types(self.graph, node)
         array = self.site.machine.array_for(a, w)
         k = self._shape(node.inputs[0])[-1]
-        if array.profile.fits(array.static_bound(None, k, a, w)):
+        profile = array.profile(a, w)
+        if profile.fits(array.static_bound(None, k, a, w)):
             return False  # by the types alone; no need to look at the weights
         bound = contraction_bound(self.graph, node, self.site.machine, self.program.length)
-        return not array.profile.fits(bound)
+        return not profile.fits(bound)
 
     def _shape(self, tensor: str) -> tuple[int, ...]:
         return self.graph.tensors[tensor].bind(self.program.length)

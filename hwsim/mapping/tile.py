@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from hwsim.arch.component import ceil_div
+from hwsim.arch.work import ceil_div, parts
 from hwsim.graph.dtype import DataType
+
+__all__ = [
+    "WORD_BITS",
+    "code_bits",
+    "parts",
+    "row_bits",
+    "stored_bytes",
+    "tile_sizes",
+]
 
 WORD_BITS = 64
 """Rows of codes start on a word in every memory (docs/arithmetic.md, section 1)."""
-
-
-def parts(total: int, part: int) -> tuple[tuple[int, int], ...]:
-    """Cut `total` into parts: ((size, how many), ...), at most one full and one remainder.
-
-    >>> parts(10, 4), parts(8, 4), parts(3, 4)
-    (((4, 2), (2, 1)), ((4, 2),), ((3, 1),))
-    """
-    full, rest = divmod(total, part)
-    sized = ((part, full),) if full else ()
-    return (*sized, (rest, 1)) if rest else sized
 
 
 @lru_cache(maxsize=4096)

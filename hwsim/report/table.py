@@ -1,4 +1,4 @@
-"""A result on the console: totals, operators, energy by component, memory, and what is left out."""
+"""On the console: a result (totals, operators, energy by component, memory, what is left out), an export's sizes."""
 
 from __future__ import annotations
 
@@ -154,3 +154,45 @@ def _memory(result: Mapping[str, Any]) -> Table:
     for level, size in memory["traffic_bytes"].items():
         table.add_row(escape(f"traffic {level}"), bytes_text(size))
     return table
+
+
+def print_sizes(sizes: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the bytes of an export as `Sizes.to_json` makes them: constants, kinds, files.
+
+    Args:
+        sizes: the sizes.
+        console: where to; the terminal when None.
+    """
+    console = console or Console()
+    constants = Table(title=escape(f"{sizes['model']}: constants in weights.safetensors"))
+    constants.add_column("name", overflow="fold", min_width=30)
+    for name in ("operator", "role", "format"):
+        constants.add_column(name)
+    for name in ("shape", "bytes"):
+        constants.add_column(name, justify="right")
+    for c in sizes["constants"]:
+        shape = " x ".join(str(d) for d in c["shape"])
+        constants.add_row(
+            escape(c["name"]), c["op"], c["role"], c["format"], shape, f"{c['bytes']:,}"
+        )
+    console.print(constants)
+
+    kinds = Table(title="By kind")
+    for name in ("operator", "role", "format"):
+        kinds.add_column(name)
+    for name in ("constants", "elements", "bytes"):
+        kinds.add_column(name, justify="right")
+    for k in sizes["kinds"]:
+        counts = (f"{k[name]:,}" for name in ("constants", "elements", "bytes"))
+        kinds.add_row(k["op"], k["role"], k["format"], *counts)
+    console.print(kinds)
+
+    files = Table(title="Files", show_header=False)
+    files.add_column("what")
+    files.add_column("bytes", justify="right")
+    for name, size in sizes["file_bytes"].items():
+        files.add_row(escape(name), f"{size:,}")
+    files.add_row("names and places of the constants, of it", f"{sizes['header_bytes']:,}")
+    for what, key in (("graph, weights and manifest", "model_bytes"), ("whole folder", "folder_bytes")):  # fmt: skip
+        files.add_row(what, f"{sizes[key]:,} = {sizes[key] / (1 << 20):.2f} MiB")
+    console.print(files)

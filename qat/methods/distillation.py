@@ -80,8 +80,8 @@ def score_loss(
     if keep is None:
         return _sum_of_means(student, teacher, None)
     if padding == "counted":
-        zeroed = [(s - t) * keep for s, t in zip(student, teacher, strict=True)]
-        return torch.stack([d.square().mean() for d in zeroed]).sum()
+        share = keep.expand_as(student[0]).sum() / student[0].numel()
+        return _sum_of_means(student, teacher, keep) * share
     if valid is not None:
         keep = keep & valid[:, None, :, None]  # a padded query has scores too, of no use to anyone
     return _sum_of_means(student, teacher, keep)
@@ -112,12 +112,5 @@ def _similarity(x: Tensor, valid: Tensor | None) -> Tensor:
 def _sum_of_means(
     student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None
 ) -> Tensor:
-    terms = []
-    for s, t in zip(student, teacher, strict=True):
-        square = (s - t).square()
-        if mask is None:
-            terms.append(square.mean())
-        else:
-            full = mask.expand_as(square)
-            terms.append((square * full).sum() / full.sum())
-    return torch.stack(terms).sum()
+    pairs = zip(student, teacher, strict=True)
+    return torch.stack([ops.mean_square(s, t, mask) for s, t in pairs]).sum()

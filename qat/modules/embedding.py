@@ -39,5 +39,11 @@ class QuantEmbedding(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:
         """Ids [B, T] -> [B, T, C]."""
-        codes, scale = self.weight_quantizer(self.weight)
+        if self.training and self.weight_quantizer.rows_stand_alone:
+            # of a table of 30,000 rows a batch needs a few hundred
+            rows = nn.functional.embedding(input.reshape(-1), self.weight)
+            codes, scale = self.weight_quantizer(rows)
+            input = torch.arange(len(rows), device=input.device).reshape(input.shape)
+        else:
+            codes, scale = self.weight_quantizer(self.weight)
         return ops.embedding(input, codes, scale)

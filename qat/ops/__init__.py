@@ -10,6 +10,7 @@ dequantised products are not, and at 1 bit that turns signs.
 """
 
 from qat.ops.attention import bool_map, softmax, unmasked
+from qat.ops.compare import mean_square
 from qat.ops.contract import embedding, linear, matmul, patches
 from qat.ops.define import SMALLEST_SCALE, mask_like, sign_codes
 from qat.ops.quantize import (
@@ -28,6 +29,7 @@ __all__ = [
     "linear",
     "mask_like",
     "matmul",
+    "mean_square",
     "patches",
     "quantize_dynamic",
     "quantize_static",

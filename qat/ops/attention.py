@@ -19,12 +19,15 @@ def softmax(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor:
     keep = unmasked(scores, valid, causal)
     if keep is None:
         return torch.softmax(scores, dim=-1)
-    p = torch.softmax(scores.masked_fill(~keep, torch.finfo(scores.dtype).min), dim=-1)
-    return p * keep  # a row that is masked throughout came out uniform
+    # A sum with the lowest number is that number, and small factors that broadcast cost less than a mask of bools.
+    factors = keep.to(scores.dtype)
+    lowest = (1.0 - factors) * torch.finfo(scores.dtype).min
+    # a row that is masked throughout comes out uniform
+    return torch.softmax(scores + lowest, dim=-1).mul_(factors)
 
 
 def unmasked(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor | None:
-    """Entries of [B, H, T, S] that take part, as a mask that broadcasts to them; None if all do."""
+    """Entries of [B, H, T, S] that take part, as a mask of four axes that broadcasts to them; None if all do."""
     keep = None if valid is None else valid[:, None, None, :]
     if causal:
         rows, columns = scores.shape[-2:]
@@ -32,7 +35,7 @@ def unmasked(scores: Tensor, valid: Tensor | None, causal: bool) -> Tensor | Non
         below = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril(
             columns - rows
         )
-        keep = below if keep is None else keep & below
+        keep = below[None, None] if keep is None else keep & below
     return keep
 
 
@@ -47,8 +50,7 @@ def _softmax_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> N
 
 def _softmax_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
     (p,) = ctx.saved_tensors
-    weighted = g * p
-    return weighted - p * weighted.sum(-1, keepdim=True), None, None
+    return torch._softmax_backward_data(g, p, -1, p.dtype), None, None
 
 
 softmax.register_autograd(_softmax_backward, setup_context=_softmax_context)

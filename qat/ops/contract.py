@@ -16,8 +16,8 @@ from qat.ops.define import Context, custom_op
 @custom_op("linear")
 def linear(a: Tensor, a_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None) -> Tensor:
     """y[..., n] = (sum_k a[..., k] * w[n, k]) * (a_scale * w_scale[n]) + bias[n]."""
-    y = torch.nn.functional.linear(a, w) * (a_scale * w_scale)
-    return y if bias is None else y + bias
+    y = torch.nn.functional.linear(a, w).mul_(a_scale * w_scale)
+    return y if bias is None else y.add_(bias)
 
 
 @linear.register_fake
@@ -33,12 +33,15 @@ def _linear_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> No
 
 def _linear_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
     a, a_scale, w, w_scale = ctx.saved_tensors
-    g_a = (g * w_scale) @ w if ctx.needs_input_grad[0] else None
-    g_w = None
+    g_a = g_w = g_bias = None
+    if ctx.needs_input_grad[0]:
+        # one scale for all is applied to the product, in place: that is a pass over fewer elements
+        g_a = (g @ w).mul_(w_scale) if w_scale.numel() == 1 else (g * w_scale) @ w
     if ctx.needs_input_grad[2]:
-        scaled = (g * a_scale).reshape(-1, g.shape[-1])
+        one = a_scale.numel() == 1
+        scaled = (g if one else g * a_scale).reshape(-1, g.shape[-1])
         g_w = scaled.t() @ a.reshape(-1, a.shape[-1])
-    g_bias = None
+        g_w = g_w.mul_(a_scale) if one else g_w
     if ctx.has_bias and ctx.needs_input_grad[4]:
         g_bias = g.reshape(-1, g.shape[-1]).sum(0)
     return g_a, None, g_w, None, g_bias
@@ -56,7 +59,7 @@ def matmul(
     a: Tensor, a_scale: Tensor, b: Tensor, b_scale: Tensor, transpose_b: bool, factor: float
 ) -> Tensor:
     """y = (a @ b, or a @ b^T) * (a_scale * b_scale * factor); b_scale is one number."""
-    return (a @ (b.transpose(-1, -2) if transpose_b else b)) * (a_scale * b_scale * factor)
+    return (a @ (b.transpose(-1, -2) if transpose_b else b)).mul_(a_scale * b_scale * factor)
 
 
 @matmul.register_fake
@@ -75,10 +78,13 @@ def _matmul_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
     a, a_scale, b, b_scale = ctx.saved_tensors
     g_a = g_b = None
     if ctx.needs_input_grad[0]:
-        g_a = (g @ (b if ctx.transpose_b else b.transpose(-1, -2))) * (b_scale * ctx.factor)
+        g_a = (g @ (b if ctx.transpose_b else b.transpose(-1, -2))).mul_(b_scale * ctx.factor)
     if ctx.needs_input_grad[2]:
-        scaled = g * (a_scale * ctx.factor)
+        scale = a_scale * ctx.factor
+        one = scale.numel() == 1
+        scaled = g if one else g * scale
         g_b = scaled.transpose(-1, -2) @ a if ctx.transpose_b else a.transpose(-1, -2) @ scaled
+        g_b = g_b.mul_(scale) if one else g_b
     return g_a, None, g_b, None, None, None
 
 

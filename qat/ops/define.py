@@ -34,13 +34,20 @@ def custom_op(name: str) -> Callable[[Callable[..., Any]], Any]:
     return define
 
 
+def is_half_even(rounding: str) -> bool:
+    """Say which of the two rules of rounding a name is: floor(u + 1/2), or half to even.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if rounding not in ("half_up", "half_even"):
+        raise ValueError(f"rounding must be half_up or half_even, not {rounding!r}")
+    return rounding == "half_even"
+
+
 def round_(u: Tensor, rounding: str) -> Tensor:
     """Round u in place: `half_up` is floor(u + 1/2), `half_even` is what `torch.round` does."""
-    if rounding == "half_up":
-        return u.add_(0.5).floor_()
-    if rounding == "half_even":
-        return u.round_()
-    raise ValueError(f"rounding must be half_up or half_even, not {rounding!r}")
+    return u.round_() if is_half_even(rounding) else u.add_(0.5).floor_()
 
 
 def sign_codes(x: Tensor) -> Tensor:

@@ -4,48 +4,59 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hwsim.graph.dtype import DataType, parse
+from qat.ops import cpu
 from qat.ops.define import SMALLEST_SCALE, Context, custom_op, mask_like, round_, sign_codes
 
 # ---------------------------------------------------------------------------------------------
 # quantize_weight
+
+WEIGHT_METHODS = ("twn", "bwn", "bwn_centred", "bwn_row_centred", "absmax")
 
 
 @custom_op("quantize_weight")
 def quantize_weight(
     w: Tensor, fmt: str, method: str, granularity: str, param: float, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """Derive codes [N, K] and scale ([1] or [N]) from latent float weights."""
-    dtype = parse(fmt)
+    """Derive codes [N, K] and scale ([1] or [N]) from latent float weights. Means are taken in float64."""
+    dtype, by_row = parse(fmt), granularity == "row"
+    if method != "absmax" and method in WEIGHT_METHODS and cpu.takes(w):
+        codes, scale = cpu.weight_codes(w, method, by_row, param, clip)
+        return codes, scale.clamp_min(SMALLEST_SCALE)
     clipped = w.clamp(-clip, clip) if clip > 0 else w
     magnitude = clipped.abs()
 
+    def total(t: Tensor) -> Tensor:
+        wide = t.double()
+        return wide.sum(dim=1) if by_row else wide.sum().reshape(1)
+
     def mean(t: Tensor) -> Tensor:
-        return t.mean(dim=1) if granularity == "row" else t.mean().reshape(1)
+        return (total(t) / (w.shape[1] if by_row else w.numel())).to(w.dtype)
 
     if method == "twn":
         kept = magnitude > param * _rows(mean(magnitude))
-        count = mean(kept.to(w.dtype))
-        scale = mean(magnitude * kept) / count.clamp_min(1.0 / w.numel())
+        scale = (total(magnitude * kept) / total(kept).clamp_min(1.0)).to(w.dtype)
         codes = sign_codes(clipped).mul_(kept)
     elif method in ("bwn", "bwn_centred"):
         scale = mean(magnitude)
-        codes = sign_codes(clipped - clipped.mean() if method == "bwn_centred" else clipped)
+        centre = clipped.double().mean().to(w.dtype) if method == "bwn_centred" else 0.0
+        codes = sign_codes(clipped - centre)
     elif method == "bwn_row_centred":
-        centred = clipped - clipped.mean(dim=1, keepdim=True)
+        centred = clipped - clipped.double().mean(dim=1, keepdim=True).to(w.dtype)
         scale = mean(centred.abs())
         codes = sign_codes(centred)
     elif method == "absmax":
-        largest = magnitude.amax(dim=1) if granularity == "row" else magnitude.amax().reshape(1)
+        largest = magnitude.amax(dim=1) if by_row else magnitude.amax().reshape(1)
         scale = largest / dtype.qmax
         safe = _rows(scale.clamp_min(SMALLEST_SCALE))
         codes = round_(clipped / safe, "half_up").clamp_(-dtype.qmax, dtype.qmax)
     else:
         raise ValueError(
-            f"weight method must be twn, bwn, bwn_centred, bwn_row_centred or absmax, not {method!r}"
+            f"weight method must be one of {', '.join(WEIGHT_METHODS)}, not {method!r}"
         )
     return codes, scale.clamp_min(SMALLEST_SCALE)
 
@@ -62,15 +73,35 @@ def _(
     return torch.empty_like(w), w.new_empty(w.shape[0] if granularity == "row" else 1)
 
 
+def _masks(x: Tensor, signed: bool, clip: float) -> tuple[Tensor, ...]:
+    """Where a straight-through gradient passes: strictly inside the clip (0: none), not negative if unsigned.
+
+    Nothing where that is known to be everywhere.
+    """
+    if clip <= 0 and signed:
+        return ()
+    if cpu.takes(x):
+        limit = float(np.nextafter(np.float32(clip), np.float32(0))) if clip > 0 else np.inf
+        low = -limit if signed else 0.0
+        return () if cpu.all_within(x, low, limit) else (cpu.within(x, None, low, limit),)
+    inside = x.abs() < clip if clip > 0 else torch.ones_like(x, dtype=torch.bool)
+    return (inside if signed else inside & (x >= 0),)
+
+
+def _kept(g: Tensor, inside: Tensor | None = None) -> Tensor:
+    """g where it passes, 0 elsewhere; all of it where no mask was saved."""
+    if inside is None:
+        return g
+    return cpu.keep(g, inside) if cpu.takes(g) else torch.where(inside, g, 0.0)
+
+
 def _weight_context(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
     w, *_, clip = inputs
-    ctx.clips = clip > 0
-    ctx.save_for_backward(*((w.abs() < clip,) if ctx.clips else ()))
+    ctx.save_for_backward(*_masks(w, True, clip))
 
 
 def _weight_backward(ctx: Context, g: Tensor, _g_scale: Tensor | None) -> tuple[Any, ...]:
-    (inside,) = ctx.saved_tensors or (None,)
-    return (g if inside is None else g * inside), None, None, None, None, None
+    return (_kept(g, *ctx.saved_tensors), *[None] * 5)
 
 
 quantize_weight.register_autograd(_weight_backward, setup_context=_weight_context)
@@ -92,6 +123,10 @@ def quantize_static(
 ) -> Tensor:
     """Codes of x at the step alpha; see `STUDENT_OPS`."""
     dtype = parse(fmt)
+    if cpu.takes(x):
+        if dtype.kind == "bipolar":
+            return cpu.signs(x, shift)
+        return cpu.rounded(x, shift, alpha, (dtype.qmin, dtype.qmax), 0.0, rounding)
     shifted = x if shift is None else x + shift
     if dtype.kind == "bipolar":
         return sign_codes(shifted)
@@ -113,39 +148,50 @@ def _(
 
 def _static_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, alpha, shift, valid, fmt, _, count = inputs
-    ctx.dtype, ctx.count, ctx.shift_shape = (
-        parse(fmt),
-        count,
-        None if shift is None else shift.shape,
-    )
+    ctx.dtype, ctx.count = parse(fmt), count
     if ctx.dtype.kind == "bipolar":
         # One bool an element; the codes are the output, which the contraction keeps anyway.
-        shifted = x if shift is None else x + shift
-        ctx.save_for_backward(shifted.abs() <= alpha, output, valid)
+        if cpu.takes(x):
+            inside = cpu.within(x, shift, -alpha.item(), alpha.item())
+        else:
+            inside = (x if shift is None else x + shift).abs() <= alpha
+        ctx.save_for_backward(inside, None, None, output, valid)
     else:
         ctx.save_for_backward(x, alpha, shift, output, valid)
 
 
 def _static_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
-    dtype: DataType = ctx.dtype
+    _, wants_alpha, wants_shift, *_ = ctx.needs_input_grad
+    saved = ctx.saved_tensors  # may be asked for only once where activations are recomputed
+    g_x, total, g_shift = _static_gradient(ctx.dtype, saved, g, wants_shift)
+    g_alpha = None
+    if wants_alpha:
+        kappa = _kappa(g, saved[-1], ctx.dtype.qmax, ctx.count)
+        g_alpha = (total.to(g.dtype) * kappa).reshape(1)
+    return g_x, g_alpha, g_shift if wants_shift else None, None, None, None, None
+
+
+def _static_gradient(
+    dtype: DataType, saved: tuple[Any, ...], g: Tensor, wants_shift: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of x, sum of alpha's terms over the valid elements, gradient of the shift."""
+    x, alpha, shift, codes, valid = saved  # of one bit: x is where the gradient passes
     if dtype.kind == "bipolar":
-        inside, slope, valid = ctx.saved_tensors
+        if cpu.takes(g):
+            return cpu.sign_gradient(g, x, codes, valid, wants_shift)
+        inside, slope = x, codes
     else:
-        x, alpha, shift, codes, valid = ctx.saved_tensors
+        if cpu.takes(g):
+            limits = dtype.qmin, dtype.qmax
+            return cpu.step_gradient(g, x, shift, codes, alpha, limits, valid, wants_shift)
         u = (x if shift is None else x + shift) / alpha
         inside = (u >= dtype.qmin) & (u <= dtype.qmax)
         slope = codes - u * inside  # round(u) - u inside, the nearest limit outside
-    g_x = g * inside
-    g_alpha = None
-    if ctx.needs_input_grad[1]:
-        terms = g * slope
-        if valid is not None:
-            terms = terms * mask_like(valid, terms)
-        g_alpha = (terms.sum() * _kappa(g, valid, dtype.qmax, ctx.count)).reshape(1)
-    g_shift = None
-    if ctx.shift_shape is not None and ctx.needs_input_grad[2]:
-        g_shift = g_x.reshape(-1, g_x.shape[-1]).sum(0).reshape(ctx.shift_shape)
-    return g_x, g_alpha, g_shift, None, None, None, None
+    g_x = torch.where(inside, g, 0.0)
+    terms = g * slope
+    if valid is not None:
+        terms = terms * mask_like(valid, terms)
+    return g_x, terms.double().sum(), g_x.reshape(-1, g_x.shape[-1]).double().sum(0).to(g.dtype)
 
 
 def _kappa(g: Tensor, valid: Tensor | None, q_max: int, count: float) -> Tensor:
@@ -158,7 +204,8 @@ def _kappa(g: Tensor, valid: Tensor | None, q_max: int, count: float) -> Tensor:
     elif valid is None:
         elements = g.new_tensor(float(g.numel()))
     else:
-        elements = mask_like(valid, g).expand_as(g).sum().to(g.dtype).clamp_min(1.0)
+        mask = mask_like(valid, g)
+        elements = (mask.sum() * (g.numel() // mask.numel())).to(g.dtype).clamp_min(1.0)
     return torch.rsqrt(elements * q_max)
 
 
@@ -181,6 +228,10 @@ def quantize_dynamic(
 ) -> tuple[Tensor, Tensor]:
     """Codes of x and the scale amax / qmax that its own (valid, clipped) values, or `amax` [1], give."""
     dtype = parse(fmt)
+    if granularity == "tensor" and cpu.takes(x):
+        largest = largest_magnitude(x, valid, fmt, clip) if amax is None else amax
+        scale = (largest / dtype.qmax).clamp_min(SMALLEST_SCALE)
+        return cpu.rounded(x, None, scale, (dtype.qmin, dtype.qmax), clip, rounding), scale
     clipped = x.clamp(-clip, clip) if clip > 0 else x
     if granularity == "token":
         low, high = torch.aminmax(clipped, dim=-1, keepdim=True)
@@ -193,6 +244,9 @@ def quantize_dynamic(
 
 def largest_magnitude(x: Tensor, valid: Tensor | None, fmt: str, clip: float) -> Tensor:
     """What sets a dynamic range per tensor: the largest real value (of either sign if the format has one), [1]."""
+    if cpu.takes(x):
+        found = cpu.largest(x, valid, parse(fmt).is_signed)
+        return found.clamp_max_(clip) if clip > 0 else found
     clipped = x.clamp(-clip, clip) if clip > 0 else x
     real = clipped if valid is None else clipped * mask_like(valid, clipped)
     low, high = (limit.reshape(1) for limit in torch.aminmax(real))
@@ -215,18 +269,11 @@ def _(
 
 def _dynamic_context(ctx: Context, inputs: tuple[Any, ...], output: Any) -> None:
     x, _, fmt, _, clip, *_ = inputs
-    masks = []
-    if clip > 0:
-        masks.append(x.abs() < clip)
-    if not parse(fmt).is_signed:
-        masks.append(x >= 0)
-    ctx.save_for_backward(*masks)
+    ctx.save_for_backward(*_masks(x, parse(fmt).is_signed, clip))
 
 
 def _dynamic_backward(ctx: Context, g: Tensor, _g_scale: Tensor | None) -> tuple[Any, ...]:
-    for mask in ctx.saved_tensors:
-        g = g * mask
-    return g, None, None, None, None, None, None
+    return (_kept(g, *ctx.saved_tensors), *[None] * 6)
 
 
 quantize_dynamic.register_autograd(_dynamic_backward, setup_context=_dynamic_context)
@@ -240,7 +287,10 @@ quantize_dynamic.register_autograd(_dynamic_backward, setup_context=_dynamic_con
 def snap(x: Tensor, scale: Tensor, fmt: str) -> Tensor:
     """Nearest value scale * code of the format; the scale is a power of two, hence exact in float32."""
     dtype = parse(fmt)
-    codes = round_(x / scale, "half_up").clamp_(dtype.qmin, dtype.qmax)
+    if cpu.takes(x):
+        codes = cpu.rounded(x, None, scale, (dtype.qmin, dtype.qmax), 0.0, "half_up")
+    else:
+        codes = round_(x / scale, "half_up").clamp_(dtype.qmin, dtype.qmax)
     return codes.mul_(scale)
 
 
@@ -252,12 +302,17 @@ def _(x: Tensor, scale: Tensor, fmt: str) -> Tensor:
 def _snap_context(ctx: Context, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, scale, fmt = inputs
     dtype = parse(fmt)
-    ctx.save_for_backward((x >= dtype.qmin * scale) & (x <= dtype.qmax * scale))
+    if cpu.takes(x):
+        limits = dtype.qmin * scale.item(), dtype.qmax * scale.item()
+        # a grid has headroom
+        masks = () if cpu.all_within(x, *limits) else (cpu.within(x, None, *limits),)
+    else:
+        masks = ((x >= dtype.qmin * scale) & (x <= dtype.qmax * scale),)
+    ctx.save_for_backward(*masks)
 
 
 def _snap_backward(ctx: Context, g: Tensor) -> tuple[Any, ...]:
-    (inside,) = ctx.saved_tensors
-    return g * inside, None, None
+    return _kept(g, *ctx.saved_tensors), None, None
 
 
 snap.register_autograd(_snap_backward, setup_context=_snap_context)

@@ -56,10 +56,8 @@ class StreamGrid(nn.Module):
 
     @torch.no_grad()
     def _see(self, x: Tensor, valid: Tensor | None) -> None:
-        magnitude = x.detach().abs()
-        if valid is not None and x.shape[:-1] == valid.shape:
-            magnitude = magnitude * valid.unsqueeze(-1)
-        largest = magnitude.amax().reshape(1)
+        mask = valid if valid is not None and x.shape[:-1] == valid.shape else None
+        largest = ops.largest_magnitude(x.detach(), mask, self.fmt, 0.0)
         self._seen = largest if self._seen is None else torch.maximum(self._seen, largest)
 
     @torch.no_grad()

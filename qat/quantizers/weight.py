@@ -62,6 +62,11 @@ class WeightQuantizer(nn.Module):
         """Bits of a code in memory."""
         return parse(self.fmt).bits
 
+    @property
+    def rows_stand_alone(self) -> bool:
+        """Whether the codes and scale of a row are a function of that row alone."""
+        return self.granularity == "row" and self.method != "bwn_centred"
+
     def forward(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return codes [N, K] and scale, [1] or [N]."""
         codes, scale = ops.quantize_weight(
@@ -89,6 +94,9 @@ class LearnedWeightQuantizer(LearnedQuantizer):
         new(weight.detach())
         new.observe(False)
         return new
+
+    rows_stand_alone = False
+    """One step holds for all rows, and takes its gradient from all of them."""
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return codes [N, K] and the scale [1]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +15,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import INT8, INT32, Maker, every_operator, inputs_of_every_operator
+from hand_made import (
+    INT8,
+    INT16,
+    INT32,
+    MULTIPLIER,
+    SHIFT,
+    Maker,
+    every_operator,
+    inputs_of_every_operator,
+)
 from safetensors.numpy import load_file, save_file
 
 from hwsim import reference
 from hwsim.errors import CheckpointError
-from hwsim.graph import serialize
-from hwsim.graph.dtype import BIPOLAR, TERNARY, DataType
-from hwsim.graph.ir import QuantGraph
+from hwsim.graph import packing, serialize
+from hwsim.graph.dtype import BIPOLAR, TERNARY, UNIPOLAR, DataType, int_, uint
+from hwsim.graph.ir import Constant, QuantGraph
 from hwsim.graph.serialize import Samples, check_replaceable, load, save
 
 RECORD = {"samples": 3, "holds": True, "failures": []}
@@ -166,6 +176,45 @@ def test_weights_take_their_true_width_on_disk(
     np.testing.assert_array_equal(load(tmp_path / "m").graph.constants["acc.weight"].array, weight)
 
 
+def test_what_repeats_is_stored_once_and_numbers_take_the_bytes_they_need(tmp_path: Path) -> None:
+    """A scale for the whole matrix with a bias a channel, and the same row at every position."""
+    rng = np.random.default_rng(0)
+    g = Maker()
+    acc = g.node("acc", "linear", (g.input("x", INT8, "T", 64),), INT32, ("T", 96), {
+        "weight": (BIPOLAR, rng.choice([-1, 1], (96, 64)))
+    })  # fmt: skip
+    bias = rng.integers(-(1 << 44), 1 << 44, 96)
+    y = g.requant("y", acc, INT16, [5 << 28] * 96, [35] * 96, bias)
+    row = rng.integers(-30_000, 30_000, 96)
+    g.node("sum", "add", (y,), INT16, ("T", 96), {
+        "M": (MULTIPLIER, [1, 1]), "S": (SHIFT, [0, 0]), "addend": (INT16, np.tile(row, (512, 1)))
+    })  # fmt: skip
+    graph = g.graph("sum", max_length=512)
+    save(tmp_path / "m", graph)
+    model = load(tmp_path / "m")
+    assert_same(graph, model.graph)
+    assert model.constant_bytes == {
+        "acc.weight": 96 * 8, "y.M": 4, "y.S": 1, "y.B": 96 * 6, "sum.M": 1, "sum.S": 1, "sum.addend": 96 * 2,
+    }  # fmt: skip
+    for name, array in load_file(tmp_path / "m" / "weights.safetensors").items():
+        assert array.nbytes == model.constant_bytes[name]
+
+
+def test_constants_may_have_any_name_and_several_readers(tmp_path: Path) -> None:
+    g = Maker()
+    x = g.input("x", INT8, 2)
+    for name in ("a", "b"):
+        x = g.requant(name, x, INT8, [1], [1], [0])
+    nodes = [replace(n, constants={**n.constants, "M": "multiplier"}) for n in g.nodes]
+    shared = Constant("multiplier", MULTIPLIER, np.array([3]))
+    constants = {n: c for n, c in g.constants.items() if not n.endswith(".M")} | {
+        "multiplier": shared
+    }
+    graph = replace(g.graph("b"), nodes=tuple(nodes), constants=constants)
+    save(tmp_path / "m", graph)
+    assert_same(graph, load(tmp_path / "m").graph)
+
+
 def test_the_example_of_docs_files_byte_by_byte(tmp_path: Path) -> None:
     g = Maker()
     weight = [[1, 0, -1, 1, 1, 0, 0, -1, 1, 0, 1, 1, -1], [0] * 13]
@@ -179,10 +228,34 @@ def test_the_example_of_docs_files_byte_by_byte(tmp_path: Path) -> None:
         "acc.weight": [221, 139, 116, 121, 121, 121],
         "y.M": [0, 0, 0, 64],
         "y.S": [36],
-        "y.B": [0] * 8 + [0, 0, 0, 0, 8, 0, 0, 0],
+        "y.B": [0] * 5 + [0, 0, 0, 0, 8],
     }
     page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
     assert f"uint8 {stored['acc.weight']}" in page
+    node = json.loads((tmp_path / "m" / "graph.json").read_text())["nodes"][0]
+    assert f'"weight": {json.dumps(node["constants"]["weight"])}' in page
+
+
+def test_the_reader_of_docs_files_reads_what_we_write(exported: Path) -> None:
+    """A third party's reader, from the page alone, finds every constant."""
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    reader: dict[str, Any] = {}
+    exec(code, reader)
+    read = dict(reader["constants"](exported))
+    graph = load(exported).graph
+    assert read.keys() == graph.constants.keys()
+    for name, constant in graph.constants.items():
+        np.testing.assert_array_equal(read[name], constant.array)
+    for dtype, values in (
+        (BIPOLAR, (-1, 1)), (UNIPOLAR, (0, 1)), (TERNARY, (-1, 0, 1)), (int_(4), (-8, 7)), (uint(3), (0, 7)),
+        (int_(64), (-128, 5, 127)), (uint(63), (0, 5, 255)),
+    ):  # fmt: skip
+        codes = np.resize(values, (3, 7))
+        for encoding in packing.encodings_for(dtype):
+            raw = packing.encode(codes, dtype, encoding).reshape(-1)
+            back = reader["unpack"](raw, dtype.name, encoding, codes.shape)
+            np.testing.assert_array_equal(back, codes)
 
 
 # -- replacing a folder
@@ -259,7 +332,7 @@ def test_a_folder_that_is_no_export(tmp_path: Path) -> None:
 def test_a_manifest_of_another_kind(exported: Path) -> None:
     (exported / "manifest.json").write_text('{"schema": "someone/else"}')
     text = refusal(exported)
-    assert "manifest.json: schema must be 'hwsim/model/2', is 'someone/else'" in text
+    assert "manifest.json: schema must be 'hwsim/model/3', is 'someone/else'" in text
     assert "python -m qat export" in text
 
 
@@ -354,7 +427,8 @@ def wide(name: str) -> Callable[[dict[str, Any]], None]:
         (set_byte("rows.weight", 243), "constant rows.weight: a byte of five trits is at most 242"),
         # 8 trits a row: byte 1 holds three of them and two pad digits; 242 = 22222 in base 3
         (set_byte("rows.weight", 242), "constant rows.weight: a pad trit behind the last element"),
-        (lambda a: a.update({"p.M": a["p.M"][:-1]}), "constant p.M: UINT31 [1] as bytes4 takes 4 bytes, found 3"),
+        (lambda a: a.update({"wide.M": a["wide.M"][:-1]}), "constant wide.M: UINT31 [1] as bytes4 takes 4 bytes, found 3"),
+        (lambda a: a.update({"codes.M": np.array([7] * 5, np.uint8)}), "constant codes.M: UINT31 [1] as bytes1 takes 1 bytes, found 5"),
         (wide("hidden.weight"), "constant hidden.weight: encoded data must be uint8"),
         (set_byte("hidden.weight", 0x80), "constant hidden.weight: INT8N codes lie in -127..127, found -128"),
     ],
@@ -390,16 +464,48 @@ def test_an_export_of_an_older_version_is_refused_and_may_be_replaced(exported: 
     check_replaceable(exported)
 
 
+def of_constant(name: str, /, **values: object) -> Callable[[dict[str, Any]], None]:
+    """Change what graph.json says of a constant."""
+
+    def change(data: dict[str, Any]) -> None:
+        node, _, role = name.rpartition(".")
+        next(n for n in data["nodes"] if n["name"] == node)["constants"][role].update(values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (of_constant("codes.M", stored=[5]), "codes.M: UINT31 [5] as bytes1 takes 5 bytes, found 1"),
+        (of_constant("codes.M", shape=[2, 3]), "codes.M: [1] cannot be repeated to [2, 3]"),
+        (of_constant("codes.B", stored=[5], shape=[6]), "codes.B: [5] cannot be repeated to [6]"),
+        (of_constant("codes.B", encoding="bytes9"), "INT64 is encoded as bytes8 or"),
+        (of_constant("codes.B", encoding="zip"), "not 'zip'"),
+        (of_constant("codes.B", name="gone"), "constant gone is missing"),
+    ],
+)  # fmt: skip
+def test_constants_that_the_graph_describes_wrongly(
+    exported: Path, change: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    rewrite(exported, "graph.json", edit_json(change))
+    text = refusal(exported)
+    assert text.startswith(f"{exported / 'weights.safetensors'}: damaged: ")
+    assert says in text
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda d: d.pop("nodes"), "'nodes' is missing"),
         (lambda d: d.update(rounding="half_even"), "rounding must be 'half_up', is 'half_even'"),
-        (lambda d: d.update(schema="hwsim/model/1"), "schema must be 'hwsim/model/2'"),
-        (lambda d: d["tensors"][0].update(type="FLOAT32"), "not 'FLOAT32'"),
+        (lambda d: d.update(schema="hwsim/model/1"), "schema must be 'hwsim/model/3'"),
+        (lambda d: d["inputs"][0].update(type="FLOAT32"), "not 'FLOAT32'"),
         (lambda d: d["nodes"][0].update(op="exec"), "unknown operator 'exec'"),
         (lambda d: d["nodes"][0].update(attrs=[]), "object has no attribute"),
-        (lambda d: d.update(tensors=3), "not iterable"),
+        (lambda d: d.update(inputs=3), "must be an iterable"),
+        (lambda d: d["nodes"][0].pop("type"), "'type' is missing"),
+        (lambda d: d["nodes"][0].update(constants=[]), "no attribute"),
     ],
 )
 def test_a_graph_that_makes_no_sense(

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from hwsim.graph import dtype as types
 from hwsim.graph.packing import (
     ENCODINGS,
+    Packed,
     decode,
     default_encoding,
     encode,
     encoded_bytes,
     encodings_for,
+    pack,
+    unpack,
 )
 
 SETTINGS = settings(derandomize=True, deadline=None, max_examples=150)
@@ -34,14 +37,22 @@ def legal_codes(dtype, shape, seed):
     return codes
 
 
+def held_by(dtype, encoding):
+    """The integers of an encoding's width: of its type where it holds all codes of that."""
+    if not encoding.startswith("bytes"):
+        return dtype
+    bits = min(dtype.bits, 8 * int(encoding[-1]))
+    return types.int_(bits, dtype.narrow) if dtype.is_signed else types.uint(bits)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "shape", [(), (0,), (1,), (9,), (0, 7), (3, 0), (2, 8), (3, 65), (2, 3, 11)]
 )
 def test_every_type_round_trips_in_every_encoding(name, shape):
     dtype = types.parse(name)
-    codes = legal_codes(dtype, shape, 1)
     for encoding in encodings_for(dtype):
+        codes = legal_codes(held_by(dtype, encoding), shape, 1)
         data = encode(codes, dtype, encoding)
         assert data.dtype == np.uint8
         assert data.size == encoded_bytes(dtype, shape, encoding)
@@ -81,7 +92,10 @@ def test_every_documented_encoding_is_used_by_some_type():
         ("TERNARY", "trits", [[1, 1, 1, 1, 1]], [[242]]),
         ("INT4", "nibbles", [[-8, 7, -1]], [[0x78, 0x0F]]),
         ("INT8", "bytes1", [[-128, 127]], [[0x80, 0x7F]]),
-        ("UINT17", "bytes4", [[65536]], [[0, 0, 1, 0]]),
+        ("UINT17", "bytes3", [[65536]], [[0, 0, 1]]),
+        ("INT64", "bytes3", [[-2, 1 << 22]], [[0xFE, 0xFF, 0xFF, 0, 0, 0x40]]),
+        ("INT64", "bytes7", [[-(1 << 55)]], [[0, 0, 0, 0, 0, 0, 0x80]]),
+        ("UINT63", "bytes5", [[(1 << 40) - 1]], [[0xFF] * 5]),
         ("INT16", "bytes2", [[-2, 258]], [[0xFE, 0xFF, 0x02, 0x01]]),
     ],
 )
@@ -91,18 +105,83 @@ def test_bytes_are_what_the_table_says(name, encoding, codes, expected):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("BIPOLAR", 3 * 9), ("TERNARY", 3 * 13), ("INT4", 3 * 33), ("INT8", 3 * 65), ("UINT17", 780)],
+    [("BIPOLAR", 3 * 9), ("TERNARY", 3 * 13), ("INT4", 3 * 33), ("INT8", 3 * 65), ("UINT17", 585)],
 )
 def test_default_sizes_of_three_rows_of_65(name, size):
     assert encoded_bytes(types.parse(name), (3, 65)) == size
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_default_encoding_is_the_smallest(name):
+def test_the_default_encoding_is_the_smallest_that_holds_every_code(name):
     dtype = types.parse(name)
-    sizes = [encoded_bytes(dtype, (1, 1000), e) for e in encodings_for(dtype)]
-    assert encoded_bytes(dtype, (1, 1000)) == min(sizes)
-    assert default_encoding(dtype) == encodings_for(dtype)[0]
+    ends = np.array([dtype.qmin, dtype.qmax])
+    default, *others = encodings_for(dtype)
+    assert default_encoding(dtype) == default
+    size = encode(ends, dtype).size
+    for other in others:
+        if other == "planes":
+            assert encode(ends, dtype, other).size >= size
+        else:
+            with pytest.raises(ValueError, match=f"{other} holds"):
+                encode(ends, dtype, other)
+
+
+# -- an array without its repetitions, in the fewest bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "codes", "encoding", "stored", "data"),
+    [
+        ("UINT31", [5] * 768, "bytes1", (1,), [5]),  # one multiplier for all channels
+        ("INT16", [[1, -2]] * 512, "bytes1", (1, 2), [1, 254]),  # one row for all positions
+        ("INT16", [[7, 7, 7], [9, 9, 9]], "bytes1", (2, 1), [7, 9]),
+        ("INT64", np.zeros((3, 2), int), "bytes1", (1, 1), [0]),
+        ("BIPOLAR", [[1, -1], [1, -1]], "bits", (1, 2), [1]),
+        ("TERNARY", [[1, -1], [1, 0]], "trits", (2, 2), [2 + 0 + 9 + 27 + 81, 2 + 3 + 9 + 27 + 81]),
+        ("INT4", [1, 2], "nibbles", (2,), [0x21]),
+        ("INT64", [0, 127, -128], "bytes1", (3,), [0, 127, 128]),
+        ("INT64", [0, 128], "bytes2", (2,), [0, 0, 128, 0]),
+        ("INT64", [0, -129], "bytes2", (2,), [0, 0, 0x7F, 0xFF]),
+        ("UINT17", [0, 255], "bytes1", (2,), [0, 255]),
+        ("UINT17", [0, 256], "bytes2", (2,), [0, 0, 0, 1]),
+        ("INT64", [0, 1 << 47], "bytes7", (2,), [0] * 7 + [0] * 5 + [0x80, 0]),
+    ],
+)
+def test_packed_by_hand(name, codes, encoding, stored, data):
+    dtype, codes = types.parse(name), np.array(codes)
+    packed = pack(codes, dtype)
+    assert (packed.encoding, packed.stored, packed.data.tolist()) == (encoding, stored, data)
+    back = unpack(packed, dtype, codes.shape)
+    np.testing.assert_array_equal(back, codes)
+    back += 0  # a whole array of its own, not a view of one row
+
+
+@SETTINGS
+@given(
+    name=st.sampled_from(NAMES),
+    sizes=st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=3),
+    width=st.integers(1, 64),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_is_packed_comes_back(name, sizes, width, seed):
+    """Arrays of any width in a wide type, repeated along any axes."""
+    dtype = types.parse(name)
+    narrow = dtype
+    if dtype.kind in ("int", "uint") and width < dtype.bits:
+        narrow = types.int_(width) if dtype.is_signed else types.uint(width)
+    base = legal_codes(narrow, tuple(1 if repeated else n for n, repeated in sizes), seed)
+    codes = np.broadcast_to(base, tuple(n for n, _ in sizes))
+    packed = pack(codes, dtype)
+    np.testing.assert_array_equal(unpack(packed, dtype, codes.shape), codes)
+    assert packed.data.size <= encoded_bytes(dtype, codes.shape)
+
+
+def test_an_array_of_another_shape_is_not_repeated():
+    packed = Packed(np.array([1, 2], np.uint8), "bytes1", (2,))
+    assert unpack(packed, types.int_(8), (2,)).tolist() == [1, 2]
+    for shape in [(4,), (2, 2), ()]:
+        with pytest.raises(ValueError, match=r"\[2\] cannot be repeated to"):
+            unpack(packed, types.int_(8), shape)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +199,9 @@ def test_the_default_encoding_is_the_smallest(name):
         ("INT3", "nibbles", (1, 1), [0x04], r"-4\.\.3, found 4"),
         ("UINT2", "nibbles", (1, 2), [0x42], r"0\.\.3, found 4"),
         ("INT8N", "bytes1", (1, 1), [0x80], r"-127\.\.127, found -128"),
-        ("UINT17", "bytes4", (1, 1), [0, 0, 2, 0], r"0\.\.131071, found 131072"),
+        ("UINT17", "bytes3", (1, 1), [0, 0, 2], r"0\.\.131071, found 131072"),
+        ("INT33", "bytes5", (1, 1), [0, 0, 0, 0, 2], "found 8589934592"),
+        ("INT64", "bytes6", (1, 2), [0] * 11, "takes 12 bytes, found 11"),
         ("UINT63", "bytes8", (1, 1), [0] * 7 + [0x80], "found 9223372036854775808"),
         ("INT8", "bytes1", (2, 2), [0] * 5, "takes 4 bytes, found 5"),
         ("BIPOLAR", "bits", (2, 9), [0] * 3, "takes 4 bytes, found 3"),
@@ -151,10 +232,17 @@ def test_codes_of_another_type_are_not_encoded(name, codes, message):
 def test_an_encoding_that_cannot_hold_the_type_is_refused():
     with pytest.raises(ValueError, match="TERNARY is encoded as trits or planes, not 'bits'"):
         encoded_bytes(types.TERNARY, (1, 5), "bits")
-    with pytest.raises(ValueError, match="INT16 is encoded as bytes2 or bytes4 or bytes8"):
-        encode(np.zeros((1, 2), np.int64), types.int_(16), "bytes1")
+    with pytest.raises(ValueError, match="INT16 is encoded as bytes2 or bytes1, not 'bytes3'"):
+        encode(np.zeros((1, 2), np.int64), types.int_(16), "bytes3")
     with pytest.raises(ValueError, match="too wide"):
         default_encoding(types.uint(64))
+
+
+def test_codes_that_a_narrow_encoding_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match=r"bytes1 holds -128\.\.127, found 128"):
+        encode(np.array([[0, 128]]), types.int_(16), "bytes1")
+    with pytest.raises(ValueError, match=r"bytes2 holds 0\.\.65535, found 65536"):
+        encode(np.array([[0, 65536]]), types.uint(31), "bytes2")
 
 
 def test_encoding_takes_strided_and_unsigned_arrays():

@@ -138,7 +138,7 @@ def test_embedding_scales_by_row() -> None:
 
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="twn, bwn, bwn_centred, bwn_row_centred or absmax, not 'median'"
+        ValueError, match="twn, bwn, bwn_centred, bwn_row_centred, absmax, not 'median'"
     ):
         ops.quantize_weight(W, "TERNARY", "median", "tensor", 0.7, 0.0)
     with pytest.raises(ValueError, match="half_up or half_even, not 'down'"):

@@ -53,12 +53,12 @@ def test_a_chain_stopped_in_any_stage_ends_as_one_that_was_not(
     original = Objective.__call__
     seen = 0
 
-    def call(self: Objective, batch: Any, step: int, *portion: Any) -> Any:
+    def call(self: Objective, batch: Any, step: int, *portion: Any, **rows: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen in (5, 11, 19):
             raise Killed
-        return original(self, batch, step, *portion)
+        return original(self, batch, step, *portion, **rows)
 
     monkeypatch.setattr(Objective, "__call__", call)
     kills = 0

@@ -102,10 +102,10 @@ def test_a_run_resumed_in_both_phases_equals_an_uninterrupted_one(
     whole = Objective.__call__
 
     def kill_at(step: int) -> Any:
-        def call(self: Objective, batch: Any, at: int, *portion: Any) -> Any:
+        def call(self: Objective, batch: Any, at: int, *portion: Any, **rows: Any) -> Any:
             if at == step:
                 raise Killed
-            return whole(self, batch, at, *portion)
+            return whole(self, batch, at, *portion, **rows)
 
         return call
 

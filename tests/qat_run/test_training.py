@@ -23,10 +23,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Let the objective raise at a step, as a signal would in the middle of a run."""
     whole = Objective.__call__
 
-    def call(self: Objective, batch: Any, at: int, *portion: Any) -> Any:
+    def call(self: Objective, batch: Any, at: int, *portion: Any, **rows: Any) -> Any:
         if at == step:
             raise Killed
-        return whole(self, batch, at, *portion)
+        return whole(self, batch, at, *portion, **rows)
 
     monkeypatch.setattr(Objective, "__call__", call)
 
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(
 ) -> None:
     whole = Objective.__call__
 
-    def call(self: Objective, batch: Any, step: int, *portion: Any) -> Any:
+    def call(self: Objective, batch: Any, step: int, *portion: Any, **rows: Any) -> Any:
         loss, parts = whole(self, batch, step, *portion)
         return (loss * float("nan") if step == 6 else loss), parts
 

@@ -225,7 +225,7 @@ def in_reference(
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     out: np.ndarray[Any, np.dtype[np.int64]] = reference.contract_profile(
         torch.from_numpy(a.astype(np.int64)), torch.from_numpy(w.astype(np.int64)), a_type, w_type,
-        array.profile, "gemm",
+        array.profile(a_type, w_type), "gemm",
     ).numpy()  # fmt: skip
     return out
 
@@ -273,9 +273,9 @@ def test_the_static_bound_is_sound(machine: str, a_type: DataType, w_type: DataT
     a, w = drawn(a_type, (3, 130), 1), drawn(w_type, (3, 130), 2)
     bound = array_of(machine, 10, "error").static_bound(w, 130, a_type, w_type)
     array = array_of(machine, bound.bit_length() + 1, "error")
-    assert array.profile.fits(bound)
+    assert array.profile(a_type, w_type).fits(bound)
     # the chunked arithmetic itself, not the fast path, must get through as well
     np.testing.assert_array_equal(
         in_reference(array, a, w, a_type, w_type), a.astype(np.int64) @ w.astype(np.int64).T
     )
-    assert not array_of(machine, bound.bit_length(), "error").profile.fits(bound)
+    assert not array_of(machine, bound.bit_length(), "error").profile(a_type, w_type).fits(bound)

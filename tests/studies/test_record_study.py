@@ -10,6 +10,8 @@ import pytest
 from synthetic import MACHINES, STUDENTS, make_folder
 
 from hwsim.errors import CheckpointError
+from studies.curves import curve, curves_figure, families
+from studies.figures import render_files
 from studies.record import load_results, results_page, study
 from studies.record_study import collect_study, study_section
 from studies.text import SPACE
@@ -71,3 +73,18 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "digits", seeds=(0,))
     rows = [line for line in study_section(collect_study(folder)) if line.startswith("| W1A1 BiT")]
     assert "(no interval: one seed)" in rows[0]
+
+
+def test_curves_of_what_is_compared(folder: Path, tmp_path: Path) -> None:
+    result = collect_study(folder)
+    names = [[s["name"] for s in group] for group in families(result["students"])]
+    assert names == [["W2A8 KD", "W2A8 TI-G"]]  # those without a control stand alone
+    assert "](img/curves_digits.png)" in "\n".join(study_section(result))
+    png, svg = render_files(curves_figure(result), tmp_path / "curves")
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    assert "W2A8 TI-G" in svg.read_text()
+
+
+def test_a_curve_is_the_mean_and_the_range_of_its_seeds() -> None:
+    cells = {"0": {"curve": [[10, 0.5], [20, 0.75]]}, "1": {"curve": [[10, 0.25], [20, 0.75]]}}
+    assert curve({"by_seed": cells}) == ([10, 20], [37.5, 75.0], [25.0, 75.0], [50.0, 75.0])

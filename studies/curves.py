@@ -1,0 +1,76 @@
+"""Training curves of a finished study: accuracy on the carve-out against steps, a panel for what is compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from studies.figures import MARKERS, SERIES, Drawing, Painter
+
+Student = Mapping[str, Any]
+COLUMNS = 2
+PANEL_HEIGHT = 2.9
+"""inches"""
+
+
+def families(students: Sequence[Student]) -> list[list[Student]]:
+    """Students that share a first control, it among them, in the order of the study; those that stand alone are left out."""
+    by_name = {student["name"]: student for student in students}
+
+    def root(student: Student) -> str:
+        name: str = student["name"]
+        control = student.get("control")
+        return root(by_name[control]) if control in by_name else name
+
+    groups: dict[str, list[Student]] = {}
+    for student in students:
+        if any(cell["curve"] for cell in student["by_seed"].values()):
+            groups.setdefault(root(student), []).append(student)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def curve(student: Student) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Steps, and the mean, lowest and highest accuracy of the seeds at each, in percent."""
+    at: dict[int, list[float]] = {}
+    for cell in student["by_seed"].values():
+        for step, value in cell["curve"]:
+            at.setdefault(int(step), []).append(100 * value)
+    steps = sorted(at)
+    values = [at[step] for step in steps]
+    return steps, [fmean(v) for v in values], [min(v) for v in values], [max(v) for v in values]
+
+
+def curves_figure(result: Mapping[str, Any]) -> Painter:
+    """Draw every family of a study's result file: the mean of the seeds, and as a band their range."""
+    groups = families(result["students"])
+
+    def paint(width: float) -> Drawing:
+        from matplotlib.figure import Figure
+
+        rows = math.ceil(len(groups) / COLUMNS)
+        figure = Figure(figsize=(width, PANEL_HEIGHT * rows), layout="constrained")
+        for i, group in enumerate(groups):
+            axes = figure.add_subplot(rows, COLUMNS, i + 1)
+            for j, student in enumerate(group):
+                steps, mean, low, high = curve(student)
+                colour = SERIES[j % len(SERIES)]
+                axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+                axes.plot(
+                    steps,
+                    mean,
+                    color=colour,
+                    marker=MARKERS[j % len(MARKERS)],
+                    markersize=3,
+                    linewidth=1.2,
+                    label=student["name"],
+                )
+            axes.grid(visible=True)
+            axes.set_xlabel("Step")
+            if i % COLUMNS == 0:
+                axes.set_ylabel("Accuracy on the carve-out (%)")
+            axes.legend(loc="lower right", fontsize=7)
+        return Drawing(figure)
+
+    return paint
