@@ -125,7 +125,7 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
     # Contiguous columns throughout, so that the kernel is compiled for one memory layout.
     end = int(
-        _recurrence(
+        recurrence(
             np.ascontiguousarray(steps.load),
             np.ascontiguousarray(steps.fresh),
             np.ascontiguousarray(steps.compute),
@@ -150,7 +150,7 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
+def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
     load,
     fresh,
     compute,

@@ -6,6 +6,7 @@ what it costs on an array of just that size, so nothing else needs to know of su
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,10 +16,13 @@ import numpy.typing as npt
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.graph.dtype import DataType
+from hwsim.mapping.tile import tile_sizes
 
 Block = tuple[int, int, int]
 """(rows, columns, lanes) of a beat"""
 Grid = npt.NDArray[Any]
+MOST_SIZES = 12
+"""Tile sizes of a dimension on an array that is used whole."""
 
 _COMMON = (
     "block",
@@ -93,11 +97,28 @@ class Blocks:
             found.append(np.arange(min(low, top), top + 1, dtype=np.int64).reshape(shape))
         return found[0], found[1], found[2]
 
-    def cycles(self, m: int, n: int, k: int, r: Grid, c: Grid, l: Grid) -> Grid:  # noqa: E741
-        """Count the cycles of an m x n x k compute step for every sub-block: int64 [r, c, l]."""
+    def sizes(self, axis: int, total: int) -> tuple[int, ...]:
+        """List the tile sizes of a dimension: 0 M, 1 N, 2 K.
+
+        An array that is used whole is asked for the price of every tile; of more than `MOST_SIZES` an
+        even choice by rank is kept for it, both ends included.
+        """
+        sizes = tile_sizes(total, self.full[axis], self.least[axis])
+        if is_divisible(self.array) or len(sizes) <= MOST_SIZES:
+            return sizes
+        last = len(sizes) - 1
+        return tuple(sizes[i * last // (MOST_SIZES - 1)] for i in range(MOST_SIZES))
+
+    def cycles(self, m: Grid, n: Grid, k: Grid, block: tuple[Grid, Grid, Grid]) -> Grid:
+        """Count the cycles of m x n x k compute steps with given sub-blocks, as far as they broadcast.
+
+        A step of no size takes none.
+        """
         if not is_divisible(self.array):
-            return np.full((1, 1, 1), self.array.cycles(m, n, k, self.a, self.w), dtype=np.int64)
-        s = self.array.spec
+            sizes = np.broadcast_arrays(m, n, k)
+            asked = (_own_cycles(self.array, self.a, self.w, *map(int, x)) for x in _each(sizes))
+            return np.fromiter(asked, np.int64, sizes[0].size).reshape(sizes[0].shape)
+        s, (r, c, l) = self.array.spec, block  # noqa: E741
         a_bits, w_bits = self.array.operand_bits(self.a, self.w)
         used_r, used_c, used_l = np.minimum(r, m), np.minimum(c, n), np.minimum(l, k)
         interval = np.maximum(
@@ -122,15 +143,16 @@ class Blocks:
 
     def cycles_per_product(self) -> float:
         """Return a lower bound of cycles for one multiplication of codes, over all sub-blocks."""
-        r, c, l = self.axes(*self.full)  # noqa: E741
-        passes = self.array.passes(self.a, self.w)
-        if not is_divisible(self.array):
-            volume = r * c * l
-            return float(passes * self.array.spec.initiation_interval_cycles / volume[0, 0, 0])
-        return float((self.cycles(*self.full, r, c, l) / _covered(self.full, r, c, l)).min())
+        r, c, l = block = self.axes(*self.full)  # noqa: E741
+        m, n, k = (np.array(size) for size in self.full)
+        covered = -(-m // r) * r * (-(-n // c) * c) * (-(-k // l) * l)
+        return float((self.cycles(m, n, k, block) / covered).min())
 
 
-def _covered(size: Block, r: Grid, c: Grid, l: Grid) -> Grid:  # noqa: E741
-    """Return the products that the beats over one tile could do if all were full: [r, c, l]."""
-    m, n, k = size
-    return np.asarray(-(-m // r) * r * (-(-n // c) * c) * (-(-k // l) * l))
+def _each(sizes: Sequence[Grid]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(size.ravel() for size in sizes), strict=True)
+
+
+@lru_cache(maxsize=1 << 16)
+def _own_cycles(array: ArrayComponent, a: DataType, w: DataType, m: int, n: int, k: int) -> int:
+    return array.cycles(m, n, k, a, w) if m and n and k else 0

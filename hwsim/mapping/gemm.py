@@ -14,7 +14,7 @@ never leave the chip. Every element is summed in ascending K on any mapping.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,10 @@ from hwsim.engine.energy import Count
 from hwsim.engine.timing import UNLIMITED, Link, Stage, Steps
 from hwsim.graph.dtype import DataType
 from hwsim.mapping.block import Block, part_of
+from hwsim.mapping.layout import ORDERS, Flow, Layout, Order
 from hwsim.mapping.site import Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
-Order = Literal["activation", "weight", "output"]
-AXES: dict[Order, tuple[int, int, int]] = {
-    "activation": (0, 2, 1),
-    "weight": (1, 2, 0),
-    "output": (0, 1, 2),
-}
-"""The loops of an order, outermost first: 0 m, 1 n, 2 k."""
 Place = Literal["chip", "fill", "stream"]
 """`chip`: on chip before the operator starts. `fill`: comes from DRAM once, into a place of its own.
 `stream`: comes from DRAM tile by tile through a buffer, again whenever it is needed again."""
@@ -102,11 +96,11 @@ def orders(m_tiles: int, n_tiles: int, k_tiles: int) -> tuple[Order, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MappedGemm:
-    """Steps and stage of one candidate, and the bus bits of its transfers: [A, W, constants, output; steps]."""
+    """Steps, stage and transfers of one candidate."""
 
     steps: Steps
     stage: Stage
-    moved_bits: npt.NDArray[np.int64]
+    transfers: tuple[Count, ...]
 
 
 def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> dict[str, int]:
@@ -145,86 +139,21 @@ def _accumulator_places(p: GemmProblem, t: Tiling, site: Site) -> int:
     return min(site.halves(site.output) * t.band(p), tiles)
 
 
-def _kinds(total: int, tile: int) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Return the distinct tile sizes of a dimension and, for each tile, which of them it has."""
-    sizes = [size for size, _ in parts(total, tile)]
-    index = np.zeros(ceil_div(total, tile), dtype=np.int64)
-    if len(sizes) == 2:
-        index[-1] = 1
-    return sizes, index
+def flow(p: GemmProblem, site: Site) -> Flow:
+    """Return what moves between DRAM and the chip."""
+    constant = site.link.bus_cycles(site.link.moved_bits(1, p.constant_bits))
+    streams, fills = p.w_place == "stream", p.w_place == "fill"
+    return Flow(p.batch, p.a_place == "stream", streams, fills, p.out_streams, constant)
 
 
-def _order(
-    t: Tiling, m_tiles: int, n_tiles: int, k_tiles: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the tile indices (m, n, k) of one batch item in program order, each [tiles]."""
-    grid = np.indices((m_tiles, n_tiles, k_tiles))  # [3, m, n, k]
-    flat = grid.transpose(0, *(1 + axis for axis in AXES[t.order])).reshape(3, -1)
-    return flat[0], flat[1], flat[2]
-
-
-def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> MappedGemm:
-    """Lay out all tiles of a candidate in program order.
-
-    Args:
-        p: the product.
-        t: the candidate.
-        array: the array that runs it.
-        site: memories by role and the vector unit.
-    """
-    link = site.link
-    m_sizes, m_kind = _kinds(p.m, t.tm)
-    n_sizes, n_kind = _kinds(p.n, t.tn)
-    k_sizes, k_kind = _kinds(p.k, t.tk)
-    k_tiles = len(k_kind)
-    mi, ni, ki = _order(t, len(m_kind), len(n_kind), k_tiles)
-    km, kn, kk = m_kind[mi], n_kind[ni], k_kind[ki]
-    tiles = len(mi)
-
-    part = part_of(array, t.block)
-    compute = np.array(
-        [[[part.cycles(m, n, k, p.a, p.w) for k in k_sizes] for n in n_sizes] for m in m_sizes],
-        dtype=np.int64,
-    )[km, kn, kk]
-    opens, emits = ki == 0, ki == k_tiles - 1
-
-    fresh = np.zeros((3, tiles), dtype=np.bool_)
-    bits = np.zeros((4, tiles), dtype=np.int64)  # bus bits of A, W, constants, output
-    if p.a_place == "stream":
-        fresh[0] = _changes(mi, ki)
-        bits[0] = fresh[0] * _tile_bits(m_sizes, k_sizes, p.k, p.a, link)[km, kk]
-    if p.w_place != "chip":
-        fresh[1] = _changes(ni, ki)
-        first_touch = fresh[1] if p.w_place == "stream" else fresh[1] & (mi == 0)
-        bits[1] = first_touch * _tile_bits(n_sizes, k_sizes, p.k, p.w, link)[kn, kk]
-    if p.out_streams:
-        bits[3] = emits * _tile_bits(m_sizes, n_sizes, p.out_row, p.out, link)[km, kn]
-    post = np.zeros(tiles, dtype=np.int64)
-    if p.epilogue:
-        table = [[post_cycles(p, m, n, site) for n in n_sizes] for m in m_sizes]
-        post = emits * np.array(table, dtype=np.int64)[km, kn]
-
-    b = p.batch
-    fresh, bits = np.tile(fresh, b), np.tile(bits, b)
-    if p.constant_bits:
-        fresh[2, 0] = True
-        bits[2, 0] = link.moved_bits(1, p.constant_bits)
-    cycles = _bus_cycles(bits, link)
-    steps = Steps(
-        load=cycles[:3],
-        fresh=fresh,
-        compute=np.tile(compute, b),
-        post=np.tile(post, b),
-        store=cycles[3],
-        opens=np.tile(opens, b),
-        emits=np.tile(emits, b),
-    )
+def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage:
+    """Return how the buffers and links around the array behave."""
     places = _accumulator_places(p, t, site)
-    output_halves = places if not p.epilogue else site.halves(site.output)
-    stage = Stage(
+    output_halves = site.halves(site.output) if p.epilogue else places
+    return Stage(
         depth=array.spec.pipeline_depth_cycles,
         channels=site.channels,
-        overhead=link.overhead_cycles,
+        overhead=site.link.overhead_cycles,
         halves=(site.halves(site.activation), site.halves(site.weight), 1),
         owned=(True, p.w_place == "stream", False),
         accumulator_halves=places,
@@ -237,55 +166,74 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         ),
         direct=not p.epilogue,
     )
-    return MappedGemm(steps, stage, bits)
 
 
-def _changes(*index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tell for each tile whether one of its indices differs from the tile before it."""
-    changed = np.ones(len(index[0]), dtype=np.bool_)
-    changed[1:] = np.any([i[1:] != i[:-1] for i in index], axis=0)
-    return changed
+def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> MappedGemm:
+    """Lay out all tiles of a candidate in program order, and count its transfers.
 
-
-def _tile_bits(
-    rows: list[int], cols: list[int], whole: int, dtype: DataType, link: Link
-) -> npt.NDArray[np.int64]:
-    """Return the bus bits of tiles [rows, cols] of a tensor whose stored rows have `whole` codes.
-
-    A tile that holds whole rows is one contiguous run; any other is a run a row.
+    Args:
+        p: the product.
+        t: the candidate.
+        array: the array that runs it.
+        site: memories by role and the vector unit.
     """
-    table = [[moved_bits(r, c, whole, dtype, link) for c in cols] for r in rows]
-    return np.array(table, dtype=np.int64)
+    link, part = site.link, part_of(array, t.block)
+    ms, ns, ks = (
+        [size for size, _ in parts(total, tile)]
+        for total, tile in ((p.m, t.tm), (p.n, t.tn), (p.k, t.tk))
+    )
+    a = [[moved_bits(m, k, p.k, p.a, link) for k in ks] for m in ms]
+    w = [[moved_bits(n, k, p.k, p.w, link) for k in ks] for n in ns]
+    out = [[moved_bits(m, n, p.out_row, p.out, link) for n in ns] for m in ms]
+    compute = [[[part.cycles(m, n, k, p.a, p.w) for k in ks] for n in ns] for m in ms]
+    post = [[post_cycles(p, m, n, site) for n in ns] for m in ms]
+    how = stage(p, t, array, site)
+    layout = Layout(
+        order=np.array([ORDERS.index(t.order)]),
+        tiles=np.array([[ceil_div(p.m, t.tm), ceil_div(p.n, t.tn), ceil_div(p.k, t.tk)]]),
+        rest=np.array([[len(ms) - 1, len(ns) - 1, len(ks) - 1]]),
+        places=np.array([[how.accumulator_halves, how.output_halves]]),
+        compute=_by_kind(compute),
+        a=_by_kind([[link.bus_cycles(bits) for bits in row] for row in a]),
+        w=_by_kind([[link.bus_cycles(bits) for bits in row] for row in w]),
+        out=_by_kind([[link.bus_cycles(bits) for bits in row] for row in out]),
+        post=_by_kind(post),
+    )
+    steps, times = layout.steps(flow(p, site))
+    transfers: list[Count] = []
+    ends = (
+        ("activation", site.activation, "load", a, times[0]),
+        ("weight", site.weight, "load", w, times[1]),
+        ("output", site.output, "store", out, times[2]),
+    )
+    for operand, memory, direction, bits, often in ends:
+        kinds = ((i, j) for i in range(len(bits)) for j in range(len(bits[0])) if often[i, j])
+        moved = [(bits[i][j], int(often[i, j])) for i, j in kinds]
+        transfers += site.transfer(operand, memory, direction, moved)
+    if p.constant_bits:
+        once = [(link.moved_bits(1, p.constant_bits), 1)]
+        transfers += site.transfer("constant", site.weight, "load", once)
+    return MappedGemm(steps, how, tuple(transfers))
+
+
+def _by_kind(table: list[Any]) -> npt.NDArray[np.int64]:
+    """Return a table of the kinds that there are as one of a single candidate and all kinds."""
+    given = np.array(table, dtype=np.int64)
+    full = np.zeros((1, *(2 for _ in given.shape)), dtype=np.int64)
+    full[0][tuple(slice(n) for n in given.shape)] = given
+    return full
 
 
 def moved_bits(rows: int, cols: int, whole: int, dtype: DataType, link: Link) -> int:
+    """Return the bus bits of a tile of a tensor whose stored rows have `whole` codes.
+
+    A tile that holds whole rows is one contiguous run; any other is a run a row.
+    """
     if cols == whole:
         return link.moved_bits(1, rows * row_bits(dtype, cols))
     return link.moved_bits(rows, code_bits(dtype, cols))
 
 
-def _bus_cycles(bits: npt.NDArray[np.int64], link: Link) -> npt.NDArray[np.int64]:
-    """Apply `Link.bus_cycles` to every entry."""
-    rate = link.bits_per_cycle
-    held = link.latency_cycles - (-bits * rate.denominator // rate.numerator)
-    return np.where(bits > 0, held, 0)
-
-
 def post_cycles(p: GemmProblem, rows: int, cols: int, site: Site) -> int:
+    """Return the vector unit's cycles on one output tile."""
     return sum(site.vector.cycles(op, rows, rows * cols) for op in p.epilogue)
-
-
-def transfer_counts(bits: npt.NDArray[np.int64], site: Site) -> tuple[Count, ...]:
-    """Count DRAM, DMA and on-chip accesses of the transfers, bits [4, steps]."""
-    counts: list[Count] = []
-    ends = (
-        ("activation", site.activation, "load"),
-        ("weight", site.weight, "load"),
-        ("constant", site.weight, "load"),
-        ("output", site.output, "store"),
-    )
-    for row, (operand, memory, direction) in zip(bits, ends, strict=True):
-        values, times = np.unique(row[row > 0], return_counts=True)
-        moved = [(int(v), int(n)) for v, n in zip(values, times, strict=True)]
-        counts += site.transfer(operand, memory, direction, moved)
-    return tuple(counts)

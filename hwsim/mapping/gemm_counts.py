@@ -90,32 +90,27 @@ def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site)
     return [c for c in counts if c.count]
 
 
-def block_work_pj(
+def work_pj(
     p: GemmProblem,
-    t: Tiling,
+    tile: tuple[Grid, Grid, Grid],
+    block: tuple[Grid, Grid, Grid],
     array: ArrayComponent,
     site: Site,
     prices: Prices,
-    axes: tuple[Grid, Grid, Grid],
 ) -> Grid:
-    """Return the energy that depends on the sub-block, for all of them at once: pJ [r, c, l].
-
-    These are operand fetches, accumulator updates and block results of `work_counts`; the rest is the
-    same for every block.
+    """Return the nominal energy of `work_counts` for many candidates at once: pJ.
 
     Args:
         p: the product.
-        t: its tiling; its own block does not matter.
-        array: the array.
+        tile: tm, tn and tk.
+        block: rows, columns and lanes of a beat; all six broadcast to the shape of the result.
+        array: an array that works as all arrays do.
         site: memories by role.
         prices: unit energies.
-        axes: rows [r, 1, 1], columns [1, c, 1] and lanes [1, 1, l].
     """
-    r, c, l = axes  # noqa: E741
-    passes = array.passes(p.a, p.w)
+    (tm, tn, tk), (r, c, l) = tile, block  # noqa: E741
+    passes, (a_planes, w_planes) = array.passes(p.a, p.w), array.planes(p.a, p.w)
     a_bits, w_bits = array.operand_bits(p.a, p.w)
-    a_planes = ceil_div(p.a.bits, a_bits)
-    w_planes = ceil_div(passes, a_planes)
     w_memory = p.w_memory if p.w_place == "chip" else site.weight
     result = site.output if p.out_streams else site.activation
     held = site.output if p.epilogue else result
@@ -123,14 +118,15 @@ def block_work_pj(
     name = f"array:{array.name}"
     register_pj = prices.price(name, "operand_register_bit").pj
     update_pj = passes * prices.price(name, "accumulator_update").pj
-    k_tiles = ceil_div(p.k, t.tk)
+    step_pj = prices.price("control", "step").pj if site.has_control else 0.0
+    k_tiles = -(-p.k // tk)
 
     def access_pj(memory: str, action: str, bits: Grid) -> Grid:
         spec = site.machine.memories[memory].spec
         width = spec.read_width_bits if action == "read" else spec.write_width_bits
         return np.asarray(-(-bits // width) * prices.price(f"memory:{memory}", action).pj)
 
-    def fetch_pj(memory: str, rows: int, depth: int, row: Grid, bits: int) -> Grid:
+    def fetch_pj(memory: str, rows: Grid, depth: Grid, row: Grid, bits: int) -> Grid:
         """Energy of fetching a rows x depth tile once, block by block."""
         once: Grid = np.asarray(rows * depth * bits * register_pj)
         for height, times in _cut(rows, row):
@@ -138,30 +134,40 @@ def block_work_pj(
                 once = once + times * deep * access_pj(memory, "read", height * lanes * bits)
         return np.asarray(once)
 
-    total = np.zeros(np.broadcast_shapes(r.shape, c.shape, l.shape))
-    for tm, m_times in parts(p.m, t.tm):
-        for tn, n_times in parts(p.n, t.tn):
+    once = p.batch * p.m * p.n * p.k * passes * prices.price(name, f"lane_op:{p.a}x{p.w}").pj
+    elements = p.batch * p.m * p.n
+    once += elements * sum(prices.price("vector", f"element:{op}").pj for op in p.epilogue)
+    row_pj = sum(prices.price("vector", f"row:{op}").pj for op in p.epilogue)
+    total: Grid = np.full(np.broadcast_shapes(*(x.shape for x in (*tile, *block))), once)
+    for height_m, m_times in _cut(p.m, tm):
+        for width_n, n_times in _cut(p.n, tn):
             times = p.batch * m_times * n_times
-            for height, high in _cut(tm, r):
-                for width, wide in _cut(tn, c):
+            for height, high in _cut(height_m, r):
+                for width, wide in _cut(width_n, c):
                     bits = height * width * element_bits
                     block_pj = k_tiles * access_pj(held, "write", bits)
                     block_pj = block_pj + (k_tiles - 1) * access_pj(held, "read", bits)
                     total += times * high * wide * block_pj
-            for tk, k_times in parts(p.k, t.tk):
+            if p.epilogue:
+                total += times * height_m * row_pj
+                total += times * access_pj(held, "read", height_m * width_n * element_bits)
+                total += times * access_pj(result, "write", height_m * width_n * p.out.bits)
+                total += times * access_pj(site.weight, "read", np.array(p.constant_fetch_bits))
+            for depth_k, k_times in _cut(p.k, tk):
                 steps = times * k_times
-                m_blocks, n_blocks, k_blocks = -(-tm // r), -(-tn // c), -(-tk // l)
-                total += steps * tm * tn * k_blocks * update_pj
+                m_blocks, n_blocks, k_blocks = -(-height_m // r), -(-width_n // c), -(-depth_k // l)
+                total += steps * height_m * width_n * k_blocks * update_pj
+                total += steps * step_pj
                 a_again = np.where((a_planes == 1) & (k_blocks == 1), 1, n_blocks)
                 a_again = a_again * (passes if a_planes > 1 else 1)
                 w_once = (w_planes == 1) & (k_blocks == 1) & (n_blocks == 1)
                 w_again = np.where(w_once, 1, m_blocks) * w_planes
-                total += steps * a_again * fetch_pj(site.activation, tm, tk, r, a_bits)
-                total += steps * w_again * fetch_pj(w_memory, tn, tk, c, w_bits)
+                total += steps * a_again * fetch_pj(site.activation, height_m, depth_k, r, a_bits)
+                total += steps * w_again * fetch_pj(w_memory, width_n, depth_k, c, w_bits)
     return total
 
 
-def _cut(total: int, size: Grid) -> tuple[tuple[Grid, Grid], tuple[Grid, Grid]]:
-    """Cut `total` by each size of a grid: (size, how many) of the full parts, and of the rest."""
-    rest = total % size
-    return (np.minimum(size, total), total // size), (rest, (rest > 0).astype(np.int64))
+def _cut(total: int | Grid, size: Grid) -> tuple[tuple[Grid, Grid], tuple[Grid, Grid]]:
+    """Cut by sizes: (size, how many) of the full parts, and of the rest."""
+    rest = np.asarray(total % size)
+    return (np.minimum(size, total), np.asarray(total // size)), (rest, (rest > 0).astype(np.int64))

@@ -7,30 +7,26 @@ and the sub-block of the array that a beat uses. Where each operand lives is dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from hwsim.arch.component import ceil_div
 from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import Timeline, simulate
 from hwsim.errors import CapacityError
-from hwsim.mapping.block import Block, Blocks
-from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build, transfer_counts
-from hwsim.mapping.gemm_counts import block_work_pj, work_counts
+from hwsim.mapping.block import Blocks
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build
+from hwsim.mapping.gemm_counts import work_counts
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
-from hwsim.mapping.rowwise import RowProblem, build_rows, row_buffer_bytes
-from hwsim.mapping.scan import NO_LIMIT, Scan
+from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buffer_bytes
+from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
-from hwsim.mapping.tile import parts, tile_sizes
+from hwsim.mapping.tables import Tables
+from hwsim.mapping.tile import tile_sizes
+from hwsim.mapping.trial import Trial, above
 
 STEP_LIMIT = 1 << 14
 """Candidates with more tiles than this are tried only if no coarser one is legal."""
-ROUNDING = 1e-9
-"""Relative room for rounding wherever a bound decides that a candidate need not be looked at."""
-
 Buffers = dict[str, int]
 
 
@@ -139,16 +135,9 @@ class Mapper:
         if isinstance(p, RowProblem):
             taken = row_buffer_bytes(p, tile_sizes(p.units, 1)[-1], self._site)
         else:
+            _, smallest = self._scan(p).lacking(free)
             array = self._site.machine.arrays[p.array]
-            scan = self._scan(p)
-            room = scan.lacking_bytes(free)
-            roomy = {m: size + room for m, size in free.items()}
-            index, _, _ = scan.within(roomy, (0.0, 0.0), np.inf, NO_LIMIT)
-            tilings = (scan.tiling(i) for i in index)
-            taken = min(
-                (buffer_bytes(p, t, array, self._site) for t in tilings),
-                key=lambda need: sum(missing(need, free).values()),
-            )
+            taken = buffer_bytes(p, smallest, array, self._site)
         lacking = "; ".join(
             f"memory {memory} needs {taken[memory]} bytes for its buffers and has"
             f" {free.get(memory, 0)} free, {short} too few"
@@ -162,7 +151,7 @@ class Mapper:
         mapped = build(p, t, array, self._site)
         timeline = simulate(mapped.steps, mapped.stage)
         counts = (
-            *transfer_counts(mapped.moved_bits, self._site),
+            *mapped.transfers,
             *work_counts(p, t, array, self._site),
         )
         taken = buffer_bytes(p, t, array, self._site)
@@ -188,7 +177,9 @@ class Mapper:
         counts: tuple[Count, ...],
         taken: Buffers,
     ) -> Mapping:
-        pj = self._prices.nominal_pj(counts) + self._power.pj(timeline)
+        pj = self._prices.nominal_pj(counts) + self._power.pj(
+            timeline.cycles, timeline.array_busy + timeline.vector_busy
+        )
         worth = self._objective.worth(timeline.cycles, pj)
         held = tuple(sorted(taken.items()))
         return Mapping(tile, order, block, tiles, 1, timeline, counts, held, pj, worth, worth[0])
@@ -216,74 +207,26 @@ class Mapper:
     def _scan(self, p: GemmProblem) -> Scan:
         if p not in self._scans:
             blocks = Blocks(self._site.machine.arrays[p.array], p.a, p.w, p.whole_lanes)
-            self._scans[p] = Scan(p, blocks, self._site, self._prices, self._power)
+            tables = Tables(p, blocks, self._site, self._prices, self._power)
+            self._scans[p] = Scan(tables, self._objective.weights)
         return self._scans[p]
 
     def _search_gemm(self, p: GemmProblem, free: Map[str, int]) -> Mapping | None:
-        scan, weights, limit = self._scan(p), self._objective.weights, STEP_LIMIT
-        start = scan.least(free, weights, limit)
-        if start is None and scan.lacking_bytes(free):
+        scan, limit = self._scan(p), STEP_LIMIT
+        start = scan.least(free, limit)
+        if not len(start.bound) and scan.lacking(free)[0]:
             return None
-        while start is None:  # the coarsest tilings that fit have more steps than we would like
+        while not len(
+            start.bound
+        ):  # the coarsest tilings that fit have more steps than we would like
             limit *= 2
-            start = scan.least(free, weights, limit)
-        best = min(self._candidates(p, start[0], scan.blocks, None), key=_key)
-        index, bound, lost = scan.within(free, weights, _above(best.worth[0]), limit)
-        for at, (first, second) in zip(index, bound, strict=True):
-            if first > _above(best.worth[0]):
-                break
-            if first >= best.worth[0] and second > _above(best.worth[1]):
-                continue  # at best equal in what counts, and worse in what decides between equals
-            for found in self._candidates(p, scan.tiling(at), scan.blocks, best):
-                if _key(found) < _key(best):
-                    best = found
-        return replace(best, candidates=len(index), bound=min(best.worth[0], lost))
-
-    def _candidates(
-        self, p: GemmProblem, t: Tiling, blocks: Blocks, best: Mapping | None
-    ) -> Iterator[Mapping]:
-        """Yield a tiling with every sub-block that could be better than the best so far."""
-        array = self._site.machine.arrays[p.array]
-        if self._whole_is_best(blocks):
-            if best is not None:
-                mapped = build(p, t, array, self._site)
-                if simulate(mapped.steps, mapped.stage).cycles > best.timeline.cycles:
-                    return
-            yield self.gemm_at(p, t)
-            return
-        for block in self._useful_blocks(p, t, blocks):
-            yield self.gemm_at(p, replace(t, block=block))
-
-    def _whole_is_best(self, blocks: Blocks) -> bool:
-        """Tell whether no sub-block can be better in what is minimised, whatever the tiling."""
-        return self._objective.weights[1] == 0.0 and blocks.full_is_fastest()
-
-    def _useful_blocks(self, p: GemmProblem, t: Tiling, blocks: Blocks) -> list[Block]:
-        """Return the sub-blocks of a tiling that no other beats both in every step's cycles and in energy."""
-        if blocks.least == blocks.full:
-            return [blocks.full]
-        array = self._site.machine.arrays[p.array]
-        r, c, l = axes = blocks.axes(t.tm, t.tn, t.tk)  # noqa: E741
-        shape = np.broadcast_shapes(r.shape, c.shape, l.shape)
-        energy = block_work_pj(p, t, array, self._site, self._prices, axes).ravel()
-        kinds = []  # [kinds of tile, blocks]
-        for tm, m_times in parts(p.m, t.tm):
-            for tn, n_times in parts(p.n, t.tn):
-                for tk, k_times in parts(p.k, t.tk):
-                    steps = p.batch * m_times * n_times * k_times
-                    kinds.append(np.broadcast_to(blocks.cycles(tm, tn, tk, *axes), shape).ravel())
-                    # While the array works it pays no idle clock.
-                    energy = energy - self._power.idle_pj * steps * kinds[-1]
-        cycles = np.stack(kinds)
-        size = np.broadcast_to(r * c * l, shape).ravel()
-        useful: list[int] = []
-        left = np.lexsort((-size, cycles.sum(axis=0), energy))
-        while len(left):
-            first, left = int(left[0]), left[1:]
-            useful.append(first)
-            left = left[(cycles[:, left] < cycles[:, [first]]).any(axis=0)]
-        grid = [np.broadcast_to(axis, shape).ravel() for axis in axes]
-        return [(int(grid[0][u]), int(grid[1][u]), int(grid[2][u])) for u in useful]
+            start = scan.least(free, limit)
+        trial = Trial(scan, self._prices, self._power, self._objective)
+        reached = above(trial.reach(start))
+        found = scan.within(free, reached, limit)
+        t, lost = trial.best(found, reached)
+        best = self.gemm_at(p, t)
+        return replace(best, candidates=len(found.bound), bound=min(best.worth[0], lost))
 
     def _search_rows(self, p: RowProblem, free: Map[str, int]) -> Mapping | None:
         sizes = tile_sizes(p.units, 1)
@@ -291,8 +234,15 @@ class Mapper:
         if not legal:
             return None
         few = [s for s in legal if ceil_div(p.units, s) <= STEP_LIMIT] or legal[:1]
-        best = min((self.rows_at(p, size) for size in few), key=_key)
-        return replace(best, candidates=len(few))
+        bounds = {s: self._objective.weights[0] * least_cycles(p, s, self._site) for s in few}
+        best: Mapping | None = None
+        for size in sorted(few, key=lambda s: bounds[s]):
+            if best is not None and bounds[size] > best.worth[0]:
+                break
+            found = self.rows_at(p, size)
+            if best is None or _key(found) < _key(best):
+                best = found
+        return None if best is None else replace(best, candidates=len(few))
 
 
 def missing(taken: Map[str, int], free: Map[str, int]) -> Buffers:
@@ -312,8 +262,3 @@ def _larger(
     first, second = dict(a), dict(b)
     names = sorted(first.keys() | second.keys())
     return tuple((m, max(first.get(m, 0), second.get(m, 0))) for m in names)
-
-
-def _above(value: float) -> float:
-    """Return a value with room for rounding."""
-    return value + abs(value) * ROUNDING

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Prices, waiting_counts
-from hwsim.engine.timing import Timeline
 
 Goal = Literal["cycles", "energy", "weighted"]
 Worth = tuple[float, float]
@@ -58,7 +57,11 @@ class WaitingPower:
         units = len(machine.arrays) + (machine.spec.vector_unit is not None)
         return cls(leakage, idle, units)
 
-    def pj(self, timeline: Timeline) -> float:
-        """Return the energy that an operator's time costs."""
-        idle_cycles = self.units * timeline.cycles - timeline.array_busy - timeline.vector_busy
-        return self.leakage_pj * timeline.cycles + self.idle_pj * idle_cycles
+    def pj(self, cycles: Any, busy: Any) -> Any:
+        """Return the energy that time costs, of one length or of an array of them.
+
+        Args:
+            cycles: length of the operator.
+            busy: cycles that the array and the vector unit worked, together.
+        """
+        return self.leakage_pj * cycles + self.idle_pj * (self.units * cycles - busy)

@@ -17,8 +17,9 @@ from hwsim.arch.work import Work, cut
 from hwsim.arch.zero_skipping import occupied_blocks, skipping_cycles, skipping_work
 from hwsim.engine.timing import simulate
 from hwsim.mapping.block import Block, part_of
-from hwsim.mapping.gemm import AXES, GemmProblem, Order, Tiling, build, transfer_counts
+from hwsim.mapping.gemm import GemmProblem, Tiling, build
 from hwsim.mapping.gemm_counts import step_counts
+from hwsim.mapping.layout import AXES, Order
 from hwsim.mapping.mapper import Mapping
 from hwsim.mapping.site import Site
 from hwsim.mapping.tile import parts
@@ -59,5 +60,5 @@ def without_empty_beats(
     mapped = build(p, t, array, site)
     compute = np.tile(cycles.transpose(AXES[t.order]).reshape(-1), p.batch)
     timeline = simulate(replace(mapped.steps, compute=compute), mapped.stage)
-    counts = (*transfer_counts(mapped.moved_bits, site), *step_counts(p, t, array, site, steps))
+    counts = (*mapped.transfers, *step_counts(p, t, array, site, steps))
     return replace(mapping, timeline=timeline, counts=counts)

@@ -15,11 +15,12 @@ from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import simulate
 from hwsim.graph.dtype import parse
 from hwsim.mapping.block import Blocks
-from hwsim.mapping.gemm import GemmProblem, Tiling, build, transfer_counts
-from hwsim.mapping.gemm_counts import block_work_pj, work_counts
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build, flow
+from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.objective import WaitingPower
-from hwsim.mapping.scan import NO_LIMIT, Scan
+from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
+from hwsim.mapping.tables import Tables
 
 SAMPLE = 6
 """Tilings looked at of each product, with two blocks each."""
@@ -202,30 +203,45 @@ def check(p: GemmProblem, machine_name: str, overrides: tuple[str, ...] = ()) ->
     site, array, prices = Site(machine), machine.arrays[p.array], Prices(machine)
     power = WaitingPower.of(machine, prices)
     free = {m: 1 << 20 for m in machine.memories}
-    scan = Scan(p, Blocks(array, p.a, p.w, p.whole_lanes), site, prices, power)
-    index, bounds, _ = scan.within(free, (1.0, 0.0), np.inf, NO_LIMIT)
+    blocks = Blocks(array, p.a, p.w, p.whole_lanes)
+    tables = Tables(p, blocks, site, prices, power)
+    scans = {w: Scan(tables, w) for w in ((1.0, 0.0), (0.0, 1.0))}
+    found = {w: scan.within(free, np.inf, 1 << 62) for w, scan in scans.items()}
+    scan, index = scans[0.0, 1.0], found[0.0, 1.0].index
+    rows = [tuple(row) for row in index]
+    cycle_bound = {
+        tuple(row): bound
+        for row, bound in zip(found[1.0, 0.0].index, found[1.0, 0.0].bound, strict=True)
+    }
     rng = np.random.default_rng(3)
     for at in rng.permutation(len(index))[:SAMPLE]:
+        one = index[at : at + 1]
         whole = scan.tiling(index[at])
-        axes = Blocks(array, p.a, p.w, p.whole_lanes).axes(whole.tm, whole.tn, whole.tk)
-        grid = block_work_pj(p, whole, array, site, prices, axes)
-        some = tuple(int(rng.integers(n)) for n in grid.shape)
-        last = tuple(n - 1 for n in grid.shape)
-        priced = []
-        for x in (some, last):
-            block = tuple(int(axis.ravel()[i]) for axis, i in zip(axes, x, strict=True))
+        axes = blocks.axes(whole.tm, whole.tn, whole.tk)
+        moved_pj = float(scan.transfer_pj(one)[0])
+        for block in (
+            tuple(int(rng.choice(x.ravel())) for x in axes),
+            tuple(int(x.max()) for x in axes),
+        ):
             t = replace(whole, block=block)
             mapped = build(p, t, array, site)
-            counts = (*transfer_counts(mapped.moved_bits, site), *work_counts(p, t, array, site))
+            counts = (*mapped.transfers, *work_counts(p, t, array, site))
             assert summed(counts) == Interpreter(p, t, array, site).run(), t
+            size = tuple(np.array([x]) for x in block)
+            pj = float(work_pj(p, scan.tiles(one), size, array, site, prices)[0]) + moved_pj
+            assert pj == pytest.approx(prices.nominal_pj(counts), rel=1e-9)
             timeline = simulate(mapped.steps, mapped.stage)
-            pj = prices.nominal_pj(counts) + power.pj(timeline)
+            layout = scan.layout(one, size)
+            length = layout.lengths(flow(p, site), mapped.stage, np.zeros(1), 0.0, np.inf)
+            busy = layout.busy(p.batch)
+            assert (length[0], busy[0][0], busy[1][0]) == (
+                timeline.cycles, timeline.array_busy, timeline.vector_busy,
+            )  # fmt: skip
+            total = pj + power.pj(timeline.cycles, timeline.array_busy + timeline.vector_busy)
             assert timeline.bus_busy <= timeline.cycles
-            assert bounds[at, 0] <= timeline.cycles
-            assert bounds[at, 1] <= pj * (1 + 1e-9)
-            priced.append(prices.nominal_pj(counts) - float(grid[x]))
-        # What does not depend on the block is the same for both.
-        assert priced[0] == pytest.approx(priced[1], rel=1e-9)
+            assert cycle_bound[rows[at]] <= timeline.cycles
+            assert found[0.0, 1.0].bound[at] <= total * (1 + 1e-9)
+            assert found[0.0, 1.0].bytes[at] == sum(buffer_bytes(p, t, array, site).values())
 
 
 VARIANTS = {
