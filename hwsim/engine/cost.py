@@ -6,9 +6,9 @@ Everything else occupies a unit, moves data and takes energy, or the machine is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
@@ -208,6 +208,8 @@ def cost(
     steady_maker, steady_placement = _best_residents(graph, site, mapper, length)
     cold_maker = replace(steady_maker, scenario="cold")
     cold_placement = Placer(cold_maker, mapper).place()
+    if cold_placement is None:
+        raise AssertionError("without a cutoff there is an answer or an error")
     steady = _price(steady_maker, steady_placement, prices)
     cold = _price(cold_maker, cold_placement, prices)
     split = _split_rows(graph)
@@ -245,11 +247,11 @@ def _best_residents(
     for resident in resident_choices(program, site):
         maker = ProblemMaker(graph, program, site, scenario, resident)
         try:
-            placement = Placer(maker, mapper).place()
+            placement = Placer(maker, mapper).place(math.inf if best is None else best[1].worth[0])
         except CapacityError as error:
             refused = error
             continue
-        if best is None or placement.worth < best[1].worth:
+        if placement is not None and (best is None or placement.worth < best[1].worth):
             best = maker, placement
     if best is None:
         raise refused or AssertionError("there is at least one choice")
@@ -320,7 +322,7 @@ def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Ma
     used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
     if array.spec.zero_skipping:  # a product that was skipped used nothing
         used = sum(c.count for c in mapping.counts if c.action.startswith("lane_op:"))
-    return used / (mapping.timeline.cycles * prod(array.block(p.a, p.w)))
+    return used / (mapping.timeline.cycles * math.prod(array.block(p.a, p.w)))
 
 
 def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:

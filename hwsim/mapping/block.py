@@ -131,6 +131,14 @@ class Blocks:
         beats = -(-m // r) * -(-n // c) * -(-k // l) * self.array.passes(self.a, self.w)
         return np.asarray(beats * interval)
 
+    def least_cycles(self, m: int, n: int, k: int) -> int:
+        """Return a lower bound of the cycles of an m x n x k product, however it is cut."""
+        if not is_divisible(self.array):
+            return 0  # its cycles may follow any rule
+        if self.full_is_fastest():
+            return self.array.cycles(m, n, k, self.a, self.w)
+        return int(m * n * k * self.cycles_per_product() * (1 - 1e-9))
+
     def full_is_fastest(self) -> bool:
         """Tell whether no sub-block ever takes fewer cycles than the whole array.
 

@@ -22,8 +22,8 @@ from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buff
 from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
 from hwsim.mapping.tables import Tables
-from hwsim.mapping.tile import tile_sizes
-from hwsim.mapping.trial import Trial, above
+from hwsim.mapping.tile import code_bits, tile_sizes
+from hwsim.mapping.trial import ROUNDING, Trial, above
 
 STEP_LIMIT = 1 << 14
 """Candidates with more tiles than this are tried only if no coarser one is legal."""
@@ -127,6 +127,26 @@ class Mapper:
             return found
         others = self.best(replace(p, constant_bits=0), free)
         return None if others is None else found.then(others, blocks - 1)
+
+    def least(self, p: GemmProblem | RowProblem) -> float:
+        """Return what no mapping of an operator can beat, with its activations on chip or not.
+
+        It is the roofline: the busier of its unit and of the bus that brings its constants.
+        """
+        site = self._site
+        bits = p.constant_bits
+        if isinstance(p, RowProblem):
+            rows, elements = p.units * p.rows_per_unit, p.units * p.elements_per_unit
+            cycles = float(site.vector.cycles(p.op, rows, elements))
+        else:
+            array = site.machine.arrays[p.array]
+            blocks = Blocks(array, p.a, p.w, p.whole_lanes)
+            cycles = float(p.batch * blocks.least_cycles(p.m, p.n, p.k))
+            if p.w_place != "chip" and p.w_memory == site.weight:
+                bits += code_bits(p.w, p.n * p.k)
+        cycles = max(cycles, float(bits / site.link.bits_per_cycle) // 1)
+        w_cycles, w_pj = self._objective.weights
+        return cycles * (w_cycles + w_pj * self._power.leakage_pj) * (1 - w_pj * ROUNDING)
 
     def capacity_error(
         self, p: GemmProblem | RowProblem, free: Map[str, int], name: str

@@ -1,18 +1,20 @@
-"""The mapper of a graph: dynamic programming over the set of activations that are on chip.
+"""The mapper of a graph: the best way through the sets of activations that are on chip.
 
 Groups run in a fixed order with a barrier after each, so what a group costs depends on the past through
 nothing but the set of live tensors on chip: which of its operands are there, and how many bytes are left
-for its tiles. An additive objective is therefore solved exactly by keeping, group by group, the best way
-into every such set. A tensor is on chip for its whole life or in DRAM for its whole life. Where an
-attention starts, running it one head at a time is one more choice.
+for its tiles. An additive objective is therefore solved exactly by dynamic programming, group by group over
+such sets. The sets are taken in the order of A* (Hart, Nilsson, Raphael, 1968): least sum of the cost so far
+and of the rooflines of the groups left, so that most operators are never mapped in places that cannot
+matter. A tensor is on chip for its whole life or in DRAM for its whole life. Where an attention starts,
+running it one head at a time is one more choice.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 from hwsim.engine.memory_plan import MemoryPlan, Program, room
 from hwsim.errors import CapacityError
@@ -22,7 +24,7 @@ from hwsim.mapping.problems import Places, Posed, ProblemMaker
 from hwsim.mapping.site import Site
 
 STATE_LIMIT = 256
-"""Sets kept after a group. Where there are more, the best are kept, and the gap is reported."""
+"""Sets followed after a group. Where there are more, the best are, and the gap is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,19 @@ class Step:
             steps.append(step)
             step = step.before
         return steps[::-1]
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a search came to: the last step, or None with the last group that was reached and its states.
+
+    `bound` is what no way can beat; without an end, the least estimate that was left out (inf if none).
+    """
+
+    end: Step | None
+    bound: float
+    depth: int
+    states: list[State]
 
 
 @dataclass(frozen=True)
@@ -99,31 +114,67 @@ class Placer:
     def _site(self) -> Site:
         return self._maker.site
 
-    def place(self) -> Placement:
-        """Return the best mapping of the graph.
+    def place(self, cutoff: float = math.inf) -> Placement | None:
+        """Return the best mapping of the graph, or None where all are worse than `cutoff`.
 
         Raises:
             CapacityError: an operator does not fit wherever its tensors are put.
         """
-        nowhere = Places((), False)
-        ends = {State(frozenset()): Step((0.0, 0.0), None, State(frozenset()), nowhere, None)}
-        exact = True
-        for i in range(len(self._program.groups)):
-            following: dict[State, Step] = {}
-            for before in ends.values():
-                for step in self._steps(i, before):
-                    known = following.get(step.state)
-                    if known is None or step.worth < known.worth:
-                        following[step.state] = step
-            if not following:
-                raise self._refusal(i, list(ends))
-            if len(following) > STATE_LIMIT:
-                exact = False
-                kept = sorted(following.values(), key=lambda s: s.worth)[:STATE_LIMIT]
-                following = {s.state: s for s in kept}
-            ends = following
-        best = min(ends.values(), key=lambda s: s.worth)
-        return self._placement(best, exact)
+        limit = STATE_LIMIT
+        while True:
+            path = self._search(cutoff, limit)
+            if path.end is not None:
+                return self._placement(path.end, path.bound)
+            if math.isinf(path.bound):
+                raise self._refusal(path.depth, path.states)
+            if path.bound > cutoff:
+                return None
+            limit *= 2  # what was left out may be all that fits
+
+    def _search(self, cutoff: float, limit: int) -> Path:
+        """Follow the least estimate first: what a way has cost, and what the groups left cost at least."""
+        groups = len(self._program.groups)
+        rest = [0.0]
+        for i in reversed(range(groups)):
+            rest.insert(0, rest[0] + self.least(i))
+        nowhere = Step((0.0, 0.0), None, State(frozenset()), Places((), False), None)
+        queue = [((rest[0], 0.0), 0, 0, nowhere)]
+        ways = 1  # tells apart what is otherwise equal
+        done: set[tuple[int, State]] = set()
+        states: list[list[State]] = [[] for _ in range(groups)]
+        left_out = math.inf
+        # By how much the mappings of each group may be worse than the best of their space.
+        slack = [0.0] * groups
+        while queue:
+            (estimate, _), minus_i, _, step = heapq.heappop(queue)
+            i = -minus_i
+            if estimate > cutoff:
+                left_out = min(left_out, estimate)
+                break
+            if (i, step.state) in done:
+                continue
+            if i == groups:
+                least = min(estimate, left_out) - math.fsum(slack)
+                return Path(step, max(rest[0], least), i, [])
+            if len(states[i]) == limit:
+                left_out = min(left_out, estimate)
+                continue
+            done.add((i, step.state))
+            states[i].append(step.state)
+            for new in self._steps(i, step):
+                if new.mapping is not None:
+                    slack[i] = max(slack[i], new.mapping.worth[0] - new.mapping.bound)
+                estimated = new.worth[0] + rest[i + 1], new.worth[1]
+                heapq.heappush(queue, (estimated, -i - 1, ways, new))
+                ways += 1
+        depth = max((i for i in range(groups) if states[i]), default=0)
+        return Path(None, left_out, depth, states[depth])
+
+    def least(self, index: int) -> float:
+        """Return what a group costs at least, wherever its activations are: its roofline."""
+        head = self._program.groups[index].head
+        posed = self._pose(index, Places((True,) * len(head.inputs), True))
+        return self._mapper.least(posed.problem)
 
     def at(self, index: int, places: Places, live_bytes: int) -> Mapping | None:
         """Map a group with its tensors in given places and so many bytes of activations on chip."""
@@ -170,38 +221,20 @@ class Placer:
         external = self._program.groups[i].output in self._program.external
         return (False,) if external else (True, False)
 
-    def _placement(self, best: Step, exact: bool) -> Placement:
+    def _placement(self, best: Step, bound: float) -> Placement:
         steps = best.back()
         mappings = tuple(s.mapping for s in steps if s.mapping is not None)
-        exact = exact and all(m.bound >= m.worth[0] for m in mappings)
-        groups = self._program.groups
         plan = MemoryPlan(
             self._program,
             self._maker.resident,
-            frozenset(g.output for g, s in zip(groups, steps, strict=True) if s.places.output),
+            frozenset(
+                g.output
+                for g, s in zip(self._program.groups, steps, strict=True)
+                if s.places.output
+            ),
             tuple(s.places.heads for s in steps),
         )
-        bound = best.worth[0]
-        if not exact:
-            bound = min(bound, math.fsum(self._relaxed(i) for i in range(len(groups))))
         return Placement(plan, tuple(s.places for s in steps), mappings, best.worth, bound)
-
-    def _relaxed(self, i: int) -> float:
-        """Return what a group costs at least, wherever its tensors are, with all memories its own."""
-        bounds: list[float] = []
-        program, inputs = self._program, self._program.groups[i].head.inputs
-        choices = [
-            (False,) if program.roots[t] in program.external else (True, False) for t in inputs
-        ]
-        in_chain = next((c for c in program.chains if i in c), None)
-        options = (1,) if in_chain is None else self._heads(in_chain.start, State(frozenset()))
-        for *where, output, heads in product(*choices, self._output_places(i), options):
-            places = Places(tuple(bool(x) for x in where), bool(output), int(heads))
-            posed = self._pose(i, places)
-            mapping = self._mapper.best(posed.problem, room(self._site, 0, 0), places.heads)
-            if mapping is not None:
-                bounds.append(mapping.bound)
-        return min(bounds)
 
     def _refusal(self, i: int, states: list[State]) -> CapacityError:
         """Say what a group lacks in the state that leaves it most room."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mapping_space import every_block, every_tiling
+from mapping_space import every_block, every_tiling, sizes
 
 from hwsim.arch.int_array import IntArray
 from hwsim.arch.machine import Machine
@@ -16,7 +17,7 @@ from hwsim.config.load import load_machine
 from hwsim.engine.energy import Prices
 from hwsim.errors import CapacityError
 from hwsim.graph.dtype import DataType, parse
-from hwsim.mapping.gemm import GemmProblem, buffer_bytes
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes
 from hwsim.mapping.mapper import Mapper
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.rowwise import RowProblem, RowSource
@@ -76,7 +77,7 @@ def naive_best(p: GemmProblem, free: dict[str, int], mapper: Mapper, machine: Ma
 WHERE = st.sampled_from(["chip", "stream"])
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(
     sizes=st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5)),
     batch=st.integers(1, 2),
@@ -192,6 +193,31 @@ def test_an_array_with_a_formula_of_its_own_is_used_whole(mapper: Mapper) -> Non
     assert got is not None
     assert got.block == (4, 4, 8)
     assert got.timeline.array_busy > 7 * got.tiles
+
+
+@pytest.mark.parametrize("goal", ["cycles", "energy"])
+@pytest.mark.parametrize(
+    "kind", ["systolic_output", "systolic_weight", "weight_stationary", "multi_mode"]
+)
+def test_kinds_with_formulas_of_their_own_get_the_best_of_their_space(kind: str, goal: Any) -> None:
+    machine = load_machine("toy", [f"arrays.main.kind={kind}"])
+    array, site = machine.arrays["main"], Site(machine)
+    p = replace(PROBLEM, m=9, n=10, k=40, out_row=10)
+    mapper, room = Mapper(site, Prices(machine), Objective(goal)), {"buffer": 900, "weights": 300}
+    block = array.block(p.a, p.w)
+    axes = (sizes(x, b, b) for x, b in zip((p.m, p.n, p.k), block, strict=True))
+    worths = []
+    for tm, tn, tk in product(*axes):
+        for order in ("activation", "weight", "output"):
+            t = Tiling(tm, tn, tk, order, block)  # type: ignore[arg-type]
+            taken = buffer_bytes(p, t, array, site)
+            if all(size <= room[memory] for memory, size in taken.items()):
+                worths.append(mapper.gemm_at(p, t).worth)
+    got = mapper.best(p, room)
+    assert got is not None
+    assert got.worth == pytest.approx(min(worths))
+    assert got.bound == got.worth[0]
+    assert len({w[0] for w in worths}) > 5
 
 
 def test_equal_problems_are_searched_once(mapper: Mapper) -> None:

@@ -76,9 +76,14 @@ def test_the_placement_is_the_best_of_all(goal: str, capacity: int, maker: Graph
             Placer(posed, mapper).place()
         return
     found = Placer(posed, mapper).place()
+    assert found is not None
     assert found.worth == pytest.approx(min(worths))
     assert found.gap_frac == 0
     assert len(set(worths)) > 1  # so that the choice matters
+    assert Placer(posed, mapper).place(cutoff=found.worth[0]) == found
+    assert Placer(posed, mapper).place(cutoff=found.worth[0] * 0.999) is None
+    groups = range(len(posed.program.groups))
+    assert 0 < sum(map(Placer(posed, mapper).least, groups)) <= found.worth[0]
 
 
 def test_where_states_are_left_out_the_gap_is_reported(
@@ -94,5 +99,7 @@ def test_where_states_are_left_out_the_gap_is_reported(
     exact = Placer(posed, mapper).place()
     monkeypatch.setattr(placement, "STATE_LIMIT", 1)
     hasty = Placer(posed, mapper).place()
+    assert exact is not None
+    assert hasty is not None
     assert hasty.bound <= exact.worth[0] <= hasty.worth[0]
     assert hasty.gap_frac == (hasty.worth[0] - hasty.bound) / hasty.bound
