@@ -75,6 +75,12 @@ class Blocks:
         return self.array.block(self.a, self.w)
 
     @property
+    def whole(self) -> tuple[Grid, Grid, Grid]:
+        """The whole array, as arrays of one entry."""
+        r, c, l = self.full  # noqa: E741
+        return np.array(r), np.array(c), np.array(l)
+
+    @property
     def least(self) -> Block:
         """The smallest sub-block in each direction."""
         if not is_divisible(self.array):

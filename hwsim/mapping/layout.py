@@ -84,7 +84,8 @@ class Layout:
         Returns:
             the steps; transfers [3, 2, 2]: A by kind (m, k), W by (n, k), output by (m, n).
         """
-        *steps, times = _lay_out(flow.numbers(), *(x[0] for x in self._tables()))
+        first = (x[0] for x in self._tables())
+        *steps, times = _lay_out(flow.numbers(), *first)  # type: ignore[call-arg]
         return Steps(*steps), times
 
     def lengths(self, flow: Flow, stage: Stage, bound: Any, weight: float, cutoff: float) -> Ints:
@@ -101,7 +102,7 @@ class Layout:
             [candidates tried].
         """
         cycles = np.zeros(len(self.order), dtype=np.int64)
-        tried = _lengths(
+        tried = _lengths(  # type: ignore[call-arg]
             flow.numbers(),
             *self._tables(),
             np.ascontiguousarray(self.places),

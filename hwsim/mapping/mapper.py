@@ -36,7 +36,7 @@ class Mapping:
 
     `tile` is (tm, tn, tk) for a product, (rows or other units,) for a vector operator; `order` is the operand that
     stays; `block` the rows, columns and lanes of a beat. `candidates` counts the tilings that bounds did not exclude.
-    `pj` is the energy with leakage and idle clock; `worth` is what the search minimised and
+    `worth` is what the search minimised and
     `bound` what no candidate of the space can beat: smaller than `worth` only where tilings of too many tiles were left out.
     """
 
@@ -48,7 +48,6 @@ class Mapping:
     timeline: Timeline
     counts: tuple[Count, ...]
     buffer_bytes: tuple[tuple[str, int], ...]
-    pj: float
     worth: Worth
     bound: float
 
@@ -66,7 +65,6 @@ class Mapping:
             ),
             counts=(*self.counts, *(replace(c, count=times * c.count) for c in other.counts)),
             buffer_bytes=_larger(self.buffer_bytes, other.buffer_bytes),
-            pj=self.pj + times * other.pj,
             worth=(
                 self.worth[0] + times * other.worth[0],
                 self.worth[1] + times * other.worth[1],
@@ -202,7 +200,7 @@ class Mapper:
         )
         worth = self._objective.worth(timeline.cycles, pj)
         held = tuple(sorted(taken.items()))
-        return Mapping(tile, order, block, tiles, 1, timeline, counts, held, pj, worth, worth[0])
+        return Mapping(tile, order, block, tiles, 1, timeline, counts, held, worth, worth[0])
 
     def _recall(
         self, p: GemmProblem | RowProblem, free: Map[str, int]

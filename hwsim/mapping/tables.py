@@ -6,84 +6,21 @@ from them exactly; its array work is bounded from below over all sub-blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hwsim.engine.energy import Prices
 from hwsim.graph.dtype import DataType
 from hwsim.mapping.block import Blocks, is_divisible
+from hwsim.mapping.cuts import Cut, Floats, Ints, Transfers, blocks_in
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.objective import WaitingPower
 from hwsim.mapping.site import Site
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """All tile sizes of one dimension: [n] each. `rest` is the size of a last, smaller tile, or 0."""
-
-    total: int
-    size: Ints
-    full: Ints
-    rest: Ints
-
-    @classmethod
-    def of(cls, total: int, sizes: tuple[int, ...]) -> Cut:
-        """Cut a dimension by each of some sizes."""
-        size = np.array(sizes, dtype=np.int64)
-        return cls(total, size, total // size, total % size)
-
-    @property
-    def tiles(self) -> Ints:
-        """How many tiles: [n]."""
-        return self.full + (self.rest > 0)
-
-    @property
-    def last(self) -> Ints:
-        """Size of the last tile: [n]."""
-        return np.where(self.rest > 0, self.rest, self.size)
-
-    def blocks(self, block: int) -> Ints:
-        """How many blocks all tiles have together: [n]."""
-        return self.full * _up(self.size, block) + _up(self.rest, block)
-
-    def parts(self) -> tuple[tuple[Ints, Ints], ...]:
-        """(size, how many) of the full tiles and of the last, smaller one."""
-        return (self.size, self.full), (self.rest, (self.rest > 0).astype(np.int64))
-
-
-def _up(a: Ints, b: int) -> Ints:
-    return np.asarray(-(-a // b))
-
-
-@dataclass(frozen=True, slots=True)
-class Transfers:
-    """Moving all tiles of an operand between DRAM and a memory once: tables [rows, columns]."""
-
-    cycles: Ints
-    """bus cycles of all tiles"""
-    pj: Floats
-    """energy of all tiles"""
-    first: Ints
-    """bus cycles of a full tile"""
-    last: Ints
-    """bus cycles of the last tile"""
-    kinds: Ints
-    """bus cycles by kind, full or last: [2, 2, rows, columns]"""
-
-    @classmethod
-    def none(cls, rows: Cut, cols: Cut) -> Transfers:
-        """Return the tables of an operand that stays on chip."""
-        zero = np.zeros((len(rows.size), len(cols.size)), dtype=np.int64)
-        return cls(
-            zero, zero.astype(np.float64), zero, zero, np.zeros((2, 2, *zero.shape), np.int64)
-        )
+BUFFERS = slice(11, 18)
+"""where the columns of buffer bytes and of numbers of tiles are"""
 
 
 class Tables:
@@ -160,9 +97,9 @@ class Tables:
     def _moved(self, rows: Ints, cols: Ints, whole: int, dtype: DataType) -> Ints:
         """Return the bus bits of tiles rows [r, 1] x cols [1, c], as `gemm.moved_bits` does for one."""
         burst = self.site.link.burst_bits
-        packed = _up(cols * dtype.bits, 64) * 64
-        one_run = _up(rows * packed, burst) * burst
-        return np.where(cols == whole, one_run, rows * _up(cols * dtype.bits, burst) * burst)
+        packed = blocks_in(cols * dtype.bits, 64) * 64
+        one_run = blocks_in(rows * packed, burst) * burst
+        return np.where(cols == whole, one_run, rows * blocks_in(cols * dtype.bits, burst) * burst)
 
     def _transfers(
         self, rows: Cut, cols: Cut, whole: int, dtype: DataType, memory: str, load: bool
@@ -187,7 +124,9 @@ class Tables:
                 times = r_times[:, None] * c_times[None, :]
                 kinds[x, y] = bus(moved)
                 cycles += times * kinds[x, y]
-                pj += times * (moved * bit_pj + _up(moved, width) * access_pj + self._step_pj())
+                pj += times * (
+                    moved * bit_pj + blocks_in(moved, width) * access_pj + self._step_pj()
+                )
         first = bus(self._moved(rows.size[:, None], cols.size[None, :], whole, dtype))
         last = bus(self._moved(rows.last[:, None], cols.last[None, :], whole, dtype))
         return Transfers(cycles, pj, first, last, kinds)
@@ -228,8 +167,8 @@ class Tables:
         p = self.p
 
         def half(rows: Cut, cols: Cut, dtype: DataType) -> Ints:
-            bits = _up(cols.size * dtype.bits, 64)[None, :] * 64 * rows.size[:, None]
-            return _up(bits, 8)
+            bits = blocks_in(cols.size * dtype.bits, 64)[None, :] * 64 * rows.size[:, None]
+            return blocks_in(bits, 8)
 
         nothing = np.zeros((len(self.m.size), len(self.n.size)), dtype=np.int64)
         a = half(self.m, self.k, p.a) * (p.a_place == "stream")
@@ -238,7 +177,7 @@ class Tables:
         if not p.epilogue:
             return a, w, result, nothing
         bits = self.m.size[:, None] * self.n.size[None, :]
-        return a, w, _up(bits * self.blocks.array.spec.accumulator_bits, 8), result
+        return a, w, blocks_in(bits * self.blocks.array.spec.accumulator_bits, 8), result
 
     def _work(self) -> tuple[Floats | Ints, ...]:
         """Return numbers of tiles, and the least cycles of all compute steps and of the last one.
@@ -256,7 +195,7 @@ class Tables:
         elif self.blocks.full_is_fastest():
             unit = float(array.passes(p.a, p.w) * array.spec.initiation_interval_cycles)
             all_tiles = [c.blocks(b) for c, b in zip(cuts, full, strict=True)]
-            last = [_up(c.last, b) for c, b in zip(cuts, full, strict=True)]
+            last = [blocks_in(c.last, b) for c, b in zip(cuts, full, strict=True)]
         else:
             unit = self.blocks.cycles_per_product()
             all_tiles = [np.full_like(c.size, c.total) for c in cuts]
@@ -268,12 +207,13 @@ class Tables:
     def _own_cycles(self) -> tuple[Ints, Ints]:
         """Return the cycles of all compute steps of an array used whole, and of the last: [m, n, k]."""
         cuts = (self.m, self.n, self.k)
-        whole = tuple(np.array(size) for size in self.blocks.full)
+        whole = self.blocks.whole
         total = np.zeros([len(c.size) for c in cuts], dtype=np.int64)
         for kinds in product(*(c.parts() for c in cuts)):
             (m, n, k), (m_times, n_times, k_times) = (np.ix_(*x) for x in zip(*kinds, strict=True))
             total += m_times * n_times * k_times * self.blocks.cycles(m, n, k, whole)
-        return total, self.blocks.cycles(*np.ix_(*(c.last for c in cuts)), whole)
+        m, n, k = np.ix_(*(c.last for c in cuts))
+        return total, self.blocks.cycles(m, n, k, whole)
 
     def _energy(self, power: WaitingPower) -> tuple[Floats, ...]:
         """Return the energy of the work, accesses counted as if no bit of any were unused.
@@ -333,9 +273,9 @@ class Tables:
         a_codes = np.zeros((len(self.n.size), len(self.k.size)))
         w_once = np.zeros_like(a_codes)
         for k, k_times in self.k.parts():
-            one_beat = _up(k, lanes) == 1
+            one_beat = blocks_in(k, lanes) == 1
             for n, n_times in self.n.parts():
-                n_blocks = _up(n, cols)
+                n_blocks = blocks_in(n, cols)
                 again = np.where((a_planes == 1) & one_beat[None, :], 1, n_blocks[:, None])
                 a_codes += n_times[:, None] * (k * k_times)[None, :] * again
                 once = (w_planes == 1) & one_beat[None, :] & (n_blocks[:, None] == 1)

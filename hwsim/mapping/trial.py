@@ -14,12 +14,12 @@ import numpy as np
 from hwsim.engine.energy import Prices
 from hwsim.engine.timing import Stage
 from hwsim.mapping.block import Block, Grid, is_divisible
+from hwsim.mapping.cuts import Floats, Ints
 from hwsim.mapping.gemm import Tiling, flow, stage
 from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.layout import Flow, Layout
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
-from hwsim.mapping.scan import Found, Scan, full_block
-from hwsim.mapping.tables import Floats, Ints
+from hwsim.mapping.scan import Found, Scan
 
 AT_ONCE = 256
 """Tilings that are laid out together."""
@@ -72,7 +72,7 @@ class Trial:
         """Return what the first of some tilings is worth at most: an upper bound for the search."""
         blocks = self.scan.tables.blocks
         index = found.index[:1]
-        layout = self.scan.layout(index, full_block(blocks.full))
+        layout = self.scan.layout(index, blocks.whole)
         cycles = layout.lengths(self._flow, self._stage(index[0]), found.bound[:1], 0.0, np.inf)
         if self.objective.weights[1] == 0:
             return float(cycles[0])
@@ -81,7 +81,7 @@ class Trial:
     def _whole(self, found: Found, cutoff: float) -> Choice:
         """Return the best tiling for the whole array."""
         w_cycles, w_pj = self.objective.weights
-        block = full_block(self.scan.tables.blocks.full)
+        block = self.scan.tables.blocks.whole
         lost = found.lost
         tried: list[tuple[Ints, Floats, Floats]] = []  # rows of `found`, worths
         for start in range(0, len(found.bound), AT_ONCE):
@@ -99,11 +99,11 @@ class Trial:
             rows = np.arange(len(cycles))
             if w_pj == 0:
                 rows = rows[cycles == cycles.min()]
-                if tried and cycles[rows[0]] > cutoff:
-                    continue
-                if tried and cycles[rows[0]] < cutoff:
-                    tried.clear()
                 worth = cycles[rows].astype(np.float64)
+                if tried and worth[0] > tried[0][1][0]:
+                    continue
+                if tried and worth[0] < tried[0][1][0]:
+                    tried.clear()
                 tried.append((start + rows, worth, worth))
             else:
                 layout = layout.first(len(cycles))
@@ -134,7 +134,7 @@ class Trial:
         t = self.scan.tables
         array = t.blocks.array
         if is_divisible(array):
-            block = full_block(t.blocks.full)
+            block = t.blocks.whole
             return work_pj(t.p, self.scan.tiles(index), block, array, t.site, self.prices)
         counts = (work_counts(t.p, self.scan.tiling(row), array, t.site) for row in index)
         return np.array([self.prices.nominal_pj(c) for c in counts])
