@@ -91,7 +91,7 @@ def tables(
         if result["schema"] == STUDY_SCHEMA and families(result["students"]):
             drawing = page.parent / curves_file(result["name"])
             drawing.parent.mkdir(parents=True, exist_ok=True)
-            render_files(curves_figure(result), drawing)
+            render_files(curves_figure(result), drawing, ["svg"])
     write_atomically(page, results_page(found))
     typer.echo(f"{page}: rewritten")
 
