@@ -92,7 +92,7 @@ class ConvShape(Spec):
         side, window = self.image[axis], self.kernel[axis]
         count = (side + 2 * self.padding - window) // self.stride + 1
         starts = (i * self.stride - self.padding for i in range(count))
-        return [min(start + window, side) - max(start, 0) for start in starts]
+        return [max(min(start + window, side) - max(start, 0), 0) for start in starts]
 
 
 class LayerSpec(Spec):

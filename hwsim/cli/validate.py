@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+FILE_COLUMNS = 200
+"""width of the table where no terminal says one"""
+
 NamesArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -40,7 +43,7 @@ def validate(
     else:
         from rich.console import Console
 
-        result.render(Console(soft_wrap=not sys.stdout.isatty()))
+        result.render(Console(width=None if sys.stdout.isatty() else FILE_COLUMNS))
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
