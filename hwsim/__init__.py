@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwsim.api import run, verify
     from hwsim.graph.serialize import load
+    from hwsim.workload import cost_workload
 
-__all__ = ["load", "run", "verify"]
+__all__ = ["cost_workload", "load", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from hwsim import api
 
         return getattr(api, name)
+    if name == "cost_workload":
+        from hwsim.workload import cost_workload
+
+        return cost_workload
     if name == "load":
         from hwsim.graph.serialize import load
 
