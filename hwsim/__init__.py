@@ -12,15 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwsim.api import run, verify
+    from hwsim.api import decode, run, verify
     from hwsim.graph.serialize import load
 
-__all__ = ["load", "run", "verify"]
+__all__ = ["decode", "load", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: listing machines must not wait for numba and torch."""
-    if name in ("run", "verify"):
+    if name in ("decode", "run", "verify"):
         from hwsim import api
 
         return getattr(api, name)

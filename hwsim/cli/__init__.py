@@ -1,4 +1,4 @@
-"""`python -m hwsim`: list, check, expand and schema of machines; run, verify and sizes of models."""
+"""`python -m hwsim`: list, check, expand and schema of machines; run, decode, verify and sizes of models."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ app.command("check")(machines.check)
 app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
 app.command("run")(models.run)
+app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
 

@@ -32,7 +32,7 @@ class Cache:
 
     tensor: str
     axis: int
-    """of the tokens, in one sample: -2 of a key [H, T, D], -1 of a value [H, D, T], counted from the front"""
+    """of the tokens in one sample: 1 of a key [H, T, D], 2 of a value [H, D, T]"""
     dtype: DataType
     shape: Shape
 
@@ -62,7 +62,11 @@ def caches(graph: QuantGraph) -> tuple[Cache, ...]:
         raise GraphError("\n".join(faults))
     operands = dict.fromkeys(n.inputs[1] for n in graph.nodes if n.op == "matmul")
     tensors = [graph.tensors[name] for name in operands]
-    return tuple(Cache(t.name, t.shape.index(SEQUENCE), t.dtype, t.shape) for t in tensors)
+    return tuple(
+        Cache(t.name, t.shape.index(SEQUENCE), t.dtype, t.shape)
+        for t in tensors
+        if SEQUENCE in t.shape
+    )
 
 
 def decode_faults(graph: QuantGraph) -> list[str]:
@@ -74,9 +78,8 @@ def decode_faults(graph: QuantGraph) -> list[str]:
     seeing = [n.name for n in attention if not n.attrs["causal"]]
     if seeing:
         faults.append(
-            f"decoding needs a causal model: in {seeing[0]} and {len(seeing) - 1} more a token attends to later ones"
-            if len(seeing) > 1
-            else f"decoding needs a causal model: in {seeing[0]} a token attends to later ones"
+            f"decoding needs a causal model; in {len(seeing)} places of this one a token attends to later ones,"
+            f" first in {seeing[0]}"
         )
     faults += [
         f"node {n.name}: {n.op} is no operator on one token; such a model cannot be decoded"
@@ -184,7 +187,7 @@ def _at_position(graph: QuantGraph, node: Node, position: int, kept: Mapping[str
     if "addend" in node.constants and graph.constant(node, "addend").shape[0] > 1:
         attrs["first"] = position
     inputs = node.inputs
-    if node.op == "matmul":
+    if node.op == "matmul" and inputs[1] in kept:
         inputs = (inputs[0], kept[inputs[1]].extended)
     return replace(node, inputs=inputs, attrs=attrs)
 
