@@ -106,7 +106,7 @@ class Decoded:
             )
         console.print(f"energy of the prefill: {energy_text(self.prefill.energy_pj.nominal)}")
         if self.tokens_per_s is not None:
-            console.print(f"then {self.tokens_per_s:,.4g} tokens a second")
+            console.print(f"then {self.tokens_per_s:,.1f} tokens a second")
         console.print(
             f"key-value cache in DRAM: {self.cache['bytes_per_token']:,.6g} bytes a token,"
             f" {bytes_text(int(self.cache['bytes']))} at the end,"

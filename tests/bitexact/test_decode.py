@@ -177,9 +177,10 @@ def test_steps_cost_more_as_the_cache_grows(decoder_of):
     assert [s.cache_bytes for s in steps] == [cache_bytes(graph, p) for p in (1, 15, 33)]
     assert steps[0].cycles < steps[1].cycles < steps[2].cycles
     assert steps[0].energy_pj.nominal < steps[1].energy_pj.nominal < steps[2].energy_pj.nominal
-    # All codes are read, this token's included; with 2 and 16 tokens a head's are whole bursts of 32 bytes.
+    # All codes are read, this token's included, each of 2 x 2 heads in bursts of 32 bytes. 16 tokens: 16 keys of 2 words,
+    # 10 channels of 2 words; 2 tokens: 2 keys of 2 words, 10 channels of 1 word, which are 2.5 bursts.
     more = steps[1].traffic_bytes["dram_load"] - steps[0].traffic_bytes["dram_load"]
-    assert more == cache_bytes(graph, 16) - cache_bytes(graph, 2)
+    assert more == 4 * (256 + 160) - 4 * (32 + 96)
     # Two layers: a projected row of 20 keys is 3 words, 1 burst; a word for each of 20 channels; then 30 logits.
     assert {s.traffic_bytes["dram_store"] for s in steps} == {2 * (32 + 20 * 8) + 128}
 
