@@ -1,4 +1,4 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, verify, sizes), conformance of arrays."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), arrays (conformance)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
 app.command("validate")(validate.validate)
 app.command("run")(models.run)
+app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
 app.command("conformance")(arrays.conformance)
