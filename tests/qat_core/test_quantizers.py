@@ -63,7 +63,7 @@ def test_the_mean_fits_one_bit_best() -> None:
             for factor in (0.8, 1.0, 1.25):
                 quantizer.alpha.data.fill_(first * factor)
                 codes, scale = quantizer(values, None)
-                errors[start, factor] = float((codes * scale - values).square().mean())
+                errors[start, factor] = (codes * scale - values).square().mean().item()
         assert min(errors, key=errors.__getitem__) == ("mean", 1.0)
 
 
