@@ -12,18 +12,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwsim.api import run, verify
+    from hwsim.api import decode, run, verify
     from hwsim.graph.serialize import load
+    from hwsim.workload import cost_workload
 
-__all__ = ["load", "run", "verify"]
+__all__ = ["cost_workload", "decode", "load", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: listing machines must not wait for numba and torch."""
-    if name in ("run", "verify"):
+    if name in ("decode", "run", "verify"):
         from hwsim import api
 
         return getattr(api, name)
+    if name == "cost_workload":
+        from hwsim.workload import cost_workload
+
+        return cost_workload
     if name == "load":
         from hwsim.graph.serialize import load
 

@@ -1,4 +1,4 @@
-"""The two calls of a user: run a model on a machine, and verify that the machine computes it exactly."""
+"""The calls of a user: run a model on a machine, decode with it, verify that the machine computes it exactly."""
 
 from __future__ import annotations
 
@@ -8,20 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.arch.machine import Machine
 from hwsim.config.load import load_machine
 from hwsim.dataset import IGNORED_LABEL, Rows, make_samples, stored_labels
+from hwsim.decoding import Decoder, generate, on_machine
 from hwsim.engine.cost import cost
+from hwsim.engine.decode_cost import (
+    cache_sizes,
+    prefill_cost,
+    step_costs,
+)
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
 from hwsim.errors import DataError
+from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, Samples, load
 from hwsim.mapping.objective import Objective
 from hwsim.metrics import compute, wilson_interval
+from hwsim.report.decoding import Decoded
 from hwsim.report.result import Result
-from hwsim.verification import Verification, batches, first_samples, verify_model
+from hwsim.verification import (
+    DECODE_TOKENS,
+    Verification,
+    batches,
+    first_samples,
+    verify_model,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,10 +48,12 @@ class RunResult:
 
     result: Result
     file_bytes: dict[str, int]
+    cache: dict[str, float] | None = None
+    """key-value cache of the costed length (`cache_sizes`); None for a model that cannot be decoded"""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: `Result.to_json`, and the bytes of the export's files."""
-        return {**self.result.to_json(), "file_bytes": self.file_bytes}
+        """Plain data: `Result.to_json`, the bytes of the export's files and of a decoder's cache."""
+        return {**self.result.to_json(), "file_bytes": self.file_bytes, "cache": self.cache}
 
     def render(self, console: Console) -> None:
         """Print the tables."""
@@ -91,7 +108,8 @@ def run(
             )
     report = cost(graph, on, length, Objective(objective))
     result = Result(loaded.name, loaded.sha256, on.sha256, report, accuracy, notes)
-    return RunResult(result, dict(loaded.file_bytes))
+    cache = None if decode_faults(graph) else cache_sizes(graph, report.sequence_length)
+    return RunResult(result, dict(loaded.file_bytes), cache)
 
 
 def verify(
@@ -109,6 +127,65 @@ def verify(
     injection = None if inject is None else Injection.parse(inject)
     loaded, on = _load(model, machine, overrides)
     return verify_model(loaded, on, first_samples(_samples(loaded), samples), injection)
+
+
+def decode(
+    model: Model | Path | str,
+    machine: Machine | str,
+    tokens: Sequence[int] | npt.NDArray[np.int64],
+    steps: int = DECODE_TOKENS,
+    overrides: Sequence[str] = (),
+) -> Decoded:
+    """Continue a prompt on a machine, greedily, one token at a time through a key-value cache.
+
+    Args:
+        model, machine, overrides: as in `run`.
+        tokens: ids of the prompt.
+        steps: how many tokens to generate.
+
+    Raises:
+        GraphError: the model is not causal, or the machine lacks an operator or a format.
+        DataError: the prompt is empty, has ids that the model does not know, or leaves too little room.
+        CapacityError: not even one tile of an operator fits.
+        OverflowRefused: an accumulator left its range under the rule `error`.
+    """
+    loaded, on = _load(model, machine, overrides)
+    graph = loaded.graph
+    decoder = Decoder(graph, on_machine(on))
+    prompt = np.asarray(tokens, np.int64).reshape(-1)
+    made, logits = generate(decoder, prompt, steps)
+    return Decoded(
+        model=loaded.name,
+        model_sha256=loaded.sha256,
+        machine=on.name,
+        machine_sha256=on.sha256,
+        prompt=tuple(prompt.tolist()),
+        tokens=tuple(made),
+        logits=logits,
+        logits_scale=graph.tensors[graph.outputs[0]].scale,
+        prefill=prefill_cost(graph, on, len(prompt)),
+        steps=tuple(step_costs(graph, on, range(len(prompt), decoder.position))),
+        cache=cache_sizes(graph, decoder.position),
+    )
+
+
+def sample_prompt(model: Model | Path | str, sample: int, length: int | None = None) -> list[int]:
+    """Return the token ids of a stored sample, its first `length` only where one is given.
+
+    Raises:
+        DataError: there is no such sample, or it is shorter.
+    """
+    loaded = model if isinstance(model, Model) else load(model)
+    samples = _samples(loaded)
+    if not 0 <= sample < len(samples):
+        raise DataError(f"{loaded.folder}: has samples 0 to {len(samples) - 1}, not {sample}")
+    caches(loaded.graph)  # refuses a model whose samples are no tokens
+    ids = samples.real_ids(loaded.graph.inputs[0], sample)
+    if length is not None and not 0 < length <= len(ids):
+        raise DataError(
+            f"sample {sample} has {len(ids)} tokens; a prompt of 1 to {len(ids)} can be cut from it, not of {length}"
+        )
+    return [int(i) for i in ids[:length]]
 
 
 def measure(graph: QuantGraph, machine: Machine, samples: Samples) -> dict[str, Any]:

@@ -240,6 +240,11 @@ class _Run:
     def optional(self, node: Node, role: str) -> Tensor | None:
         return self.constant(node, role) if role in node.constants else None
 
+    def addend(self, node: Node, tokens: int) -> Tensor:
+        rows = self.constant(node, "addend")
+        first = int(node.attrs.get("first", 0))  # type: ignore[arg-type]
+        return rows[first : first + tokens]
+
     def key_mask(self, node: Node, scores: Tensor) -> Tensor:
         lengths = self.lengths if node.attrs["masked"] else None
         return key_mask(scores.shape, lengths, bool(node.attrs["causal"]))
@@ -273,7 +278,7 @@ class _Run:
                     return codes
                 return codes.masked_fill(~self.key_mask(node, x[0]), out.dtype.qmin)
             case "add":
-                other = x[1] if len(x) > 1 else self.constant(node, "addend")[: x[0].shape[1]]
+                other = x[1] if len(x) > 1 else self.addend(node, x[0].shape[1])
                 return add(
                     x[0], other, self.constant(node, "M"), self.constant(node, "S"), out.dtype
                 )
@@ -315,6 +320,8 @@ class _Run:
                 index = [slice(None)] * x[0].ndim
                 index[int(attrs["axis"]) + 1] = slice(int(attrs["start"]), int(attrs["stop"]))
                 return x[0][tuple(index)]
+            case "append":
+                return torch.cat(x, dim=int(attrs["axis"]) + 1)
         raise GraphError(f"node {node.name}: the reference has no operator {node.op!r}")
 
 

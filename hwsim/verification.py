@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch.machine import Machine
+from hwsim.decoding import Decoder, on_machine, on_reference
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
+from hwsim.graph.decode_view import caches, decode_faults, row_at
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, Samples
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 BATCH = 16
+DECODE_TOKENS = 32
+"""at most so many tokens of a causal model are decoded one by one"""
 
 
 @dataclass
@@ -32,6 +36,21 @@ class Unequal:
     first_index: list[int]
     expected: int
     got: int
+    token: int | None = None
+    """of decoding: the first position whose step differs"""
+
+
+@dataclass
+class DecodeCheck:
+    """One sample decoded token by token on the machine, against one pass of the reference over it."""
+
+    sample: int
+    tokens: int
+    tensors: int
+    """of a step's graph, the caches among them"""
+    elements: int
+    unequal: list[Unequal]
+    """by token, then in execution order"""
 
 
 @dataclass
@@ -52,11 +71,13 @@ class Verification:
     inject: str | None = None
     profiles: dict[str, str] = field(default_factory=dict)
     """contractions whose accumulators are modelled because their static bound does not fit"""
+    decode: DecodeCheck | None = None
+    """None for a model that cannot be decoded"""
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor is equal."""
-        return not self.unequal
+        """Whether every tensor is equal, those of decoding too."""
+        return not self.unequal and not (self.decode and self.decode.unequal)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -80,6 +101,16 @@ class Verification:
                 f"  {u.tensor} ({u.op}): {u.differing} elements differ, first at sample {u.first_sample}"
                 f" {u.first_index}: must be {u.expected}, is {u.got}"
             )
+        if self.decode is not None:
+            console.print(
+                f"decode: {len(self.decode.unequal)} unequal of {self.decode.tensors} tensors, {self.decode.elements}"
+                f" elements, {self.decode.tokens} tokens one by one"
+            )
+            for u in self.decode.unequal[:5]:
+                console.print(
+                    f"  {u.tensor} ({u.op}): {u.differing} elements differ, first at token {u.token}"
+                    f" {u.first_index}: must be {u.expected}, is {u.got}"
+                )
         if self.inject is not None and self.ok:
             console.print("the flip is masked: it changes no tensor on these samples")
         console.print("rung C (RTL): not run")
@@ -165,16 +196,66 @@ def verify_model(
                 _note(faults, name, ops[name], rows, expected, result.astype(np.int64))
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     unequal = sorted(faults.values(), key=lambda u: order[u.tensor])
+    decode = (
+        None if decode_faults(graph) else _check_decode(graph, damaged, machine, samples, injection)
+    )
     return Verification(
         model.name, model.sha256, machine.name, machine.sha256, len(samples), len(graph.nodes), elements, unequal,
         dict(model.record), None if injection is None else str(injection),
         {n: f"{p.accumulator_bits} bits, {p.overflow}, chunks of {p.lanes}" for n, p in profiles.items()},
+        decode,
     )  # fmt: skip
+
+
+def _check_decode(
+    graph: QuantGraph, damaged: QuantGraph, machine: Machine, samples: Samples, injection: Injection | None
+) -> DecodeCheck:  # fmt: skip
+    """Decode the start of the longest sample from an empty cache, and compare every tensor of every step."""
+    (name,) = graph.inputs
+    rows = [samples.real_ids(name, i)[:DECODE_TOKENS] for i in range(len(samples))]
+    sample = max(range(len(rows)), key=lambda i: len(rows[i]))
+    ids = rows[sample][None]  # [1, T]
+    tokens = ids.shape[1]
+    want = dict(on_reference(machine)(graph, {name: ids}, np.array([tokens], np.int64)))
+    kept = {c.extended: c for c in caches(graph)}
+    nodes = graph.by_name
+    decoder = Decoder(damaged, on_machine(machine))
+    faults: dict[str, Unequal] = {}
+    elements = 0
+    for position in range(tokens):
+        made = decoder.step(ids[:, position])
+        for tensor, result in made.items():
+            if tensor in kept:
+                cache = kept[tensor]
+                op = "append"
+                expected = want[cache.tensor].take(np.arange(position + 1), cache.axis + 1)
+            else:
+                op = nodes[tensor].op
+                expected = row_at(graph.tensors[tensor], want[tensor], position)
+            elements += expected.size
+            if not np.array_equal(expected, result):
+                _note(
+                    faults,
+                    tensor,
+                    op,
+                    np.array([sample]),
+                    expected,
+                    result.astype(np.int64),
+                    position,
+                )
+        if position == 0 and injection is not None and injection.field == "cache":
+            held = decoder.caches[injection.node]
+            decoder.caches[injection.node] = injection.into_cache(
+                held, graph.tensors[injection.node].dtype
+            )
+    return DecodeCheck(
+        sample, tokens, len(graph.nodes) + len(kept), elements, list(faults.values())
+    )
 
 
 def _note(
     faults: dict[str, Unequal], name: str, op: str, rows: npt.NDArray[np.int64],
-    expected: npt.NDArray[np.int64], got: npt.NDArray[np.int64],
+    expected: npt.NDArray[np.int64], got: npt.NDArray[np.int64], token: int | None = None,
 ) -> None:  # fmt: skip
     different = expected != got
     count = int(different.sum())
@@ -183,5 +264,12 @@ def _note(
         return
     place = tuple(int(i) for i in np.argwhere(different)[0])
     faults[name] = Unequal(
-        name, op, count, int(rows[place[0]]), list(place[1:]), int(expected[place]), int(got[place])
+        name,
+        op,
+        count,
+        int(rows[place[0]]),
+        list(place[1:]),
+        int(expected[place]),
+        int(got[place]),
+        token,
     )

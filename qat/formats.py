@@ -93,6 +93,17 @@ class ActivationSpec(Strict):
     shift: bool = False
     clip: float = Field(0.0, ge=0)
     rounding: Rounding = "half_up"
+    start: Literal["lsq", "mean"] = "lsq"
+    """first alpha of a learned range: LSQ's, twice as far, or (1 bit only) the mean that fits best"""
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        dtype = parse(self.format)
+        if self.start == "mean" and (self.range != "learned" or dtype.bits > 1):
+            raise ValueError(
+                "start 'mean' must have range 'learned' and format BIPOLAR or UNIPOLAR"
+            )
+        return self
 
     @model_validator(mode="after")
     def _range_fits(self) -> Self:

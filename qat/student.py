@@ -268,7 +268,8 @@ def _activation_quantizer(
     if spec.range == "unit":
         return SignQuantizer()
     if spec.range == "learned":
-        return LearnedQuantizer(spec.format, channels if spec.shift else 0, spec.rounding, step)
+        width = channels if spec.shift else 0
+        return LearnedQuantizer(spec.format, width, spec.rounding, step, spec.start)
     return DynamicQuantizer(spec.format, spec.granularity, spec.clip, spec.rounding, step)
 
 

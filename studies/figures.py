@@ -70,6 +70,12 @@ class Drawing:
     titles: dict[str, str] = field(default_factory=dict)
 
 
+UNDATED: Mapping[str, Mapping[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+"""what is left out of a file of each format: it changes without the figure"""
+
 Painter = Callable[[float], Drawing]
 """Draws the figure at a width in inches."""
 
@@ -332,13 +338,16 @@ def _two_part_label(point: Point, width: float) -> str:
     return f"{point.student}{' · ' if width >= WIDE else chr(10)}{point.machine}"
 
 
-def render_files(painter: Painter, path: Path) -> list[Path]:
-    """Write `path` as PNG (200 dots an inch) and SVG; return both paths."""
+def render_files(
+    painter: Painter, path: Path, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Write `path` in each of the formats (PNG with 200 dots an inch); return the files' paths."""
+    written = []
     with _style(path.name):
         figure = painter(WIDE).figure
-        written = [path.with_suffix(".png"), path.with_suffix(".svg")]
-        figure.savefig(written[0], dpi=200, metadata={"Software": None})
-        figure.savefig(written[1], metadata={"Date": None, "Creator": None})
+        for ending in formats:
+            written.append(path.with_suffix(f".{ending}"))
+            figure.savefig(written[-1], dpi=200, metadata=UNDATED[ending])
     return written
 
 

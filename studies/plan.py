@@ -39,6 +39,7 @@ SOURCES: dict[NodeKind, tuple[str, ...]] = {
         "hwsim/graph/ops.py",
         "hwsim/metrics.py",
         "hwsim/provenance.py",
+        "hwsim/units.py",
     ),
     "export": ("qat", "hwsim"),
     "evaluate": ("hwsim",),

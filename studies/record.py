@@ -91,7 +91,7 @@ def tables(
         if result["schema"] == STUDY_SCHEMA and families(result["students"]):
             drawing = page.parent / curves_file(result["name"])
             drawing.parent.mkdir(parents=True, exist_ok=True)
-            render_files(curves_figure(result), drawing)
+            render_files(curves_figure(result), drawing, ["svg"])
     write_atomically(page, results_page(found))
     typer.echo(f"{page}: rewritten")
 
@@ -266,6 +266,8 @@ def _section(result: Mapping[str, Any]) -> list[str]:
             f"95 % Wilson interval of the integer graph: {percent(interval[0])} to {percent(interval[1])}.",
             "",
         ]
+    if len(student["tests"]) > 1:
+        lines += [_other_parts(result), ""]
     lines += [
         f"Rungs A1 to A3 {held}. A1 compared {rungs['a1_operators']} operators on {rungs['operator_samples']} samples;"
         f" A2 agreement {percent(rungs['a2_agreement'])}{identical}; A3 agreement {percent(rungs['a3_agreement'])}.",
@@ -285,6 +287,18 @@ def _section(result: Mapping[str, Any]) -> list[str]:
         )
     lines += ["", *(f"Note: {note}" for note in result.get("notes", ()))]
     return [*lines, ""]
+
+
+def _other_parts(result: Mapping[str, Any]) -> str:
+    """The metric on the further test parts, texts of other distributions for a language model: teacher's and student's."""
+    student, metric = result["student"], result["student"]["metric"]
+    runs = [run for run in (result["teacher"], student) if run is not None]
+    found = [
+        f"{part} " + " / ".join(_value(metric, run["tests"][part][metric]) for run in runs)
+        for part in list(student["tests"])[1:]
+    ]
+    who = "teacher / student" if len(runs) > 1 else "student"
+    return f"On further parts ({who}, in float32 fake quantisation): {'; '.join(found)}."
 
 
 SECTIONS = {SCHEMA: _section, STUDY_SCHEMA: study_section, BENCH_SCHEMA: bench_section}

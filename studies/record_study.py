@@ -117,7 +117,7 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
         lines += [
             "Accuracy on the carve-out while they train, mean and range of the seeds:",
             "",
-            f"![Training curves of {result['name']}]({curves_file(result['name'])}.png)",
+            f"![Training curves of {result['name']}]({curves_file(result['name'])}.svg)",
             "",
         ]
     return lines

@@ -39,8 +39,13 @@ class Machine:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the resolved description, as hexadecimal text."""
-        data: dict[str, Any] = self.spec.model_dump(mode="json", by_alias=True)
+        """SHA-256 of the resolved description, as hexadecimal text.
+
+        Published targets are left out: what a machine is does not depend on what it is held against.
+        """
+        data: dict[str, Any] = self.spec.model_dump(
+            mode="json", by_alias=True, exclude={"validation"}
+        )
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
         *_operators(machine),
         *_scopes(machine),
         *_shared(machine),
+        *_targets(machine),
+        *_calibrations(machine),
     ]
 
 
@@ -159,6 +162,77 @@ def _shared(machine: MachineSpec) -> Iterator[Fault]:
                 f" {quantity.shared!r}, not {spread[0]:g} and {spread[1]:g} against"
                 f" {seen[1][0]:g} and {seen[1][1]:g}",
             )
+
+
+def _targets(machine: MachineSpec) -> Iterator[Fault]:
+    """A validation target may only name what the machine has."""
+    names = [t.name for t in machine.validation]
+    for index, target in enumerate(machine.validation):
+        known = {
+            "operating_point": [p.name for p in machine.operating_points],
+            "baseline": [n for n in names if n != target.name],
+            "engines": list(machine.arrays),
+        }
+        for key, have in known.items():
+            value = getattr(target, key)
+            for name in value if isinstance(value, list) else [value]:
+                if name is not None and name not in have:
+                    listed = ", ".join(have) or "none"
+                    yield Fault(
+                        ("validation", index, key),
+                        f"must name one of this machine ({listed}), not {name!r}{nearest(name, have)}",
+                    )
+        if names.index(target.name) < index:
+            yield Fault(("validation", index, "name"), f"must be new, not {target.name!r} again")
+        if target.mode is not None:
+            a, w = dt.parse(target.mode.activation), dt.parse(target.mode.weight)
+            arrays = [registry.lookup("array", s.kind)(n, s) for n, s in machine.arrays.items()]
+            if not any(array.supports(a, w) for array in arrays):
+                yield Fault(
+                    ("validation", index, "mode"),
+                    f"must be formats that an array multiplies, not {a} x {w}",
+                )
+
+
+def _calibrations(machine: MachineSpec) -> Iterator[Fault]:
+    """At most one peak may set constants, and a figure of a target's publication must own up to it."""
+    peaks = [t.name for t in machine.validation if t.mode is not None]
+    used: str | None = None
+    for path, quantity in quantities(machine):
+        if path[-1] == "area_um2":
+            continue
+        by = quantity.calibrated_by
+        if by is None:
+            cited = [t for t in machine.validation if publication(t.source) in quantity.source]
+            if cited:
+                yield Fault(
+                    path,
+                    f"must say `calibrated_by:` with the target that set it: it cites"
+                    f" {publication(cited[0].source)}, which target {cited[0].name!r} is from",
+                )
+        elif by not in peaks:
+            yield Fault(
+                (*path, "calibrated_by"),
+                f"must name a peak of this machine's validation ({', '.join(peaks) or 'none'}),"
+                f" not {by!r}{nearest(by, peaks)}",
+            )
+        elif used not in (None, by):
+            yield Fault(
+                (*path, "calibrated_by"),
+                f"must be {used!r}, not {by!r}: one target at most may set constants",
+            )
+        else:
+            used = by
+
+
+def publication(source: str) -> str:
+    """Return what identifies a publication in the text of a source: its arXiv number, or its first words.
+
+    >>> publication("BrainTTA, arXiv 2211.11331: table 2"), publication("ISSCC 2025: press kit")
+    ('arXiv 2211.11331', 'ISSCC 2025')
+    """
+    found = re.search(r"arXiv \d{4}\.\d{4,5}", source)
+    return found[0] if found else source.partition(":")[0]
 
 
 def quantities(

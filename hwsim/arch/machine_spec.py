@@ -32,6 +32,7 @@ from hwsim.arch.dram import DmaSpec, DramSpec
 from hwsim.arch.machine_checks import Fault, find_faults
 from hwsim.arch.memory import MemorySpec
 from hwsim.arch.spec import Count, Quantity, Spec
+from hwsim.arch.targets import ValidationTargetSpec
 from hwsim.arch.vector_unit import VectorUnitSpec
 
 SCHEMA = "hwsim/accelerator/1"
@@ -125,27 +126,6 @@ class OperatingPointSpec(Spec):
     """factor on every dynamic energy"""
     leakage_scale: Positive
     """factor on every leakage power"""
-
-
-class ValidationTargetSpec(Spec):
-    """A published figure that the model is held against. Never a unit energy."""
-
-    name: str
-    """short name"""
-    metric: str
-    """what was published, with its unit, for example `fj_per_op`"""
-    value: float
-    """published value, in the metric's unit"""
-    scope: Literal["datapath", "core", "macro", "soc", "board"]
-    """what the figure covers"""
-    includes: list[str] = Field(default_factory=list)
-    """parts whose energy or time the figure contains"""
-    standing: Literal["arithmetic", "calibrated", "underdetermined", "predicted"]
-    """how much a match proves; only `predicted` counts"""
-    source: Annotated[str, Field(min_length=1)]
-    """publication"""
-    note: str = ""
-    """what to know before comparing"""
 
 
 class MachineSpec(Spec):

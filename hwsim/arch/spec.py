@@ -79,6 +79,8 @@ class Quantity(Spec):
     """what the published figure covers"""
     split: str | None = None
     """how a figure of a wider scope was divided so that nothing is counted twice"""
+    calibrated_by: str | None = None
+    """the validation target that set this number; that target then proves nothing"""
 
     @model_validator(mode="before")
     @classmethod

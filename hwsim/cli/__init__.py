@@ -1,10 +1,10 @@
-"""`python -m hwsim`: machines (list, check, expand, schema), models (run, verify, sizes), conformance of arrays."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), arrays (conformance)."""
 
 from __future__ import annotations
 
 import typer
 
-from hwsim.cli import arrays, machines, models
+from hwsim.cli import arrays, machines, models, validate
 from hwsim.cli.errors import run_app
 
 app = typer.Typer(
@@ -17,7 +17,9 @@ app.command("list")(machines.list_)
 app.command("check")(machines.check)
 app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
+app.command("validate")(validate.validate)
 app.command("run")(models.run)
+app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
 app.command("conformance")(arrays.conformance)

@@ -20,10 +20,12 @@ def list_() -> None:
     """List the machines that come with the package."""
     from hwsim.config.load import list_machines
 
-    found = list_machines()
-    width = max(len(name) for name, _ in found)
-    for name, description in found:
-        typer.echo(f"{name:<{width}}  {description}")
+    groups = [list_machines(published=False), list_machines(published=True)]
+    width = max(len(name) for group in groups for name, _ in group)
+    for heading, group in zip(("To study with", "Published"), groups, strict=True):
+        typer.echo(f"{heading}:")
+        for name, description in group:
+            typer.echo(f"  {name:<{width}}  {description}")
 
 
 def check(file: MachineArgument, set_: Overrides = None) -> None:

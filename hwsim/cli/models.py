@@ -1,4 +1,4 @@
-"""The verbs about an exported model: run it, verify it, list its sizes."""
+"""The verbs about an exported model: run it, decode with it, verify it, list its sizes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hwsim.cli.machines import Overrides
+from hwsim.errors import DataError
 
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of an exported model.")
@@ -54,6 +55,53 @@ def run(
     _show(result, json_file)
 
 
+def decode(
+    model: ModelArgument,
+    machine: MachineOption,
+    prompt_ids: Annotated[
+        str | None,
+        typer.Option("--prompt-ids", metavar="IDS", help="Token ids, separated by commas."),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", min=0, help="Number of a stored sample that is the prompt."),
+    ] = None,
+    prompt_length: Annotated[
+        int | None,
+        typer.Option("--prompt-length", min=1, help="Only the sample's first tokens."),
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How many to generate.")] = 32,
+    json_file: JsonOption = None,
+    set_: Overrides = None,
+) -> None:
+    """Continue a prompt token by token through a key-value cache: ids, cycles and energy of each."""
+    from hwsim import api
+
+    prompt = _prompt(model, prompt_ids, sample, prompt_length)
+    _show(api.decode(model, machine, prompt, tokens, overrides=set_ or ()), json_file)
+
+
+def _prompt(
+    model: Path, prompt_ids: str | None, sample: int | None, prompt_length: int | None
+) -> list[int]:
+    """Return the ids of the prompt that the options name."""
+    if (prompt_ids is None) == (sample is None):
+        raise DataError("a prompt must come from one of --prompt-ids and --sample")
+    if prompt_ids is None:
+        from hwsim import api
+
+        assert sample is not None
+        return api.sample_prompt(model, sample, prompt_length)
+    if prompt_length is not None:
+        raise DataError("--prompt-length cuts a --sample; --prompt-ids are taken whole")
+    try:
+        return [int(i) for i in prompt_ids.split(",")]
+    except ValueError:
+        raise DataError(
+            f"--prompt-ids must be whole numbers separated by commas, as 15,2,7, not {prompt_ids!r}"
+        ) from None
+
+
 def verify(
     model: ModelArgument,
     machine: MachineOption,
@@ -63,7 +111,7 @@ def verify(
         typer.Option(
             metavar="FIELD:NODE:INDEX:BIT",
             help="Flip one bit in the machine's memory first; FIELD is weight, M, S, B,"
-            " threshold, table or length.",
+            " threshold, table, length or cache.",
         ),
     ] = None,
     json_file: JsonOption = None,

@@ -16,8 +16,14 @@ from hwsim.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from hwsim.arch.machine import Machine
+    from hwsim.workload import Workload
 
 M = TypeVar("M", bound=BaseModel)
+
+PUBLISHED = "published"
+"""folder, within that of the machines, of the models of published chips"""
+WORKLOADS = "workloads"
+"""folder, within that of the machines, of the networks that published figures are about"""
 
 
 def load_spec(
@@ -58,13 +64,23 @@ def machines_folder() -> Path:
     return Path(str(files("accelerators")))
 
 
-def list_machines() -> list[tuple[str, str]]:
-    """Return (name, one-line description) of every machine that comes with the package."""
-    found: list[tuple[str, str]] = []
-    for path in sorted(machines_folder().glob("*.yaml")):
-        data = read_yaml(path).data
-        found.append((path.stem, str(data.get("description", ""))))
-    return found
+def machine_files() -> list[Path]:
+    """Return the files of all machines that come with the package: those to study with, then published ones."""
+    folder = machines_folder()
+    return [*sorted(folder.glob("*.yaml")), *sorted((folder / PUBLISHED).glob("*.yaml"))]
+
+
+def list_machines(*, published: bool) -> list[tuple[str, str]]:
+    """Return (name, one-line description) of the machines that come with the package.
+
+    Args:
+        published: the models of published chips, or the machines to study with.
+    """
+    return [
+        (path.stem, str(read_yaml(path).data.get("description", "")))
+        for path in machine_files()
+        if (path.parent.name == PUBLISHED) == published
+    ]
 
 
 def find_machine(name_or_path: str | Path) -> Path:
@@ -73,16 +89,29 @@ def find_machine(name_or_path: str | Path) -> Path:
     Raises:
         ConfigError: neither; the nearest name is suggested.
     """
+    return _find("machine", name_or_path, machine_files())
+
+
+def find_workload(name_or_path: str | Path) -> Path:
+    """Return the file of a workload given by a shipped workload's name or by a path.
+
+    Raises:
+        ConfigError: neither; the nearest name is suggested.
+    """
+    return _find("workload", name_or_path, sorted((machines_folder() / WORKLOADS).glob("*.yaml")))
+
+
+def _find(what: str, name_or_path: str | Path, shipped: Sequence[Path]) -> Path:
     text = str(name_or_path)
-    known = [path.stem for path in sorted(machines_folder().glob("*.yaml"))]
+    known = {path.stem: path for path in shipped}
     if text in known:
-        return machines_folder() / f"{text}.yaml"
+        return known[text]
     path = Path(name_or_path)
     if path.is_file():
         return path
     raise ConfigError(
-        f"machine must be a YAML file or one of {', '.join(known)}, not {text!r}"
-        f"{nearest(text, known)}"
+        f"{what} must be a YAML file or one of {', '.join(known)}, not {text!r}"
+        f"{nearest(text, list(known))}"
     )
 
 
@@ -110,6 +139,17 @@ def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Mac
     if faults:
         raise ConfigError(faults)
     return Machine(spec)
+
+
+def load_workload(name_or_path: str | Path) -> Workload:
+    """Read, check and build a workload.
+
+    Raises:
+        ConfigError: anything is wrong; all faults at once.
+    """
+    from hwsim.workload import Workload, WorkloadSpec
+
+    return Workload(load_spec(find_workload(name_or_path), WorkloadSpec))
 
 
 def machine_schema() -> dict[str, Any]:

@@ -273,14 +273,16 @@ class Ledger:
         """Return the energy of each kind of action (`leakage_cycle`, `read`, `lane_op:...`)."""
         return self.bands([c.action for _, c in self.entries])
 
+    def share_by_provenance(self) -> dict[str, float]:
+        """Return the share of the nominal joules that rests on unit energies of each kind."""
+        joules: dict[str, list[float]] = {}
+        for (_, c), energy in zip(self.entries, self._energies, strict=True):
+            kind = self.prices.price(c.component, c.action).quantity.kind
+            joules.setdefault(kind, []).append(energy)
+        total = math.fsum(self._energies)
+        shares = {k: math.fsum(v) / total if total else 0.0 for k, v in joules.items()}
+        return dict(sorted(shares.items()))
+
     def share_assumed_frac(self) -> float:
         """Return the share of the nominal joules that rests on unit energies of kind `assumed`."""
-        total = math.fsum(self._energies)
-        if total == 0:
-            return 0.0
-        assumed = math.fsum(
-            energy
-            for (_, c), energy in zip(self.entries, self._energies, strict=True)
-            if self.prices.price(c.component, c.action).quantity.kind == "assumed"
-        )
-        return assumed / total
+        return self.share_by_provenance().get("assumed", 0.0)

@@ -144,6 +144,8 @@ class _Execution:
                 index: list[slice] = [slice(None)] * x[0].ndim
                 index[int(attrs["axis"]) + 1] = slice(int(attrs["start"]), int(attrs["stop"]))
                 return np.ascontiguousarray(x[0][tuple(index)])
+            case "append":
+                return np.concatenate(x, axis=int(attrs["axis"]) + 1)
         raise GraphError(f"node {node.name}: the machine has no operator {node.op!r}")
 
     # -- arrays
@@ -197,7 +199,8 @@ class _Execution:
         if len(x) > 1:
             b = np.ascontiguousarray(x[1]).reshape(-1, x[1].shape[-1])
         else:
-            b = self._constant(node, "addend")[: x[0].shape[1]]
+            first = int(node.attrs.get("first", 0))  # type: ignore[arg-type]
+            b = self._constant(node, "addend")[first : first + x[0].shape[1]]
         m, s = self._constant(node, "M"), self._constant(node, "S")
         result = np.empty(a.shape, np.int64)
         factors = (int(m[0]), int(s[0]), int(m[1]), int(s[1]))

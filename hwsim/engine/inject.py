@@ -1,13 +1,15 @@
 """Flip one bit in the machine's memory: the proof that verification can fail.
 
 `FIELD:NODE:INDEX:BIT`: FIELD is a constant's role (weight, M, S, B, threshold, table) of NODE, or `length`
-(the length register of sample INDEX; NODE is any node that masks). INDEX counts elements in row-major
+(the length register of sample INDEX; NODE is any node that masks), or `cache` (what decoding has kept of its
+first token; NODE makes the second operand of an attention product). INDEX counts elements in row-major
 order. BIT counts from the lowest bit of the stored number: BIPOLAR has bit 0, TERNARY bit 0 (plane of +1)
 and bit 1 (plane of -1, both set act as 0), the rest are two's complement of their width.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import BitwrightError, nearest
+from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.dtype import DataType
 from hwsim.graph.ir import Constant, QuantGraph
 
-FIELDS = ("weight", "M", "S", "B", "threshold", "table", "length")
+FIELDS = ("weight", "M", "S", "B", "threshold", "table", "length", "cache")
 LENGTH_BITS = 32
 
 
@@ -57,7 +60,7 @@ class Injection:
         return f"{self.field}:{self.node}:{self.index}:{self.bit}"
 
     def into_graph(self, graph: QuantGraph) -> QuantGraph:
-        """Return the graph as it lies in the damaged memory; the graph itself for `length`.
+        """Return the graph as it lies in the damaged memory; the graph itself for `length` and `cache`.
 
         Raises:
             InjectionError: no such node, constant, element or bit.
@@ -74,6 +77,9 @@ class Injection:
                 some = f"; nodes that do: {', '.join(masking[:3])}" if masking else ""
                 raise InjectionError(f"--inject: node {self.node} does not mask by length{some}")
             return graph
+        if self.field == "cache":
+            self._check_cache(graph)
+            return graph
         if self.field not in node.constants:
             have = [r for r in node.constants if r in FIELDS]
             raise InjectionError(
@@ -82,6 +88,22 @@ class Injection:
         constant = graph.constants[node.constants[self.field]]
         flipped = Constant(constant.name, constant.dtype, self._flip(constant))
         return replace(graph, constants={**graph.constants, constant.name: flipped})
+
+    def _check_cache(self, graph: QuantGraph) -> None:
+        faults = decode_faults(graph)
+        if faults:
+            raise InjectionError(f"--inject: there is no cache: {faults[0]}")
+        kept = {c.tensor: c for c in caches(graph)}
+        if self.node not in kept:
+            raise InjectionError(
+                f"--inject: node {self.node} is not cached{nearest(self.node, list(kept))}"
+            )
+        cache = kept[self.node]
+        self._check_bit(f"a token's entry of {self.node}", math.prod(cache.bind(1)), cache.dtype)
+
+    def into_cache(self, codes: npt.NDArray[Any], dtype: DataType) -> npt.NDArray[Any]:
+        """Return a cache of one token, [1, *shape], with the bit flipped."""
+        return _flipped(codes, self.index, self.bit, dtype)
 
     def check_register(self, registers: int) -> None:
         """Make sure that a `length` injection names a bit of one of the length registers, one a sample.
@@ -106,18 +128,26 @@ class Injection:
         return damaged
 
     def _flip(self, constant: Constant) -> npt.NDArray[Any]:
-        if self.index >= constant.array.size:
+        self._check_bit(constant.name, constant.array.size, constant.dtype)
+        return _flipped(constant.array, self.index, self.bit, constant.dtype)
+
+    def _check_bit(self, what: str, elements: int, dtype: DataType) -> None:
+        if self.index >= elements:
             raise InjectionError(
-                f"--inject: {constant.name} has elements 0 to {constant.array.size - 1}, not {self.index}"
+                f"--inject: {what} has elements 0 to {elements - 1}, not {self.index}"
             )
-        if self.bit >= constant.dtype.bits:
+        if self.bit >= dtype.bits:
             raise InjectionError(
-                f"--inject: {constant.name} is {constant.dtype}, its bits are 0 to {constant.dtype.bits - 1}, not {self.bit}"
+                f"--inject: {what} is {dtype}, its bits are 0 to {dtype.bits - 1}, not {self.bit}"
             )
-        array = constant.array.copy()
-        flat = array.reshape(-1)
-        flat[self.index] = flip_bit(int(flat[self.index]), self.bit, constant.dtype)
-        return array
+
+
+def _flipped(array: npt.NDArray[Any], index: int, bit: int, dtype: DataType) -> npt.NDArray[Any]:
+    """Return a copy with one bit of one element, counted in row-major order, flipped."""
+    copy = np.ascontiguousarray(array).copy()
+    flat = copy.reshape(-1)
+    flat[index] = flip_bit(int(flat[index]), bit, dtype)
+    return copy
 
 
 def flip_bit(code: int, bit: int, dtype: DataType) -> int:

@@ -373,7 +373,7 @@ def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
             used = size(name)
             if name in row_constants(graph, node):
                 rows = graph.constants[name].array.shape[0]
-                used = used * min(rows, length) // rows
+                used = used * min(rows, graph.tensors[node.name].bind(length)[-2]) // rows
             stores[name] = Store(name, (name,), size(name), used, role == "weight")
     return stores
 

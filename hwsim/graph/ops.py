@@ -98,8 +98,9 @@ OPERATORS: dict[str, Operator] = {
         "vector",
         ("a", "b?"),
         ("addend?", "M", "S"),
-        (),
-        "clamp(rshr(a*M0, S0) + rshr(b*M1, S1)); `addend` [T|1, C] stands for b where b is a constant",
+        ("first?",),
+        "clamp(rshr(a*M0, S0) + rshr(b*M1, S1)); `addend` [T|1, C] stands for b where b is a constant,"
+        " its rows from `first` (0) on",
     ),
     "layer_norm": Operator(
         "vector",
@@ -151,5 +152,12 @@ OPERATORS: dict[str, Operator] = {
     ),
     "slice": Operator(
         "view", ("x",), (), ("axis", "start", "stop"), "x[start:stop] along an axis of the sample"
+    ),
+    "append": Operator(
+        "view",
+        ("cache", "x"),
+        (),
+        ("axis",),
+        "x behind the cache along an axis of the sample, in the cache's own memory (hwsim.graph.decode_view)",
     ),
 }

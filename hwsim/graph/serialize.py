@@ -50,6 +50,13 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def real_ids(self, name: str, sample: int) -> npt.NDArray[np.int64]:
+        """Return the token ids [T] of one sample without its padding."""
+        ids = self.inputs[name][sample]
+        length = len(ids) if self.lengths is None else int(self.lengths[sample])
+        real: npt.NDArray[np.int64] = ids[:length]
+        return real
+
 
 @dataclass(frozen=True)
 class Model:

@@ -52,7 +52,7 @@ def bytes_text(count: int) -> str:
 
 
 def print_result(result: Mapping[str, Any], console: Console | None = None, top: int = TOP) -> None:
-    """Print a result as `Result.to_json` makes it.
+    """Print a result as `Result.to_json` makes it, or with what `hwsim.run` adds to it.
 
     Args:
         result: the result.
@@ -151,6 +151,12 @@ def _memory(result: Mapping[str, Any]) -> Table:
     table.add_row("peak activations", bytes_text(memory["peak_activation_bytes"]))
     spills = memory["spills"]
     table.add_row("spilled to DRAM", f"{len(spills)} tensors, {bytes_text(sum(spills.values()))}")
+    cache = result.get("cache")
+    if cache is not None:
+        per_token = f"{cache['bytes_per_token']:,.6g} B a token"
+        table.add_row(
+            "key-value cache, decoding", f"{bytes_text(int(cache['bytes']))}, {per_token}"
+        )
     for level, size in memory["traffic_bytes"].items():
         table.add_row(escape(f"traffic {level}"), bytes_text(size))
     return table

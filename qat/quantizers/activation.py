@@ -29,6 +29,8 @@ class LearnedQuantizer(nn.Module):
         channels: length of the learned shift over the last axis, 0 for none.
         rounding: `half_up` or `half_even`.
         step: the model's state, for the number of elements that alpha's gradient is scaled by.
+        start: what alpha starts from: `lsq`, 2 mean|x| / sqrt(qmax) for signed formats and twice that for
+            unsigned ones (Esser et al., ICLR 2020; as BiT's authors do), or for one bit `mean`, half of it.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class LearnedQuantizer(nn.Module):
         channels: int = 0,
         rounding: str = "half_up",
         step: StepState | None = None,
+        start: str = "lsq",
     ) -> None:
         super().__init__()
         self.step = step or StepState()
-        self.fmt, self.rounding, self.granularity = fmt, rounding, "tensor"
+        self.fmt, self.rounding, self.granularity, self.start = fmt, rounding, "tensor", start
         self.alpha = nn.Parameter(torch.ones(1))
         self.shift = nn.Parameter(torch.zeros(channels)) if channels else None
         self.floor: Tensor
@@ -92,7 +95,9 @@ class LearnedQuantizer(nn.Module):
             total, count = total + self._observed[0], count + self._observed[1]
         self._observed = (total, count)
         dtype = parse(self.fmt)
-        factor = 2.0 if dtype.is_signed else 4.0
+        # mean|x| is the step with the least squared error of a sign, 2 mean that of {0, alpha} on an exponential
+        # distribution: beyond alpha / 2 its mean is alpha / 2 + mean
+        factor = (2.0 if dtype.is_signed else 4.0) * (0.5 if self.start == "mean" else 1.0)
         mean = total / count.clamp_min(1.0)
         self.alpha.copy_((factor * mean / dtype.qmax**0.5).clamp_min(ops.SMALLEST_SCALE))
 

@@ -46,8 +46,8 @@ SAMPLES = 12
 LAYERS = {"vit": 1, "bert": 1, "gpt2": 2}
 
 
-def plain(family: str, layers: int) -> PreTrainedModel:
-    """A float model whose every parameter is random."""
+def plain(family: str, layers: int, positions: int = 16) -> PreTrainedModel:
+    """A float model whose every parameter is random; `positions` is the length of GPT-2's table."""
     torch.manual_seed(7)
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if family == "vit":
@@ -85,7 +85,7 @@ def plain(family: str, layers: int) -> PreTrainedModel:
                 n_layer=layers,
                 n_head=HEADS,
                 n_inner=INNER,
-                n_positions=16,
+                n_positions=positions,
                 bos_token_id=0,
                 eos_token_id=0,
                 resid_pdrop=0.0,
@@ -146,18 +146,23 @@ class Student:
 
 
 def build(
-    family: str, recipe: str | Recipe, folder: Path | None = None, layers: int | None = None
+    family: str,
+    recipe: str | Recipe,
+    folder: Path | None = None,
+    layers: int | None = None,
+    longest: int = LONGEST,
 ) -> Student:
     """Prepare, initialise, capture, calibrate, freeze, lower and (where a folder is given) save."""
     recipe_ = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    student = prepare(plain(family, layers or LAYERS[family]), recipe_).eval()
-    initialise(student, [batch_of(family, 1)])
+    student = prepare(plain(family, layers or LAYERS[family], max(16, longest + 2)), recipe_).eval()
+    initialise(student, [batch_of(family, 1, longest=longest)])
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if name.endswith("quantizer.shift"):
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
-    captured = capture(student, batch_of(family, 2, 3), 0 if family == "vit" else LONGEST + 2)
-    ranges = collect_ranges(captured, [batch_of(family, seed) for seed in (3, 4, 5)])
+    example = batch_of(family, 2, 3, longest)
+    captured = capture(student, example, 0 if family == "vit" else longest + 2)
+    ranges = collect_ranges(captured, [batch_of(family, s, longest=longest) for s in (3, 4, 5)])
     static = freeze(captured, ranges)
     meta = {"metrics": ["accuracy"], "recipe": recipe_.name, "task": "random"}
     lowered = lower(static, meta)
@@ -165,13 +170,13 @@ def build(
         family, recipe_.name, student, captured, ranges, static, lowered, folder or Path()
     )
     if folder is not None:
-        save(folder, lowered.graph, samples_of(made, 6))
+        save(folder, lowered.graph, samples_of(made, 6, longest))
     return made
 
 
-def samples_of(student: Student, seed: int) -> Samples:
+def samples_of(student: Student, seed: int, longest: int = LONGEST) -> Samples:
     """Inputs as the host makes them, labelled with what the float student says."""
-    batch = batch_of(student.family, seed)
+    batch = batch_of(student.family, seed, longest=longest)
     with torch.no_grad():
         labels = student.module(**batch).logits.argmax(-1).numpy()
     lengths = None

@@ -143,7 +143,10 @@ def test_a_relu_before_a_signed_format_keeps_its_non_negative_codes(family):
 
 
 def test_a_shift_between_a_relu_and_a_wide_format_is_refused():
-    recipe = load_recipe("bit_w1a1", ["quantization.roles.ffn2.input.format=UINT8"])
+    recipe = load_recipe(
+        "bit_w1a1",
+        ["quantization.roles.ffn2.input.format=UINT8", "quantization.roles.ffn2.input.start=lsq"],
+    )
     with pytest.raises(GraphError, match=r"output\.dense.*: a shift between a ReLU and a UINT8"):
         build("bert", recipe)
 

@@ -146,7 +146,8 @@ def every_operator() -> QuantGraph:
         (5, 5),
         {"rows": (INT16, rng.integers(-99, 99, (1, 5)))},
     )
-    first = g.node("first", "slice", (tokens,), INT16, (1, 5), axis=0, start=0, stop=1)
+    longer = g.node("longer", "append", (tokens, codes), INT16, (9, 5), axis=0)
+    first = g.node("first", "slice", (longer,), INT16, (1, 5), axis=0, start=0, stop=1)
     flat = g.node("flat", "reshape", (first,), INT16, (5,), shape=(5,))
     return g.graph(curve, flat, max_length=6)
 

@@ -141,7 +141,7 @@ def test_networkx_view() -> None:
     assert view.edges["scores", "wide"] == {"tensor": "scores"}
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     assert all(order[a] < order[b] for a, b in view.edges if a in order)
-    assert nx.ancestors(view, "flat") == {"pixels", "patches", "projected", "codes", "tokens", "first"}  # fmt: skip
+    assert nx.ancestors(view, "flat") == {"pixels", "patches", "projected", "codes", "tokens", "longer", "first"}  # fmt: skip
 
 
 def test_an_exp2_table_of_another_size_is_refused() -> None:

@@ -6,51 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tiny_models import tiny
+from split_updates import (
+    LENGTHS,
+    gradients,
+    largest_difference,
+    objective_of,
+    recipe_of,
+    rows_of,
+)
 from torch import Tensor
 
 from qat.objective import Objective
-from qat.quantizers.lifecycle import after_update, initialise
-from qat.recipe import Recipe, load_recipe
+from qat.quantizers.lifecycle import after_update
+from qat.recipe import load_recipe
 from qat.step import Extent, Portion
-from qat.student import prepare
-
-LENGTHS = (12, 3, 9, 2, 12, 5, 2, 4)
-LEARNED = [f"quantization.roles.{role}.input.range=learned" for role in ("classifier", "patch")]
-TERMS = ["objective.scores.weight=0.5", "objective.output.on=ao", "objective.labels.weight=0.1"]
-PER_TOKEN = [
-    "quantization.linear.input.granularity=token",
-    "quantization.roles.pooler.input.granularity=token",
-    *(f"quantization.attention.{name}=null" for name in ("query", "key", "value", "probabilities")),
-]
-
-
-def recipe_of(kind: str) -> Recipe:
-    if kind == "learned":
-        return load_recipe("bit_w1a1", [*LEARNED, *TERMS, "objective.logits.reduction=sum"])
-    if kind == "per_token":
-        return load_recipe("ti_g_w2a8", [*PER_TOKEN, *TERMS])
-    return load_recipe("ti_g_w2a8", TERMS)
-
-
-def rows_of(family: str, rows: Sequence[int]) -> dict[str, Tensor]:
-    """The rows of one update, padded to their longest."""
-    ids = torch.randint(1, 40, (8, 12), generator=torch.Generator().manual_seed(3))
-    lengths = torch.tensor(LENGTHS)[list(rows)]
-    longest = int(lengths.max())
-    mask = (torch.arange(longest) < lengths[:, None]).long()
-    batch = {"input_ids": ids[list(rows), :longest] * mask, "attention_mask": mask}
-    if family == "gpt2":
-        labels = torch.where(mask.bool(), batch["input_ids"], -100)
-    else:
-        labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])[list(rows)]
-    return batch | {"labels": labels}
-
-
-def objective_of(family: str, recipe: Recipe) -> Objective:
-    student = prepare(tiny(family, 2), recipe)
-    initialise(student, [rows_of(family, range(8))])
-    return Objective(student.train(), prepare(tiny(family, 1)), recipe, 100)
 
 
 def gradient(
@@ -64,15 +33,7 @@ def gradient(
         loss, _ = objective(batch, step, Portion(own, whole))
         loss.backward()
         total += loss.item()
-    named = objective.student.named_parameters()
-    return total, {n: p.grad.clone() for n, p in named if p.grad is not None}
-
-
-def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-    """The largest norm of a parameter's difference, relative to its gradient's norm or the largest one's 1e-3."""
-    assert a.keys() == b.keys()
-    floor = 1e-3 * max(float(g.norm()) for g in a.values())
-    return max(float((a[n] - b[n]).norm()) / max(float(a[n].norm()), floor) for n in a)
+    return total, gradients(objective.student)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -117,31 +78,24 @@ def test_the_mean_of_the_micro_batches_means_is_another_gradient() -> None:
     objective.student.zero_grad()
     for i in range(4):
         (objective(rows_of("bert", (2 * i, 2 * i + 1)), 50)[0] / 4).backward()
-    named = objective.student.named_parameters()
-    means = {n: p.grad.clone() for n, p in named if p.grad is not None}
-    assert largest_difference(whole, means) > 1e-2
+    assert largest_difference(whole, gradients(objective.student)) > 1e-2
 
 
 def test_alpha_is_scaled_by_the_elements_of_the_whole_update() -> None:
     objective = objective_of("bert", recipe_of("learned"))
     batch = rows_of("bert", range(8))
     own = objective.extent(batch)
-    assert own == Extent(8, sum(LENGTHS), sum(n * n for n in LENGTHS), sum(n * n for n in LENGTHS), 8)  # fmt: skip
-    gradients = []
+    pairs = sum(n * n for n in LENGTHS[:8])
+    assert own == Extent(8, sum(LENGTHS[:8]), pairs, pairs, 8)
+    found = []
     for factor in (1, 4):
         objective.student.zero_grad()
         whole = Extent(*(n * factor for n in own))
         (objective(batch, 50, Portion(own, whole))[0] * factor).backward()
-        gradients.append(
-            {
-                n: p.grad.clone()
-                for n, p in objective.student.named_parameters()
-                if p.grad is not None
-            }
-        )
-    for name, g in gradients[0].items():
+        found.append(gradients(objective.student))
+    for name, g in found[0].items():
         ratio = 0.5 if name.endswith("alpha") else 1.0  # kappa = 1 / sqrt(N): 4 N halve it
-        assert torch.allclose(gradients[1][name], g * ratio, rtol=1e-5, atol=0), name
+        assert torch.allclose(found[1][name], g * ratio, rtol=1e-5, atol=0), name
 
 
 def test_a_causal_model_counts_the_pairs_it_attends_to() -> None:

@@ -51,6 +51,22 @@ def test_initial_values_weigh_all_batches_and_leave_padding_out() -> None:
     assert chain.first.alpha.item() == 2 * (1 + 3 + 8 + 8) / 4
 
 
+def test_the_mean_fits_one_bit_best() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, 20_000, generator=rng)
+    for fmt, values in (("BIPOLAR", x), ("UNIPOLAR", -torch.rand(x.shape, generator=rng).log())):
+        errors = {}
+        for start in ("mean", "lsq"):
+            quantizer = LearnedQuantizer(fmt, start=start)
+            initialise(_Alone(quantizer), [{"x": values}])
+            first = quantizer.alpha.item()
+            for factor in (0.8, 1.0, 1.25):
+                quantizer.alpha.data.fill_(first * factor)
+                codes, scale = quantizer(values, None)
+                errors[start, factor] = (codes * scale - values).square().mean().item()
+        assert min(errors, key=errors.__getitem__) == ("mean", 1.0)
+
+
 def test_more_bits_divide_by_the_root_of_the_largest_code() -> None:
     quantizer = LearnedQuantizer("INT4")
     initialise(_Alone(quantizer), [{"x": torch.full((1, 2, 2), 3.0)}])

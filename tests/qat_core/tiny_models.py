@@ -18,14 +18,14 @@ FAMILIES = ("vit", "bert", "gpt2")
 _NO_DROPOUT_BERT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def tiny(family: str, seed: int = 0, num_labels: int = 3) -> PreTrainedModel:
-    """Two layers, width 16, two heads, no dropout."""
+def tiny(family: str, seed: int = 0, num_labels: int = 3, layers: int = 2) -> PreTrainedModel:
+    """Width 16, two heads, no dropout."""
     torch.manual_seed(seed)
     if family == "vit":
         return ViTForImageClassification(
             ViTConfig(
                 hidden_size=16,
-                num_hidden_layers=2,
+                num_hidden_layers=layers,
                 num_attention_heads=2,
                 intermediate_size=32,
                 image_size=8,
@@ -41,7 +41,7 @@ def tiny(family: str, seed: int = 0, num_labels: int = 3) -> PreTrainedModel:
             BertConfig(
                 vocab_size=40,
                 hidden_size=16,
-                num_hidden_layers=2,
+                num_hidden_layers=layers,
                 num_attention_heads=2,
                 intermediate_size=32,
                 max_position_embeddings=12,
@@ -54,7 +54,7 @@ def tiny(family: str, seed: int = 0, num_labels: int = 3) -> PreTrainedModel:
         GPT2Config(
             vocab_size=40,
             n_embd=16,
-            n_layer=2,
+            n_layer=layers,
             n_head=2,
             n_positions=12,
             initializer_range=0.2,

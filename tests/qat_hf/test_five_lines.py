@@ -98,7 +98,7 @@ def test_rows_that_cannot_be_measured_are_refused(
 
 
 def test_an_export_without_labels_verifies_and_says_what_is_missing(tmp_path: Path) -> None:
-    student = prepare(classifier(), "kd_w2a8")
+    student = prepare(classifier(layers=1), "kd_w2a8")
     sentences = [dict(tokenizer()(row["text"])) for row in texts(8, 1)]
     model = export(student, sentences, tmp_path / "model")
     assert model.samples is not None

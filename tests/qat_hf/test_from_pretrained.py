@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_models import FAMILIES, batch_of, tiny
 from tiny_texts import classifier, rows, texts, tokenizer
 from transformers import (
     AutoModel,
@@ -31,9 +32,6 @@ from qat.overview import summary
 from qat.quantizers.lifecycle import freeze_ranges, initialise
 from qat.recipe import load_recipe
 from qat.student import is_prepared, prepare, restore
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "qat_core"))
-from tiny_models import FAMILIES, batch_of, tiny
 
 AUTO = {
     "bert": AutoModelForSequenceClassification,

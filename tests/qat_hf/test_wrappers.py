@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from apart import together
 from tiny_texts import classifier, rows
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +17,6 @@ from transformers import PreTrainedModel
 
 from hwsim.dataset import Rows
 from hwsim.errors import ConfigError
-from qat.methods.layer_reduction import keep_layers
 from qat.objective import Objective
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import Recipe, load_recipe
@@ -132,7 +132,7 @@ def test_quantised_operators_compute_in_float32_under_autocast(recipe: Recipe) -
 def test_torch_compile() -> None:
     """Dynamo's and AOTAutograd's part of it; inductor would need a C++ compiler at run time."""
     recipe = RECIPES["bit_w1a1"]
-    student = prepare(keep_layers(classifier(), [0]), recipe)
+    student = prepare(classifier(layers=1), recipe)
     initialise(student, [batch_of(1)])
     student.eval()
     batch = {name: x for name, x in batch_of(3).items() if name != "labels"}
@@ -150,11 +150,10 @@ def test_accelerate_prepare(recipe: Recipe) -> None:
     assert_equal(gradients(student, recipe, prepared), plain)
 
 
-def _worker(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
-    )
+def share(folder: Path) -> None:
+    """Write down the gradients that one of two processes has in the end, recipe by recipe."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
     for name, recipe in RECIPES.items():
         student = student_of(recipe)
         wrapped = DistributedDataParallel(student, find_unused_parameters=True)
@@ -162,12 +161,11 @@ def _worker(rank: int, world: int, folder: str) -> None:
         loss, _ = objective(batch_of(2 + rank), 0, wrapped=wrapped)
         loss.backward()
         found = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
-        torch.save(found, f"{folder}/{name}-{rank}.pt")
-    torch.distributed.destroy_process_group()
+        torch.save(found, folder / f"{name}-{rank}.pt")
 
 
 def test_distributed_processes_share_the_mean_gradient(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_worker, (2, str(tmp_path)), nprocs=2)
+    together(share, 2, tmp_path)
     for name, recipe in RECIPES.items():
         alone = []
         for rank in range(2):

@@ -23,13 +23,13 @@ def tokenizer() -> Any:
         return BertTokenizerFast(vocab=str(vocabulary), model_max_length=16)
 
 
-def classifier(dropout: float = 0.0) -> BertForSequenceClassification:
-    """Two layers, width 16, two classes, random weights."""
+def classifier(dropout: float = 0.0, layers: int = 2) -> BertForSequenceClassification:
+    """Width 16, two classes, random weights."""
     torch.manual_seed(3)
     config = BertConfig(
         vocab_size=len(WORDS),
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=16,

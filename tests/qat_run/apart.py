@@ -16,6 +16,7 @@ PRELOADED = [
     "qat.chain",
     "sklearn.datasets",
     "transformers.models.bert.modeling_bert",
+    "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.vit.modeling_vit",
 ]
 TIMEOUT_S = 120.0

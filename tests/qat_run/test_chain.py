@@ -12,6 +12,7 @@ from qat import checkpoint
 from qat.chain import ChainConfig, load_training_config, stage_runs, train_chain
 from qat.config import RunConfig
 from qat.objective import Objective
+from qat.result import RunResult
 
 STEPS = {"steps": 6, "batch_size": 16, "learning_rate": 3e-3, "evaluate_every": 3, "log_every": 1}
 
@@ -41,11 +42,16 @@ def files(folder: Path) -> dict[str, bytes]:
     return {f"{run.name}/{name}": (run / name).read_bytes() for run in runs for name in names}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[RunResult]:
+    """The stages of a chain that was never stopped."""
+    return train_chain(chain(), tmp_path_factory.mktemp("chain") / "whole")
+
+
 def test_a_chain_stopped_in_any_stage_ends_as_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: list[RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = chain()
-    results = train_chain(config, tmp_path / "whole")
+    config, results = chain(), whole
     assert [r.folder.name for r in results] == ["1_w32a32", "2_w1a2", "3_w1a1"]
     assert results[2].teacher_sha256 == results[1].model_sha256
     assert results[1].teacher_sha256 == results[0].model_sha256
@@ -69,9 +75,8 @@ def test_a_chain_stopped_in_any_stage_ends_as_one_that_was_not(
         except Killed:
             kills += 1
     assert kills == 3
-    ours, whole = files(tmp_path / "stopped"), files(tmp_path / "whole")
     # the folder of the teacher is part of a stage's configuration, nothing else differs
-    assert ours == whole
+    assert files(tmp_path / "stopped") == files(whole[0].folder.parent)
 
     before = seen
     again = train_chain(config, tmp_path / "stopped")
@@ -79,20 +84,18 @@ def test_a_chain_stopped_in_any_stage_ends_as_one_that_was_not(
     assert [r.model_sha256 for r in again] == [r.model_sha256 for r in results]
 
 
-def test_a_chain_stands_for_its_last_stage(tmp_path: Path) -> None:
-    train_chain(chain(), tmp_path / "out")
-    assert checkpoint.load(tmp_path / "out").folder == tmp_path / "out" / "3_w1a1"
+def test_a_chain_stands_for_its_last_stage(whole: list[RunResult]) -> None:
+    folder = whole[0].folder.parent
+    assert checkpoint.load(folder).folder == folder / "3_w1a1"
 
 
-def test_a_stage_starts_from_the_weights_of_the_one_before(tmp_path: Path) -> None:
+def test_a_stage_starts_from_the_weights_of_the_one_before(whole: list[RunResult]) -> None:
     from qat.build import load_teacher, starting_model
     from qat.data.task import load_task
 
-    config = chain()
-    train_chain(config, tmp_path / "out")
-    runs = stage_runs(config, tmp_path / "out")
+    runs = stage_runs(chain(), whole[0].folder.parent)
     task = load_task(runs[2].task)
-    before = checkpoint.load(tmp_path / "out" / "2_w1a2").model.state_dict()
+    before = checkpoint.load(whole[1].folder).model.state_dict()
     start = starting_model(runs[2], task, load_teacher(runs[2], task)).state_dict()
     assert start
     assert all(torch.equal(before[name], value) for name, value in start.items())

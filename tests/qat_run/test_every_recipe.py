@@ -1,4 +1,7 @@
-"""Every shipped recipe, smoke-sized: its loss falls, and its integer graph computes the same bits on a machine."""
+"""Every shipped recipe, smoke-sized: its loss falls, and its integer graph computes the same bits on a machine.
+
+Recipes that differ only in how they train have one graph, which one of them is exported for.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,24 @@ STUDENTS = [
     if name != "float" and not (load_recipe(name).trains and load_recipe(name).channel_scaling)
 ]
 RELEASED = [name for name in STUDENTS if name.endswith("_as_released")]
+OURS = [name for name in STUDENTS if name not in RELEASED]
+
+
+def graph_of(name: str) -> str:
+    """All of a recipe that its integer graph follows from: losses, interventions and rates leave no operator."""
+    recipe = load_recipe(name)
+    parts = (recipe.quantization, recipe.activation_function, recipe.channel_scaling, recipe.trains)
+    return repr(parts)
+
+
+EXPORTED = {graph_of(name): name for name in OURS}.values()
 
 
 def run(family: str, folder: Path, recipe: str, teacher: Path | None, steps: int) -> RunConfig:
     """One run of a tiny model. What trains starts from random weights, so that there is much to learn."""
     start: dict[str, Any] = {"teacher": str(teacher)} if teacher else {}
     task: Any = "digits"
-    model: Any = {"family": "vit", "config": SMALL_VIT | {"num_hidden_layers": 1}}
+    model: Any = {"family": "vit", "config": SMALL_VIT}
     if family == "bert":
         task = {"text": ["a", "b"], "label": "y", "metric": "accuracy", "max_tokens": 16}
         task |= {part: str(folder / f"{part}.jsonl") for part in ("train", "dev")}
@@ -90,7 +104,7 @@ def longest_phase(log: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("recipe", [r for r in STUDENTS if r not in RELEASED])
+@pytest.mark.parametrize("recipe", OURS)
 def test_a_student_learns_and_its_graph_is_exact(
     recipe: str, family: str, teachers: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
@@ -103,10 +117,11 @@ def test_a_student_learns_and_its_graph_is_exact(
         losses = longest_phase(tmp_path / "run" / "train.jsonl")
         third = len(losses) // 3
         assert sum(losses[-third:]) < 0.98 * sum(losses[:third])
-    export_run(tmp_path / "run", tmp_path / "model")
-    found = verify(tmp_path / "model", "bitserial_edge", samples=8)
-    assert found.ok
-    assert found.tensors > 20
+    if recipe in EXPORTED:
+        export_run(tmp_path / "run", tmp_path / "model")
+        found = verify(tmp_path / "model", "bitserial_edge", samples=8)
+        assert found.ok
+        assert found.tensors > 20
 
 
 @pytest.mark.parametrize("recipe", RELEASED)

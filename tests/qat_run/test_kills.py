@@ -7,25 +7,25 @@ import json
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apart import start
 from test_chain import chain
-from tiny_runs import SMALL_VIT, digits_run
+from tiny_runs import SMALL_VIT, digits_run, text_run
 
 from qat.chain import ChainConfig, train_chain
 from qat.config import RunConfig
 from qat.loop import train
+from qat.recipe import load_recipe
 
 KILLS = 10
 STEPS = {"batch_size": 16, "learning_rate": 3e-3, "evaluate_every": 1, "log_every": 1}
 
 
 def ti_g(teacher: Path) -> RunConfig:
-    from qat.recipe import load_recipe
-
     # output, context and map intervention begin at 0, 1 and 2, plain distillation at 6, constant ranges at 19
     recipe = load_recipe("ti_g_w2a8", ["method.steps=6", "method.fraction=null"])
     values = recipe.model_dump(mode="json", by_alias=True)
@@ -40,12 +40,22 @@ def bit(teacher: Path) -> ChainConfig:
     return chain(model=None, teacher=str(teacher), stages=stages)
 
 
-METHODS: dict[str, tuple[Callable[[Path], RunConfig | ChainConfig], str]] = {
-    "ti_g": (ti_g, "bitwright/state-00000005"),
-    "bit_chain": (bit, "1_w1a2/bitwright/state-00000005"),
+def quadapter(teacher: Path) -> RunConfig:
+    # blocks by themselves until 6, then end to end with a new optimiser, constant ranges at 19
+    recipe = load_recipe(
+        "quadapter_w8a8", ["method.blockwise_steps=6", "method.blockwise_fraction=null"]
+    )
+    values = recipe.model_dump(mode="json", by_alias=True)
+    return text_run(teacher.parent, values, teacher=str(teacher), train=STEPS | {"steps": 24})
+
+
+METHODS: dict[str, tuple[Callable[[Path], RunConfig | ChainConfig], str, str]] = {
+    "ti_g": (ti_g, "digits", "bitwright/state-00000005"),
+    "bit_chain": (bit, "digits", "1_w1a2/bitwright/state-00000005"),
+    "quadapter": (quadapter, "text", "bitwright/state-00000005"),
 }
-"""Configuration of a training with the teacher, and the last state before something switches: kills lie on both
-sides of it."""
+"""Configuration of a training with the teacher, what it learns, and the last state before something switches: kills
+lie on both sides of it."""
 
 
 def work(config: RunConfig | ChainConfig, out: Path) -> None:
@@ -112,16 +122,28 @@ def outcome(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher") / "run"
-    train(digits_run(model={"family": "vit", "config": SMALL_VIT}, train={"steps": 20}), folder)
-    return folder
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`teachers(task)`: a run of 20 steps, made when a test first asks for it."""
+
+    @cache
+    def made(task: str) -> Path:
+        folder = tmp_path_factory.mktemp(task)
+        spec = {"steps": 20}
+        if task == "digits":
+            config = digits_run(model={"family": "vit", "config": SMALL_VIT}, train=spec)
+        else:
+            config = text_run(folder, train=spec)
+        return train(config, folder / "run").folder
+
+    return made
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ten_kills_change_no_bit(method: str, teacher: Path, tmp_path: Path) -> None:
-    make, last = METHODS[method]
-    config = make(teacher)
+def test_ten_kills_change_no_bit(
+    method: str, teachers: Callable[[str], Path], tmp_path: Path
+) -> None:
+    make, task, last = METHODS[method]
+    config = make(teachers(task))
     rng = random.Random(f"kills of {method}")
     kills = [kill_once(config, tmp_path / "killed", rng) for _ in range(KILLS)]
     assert {how for how, _ in kills} == {"starting", "running", "writing"}

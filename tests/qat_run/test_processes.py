@@ -20,7 +20,7 @@ ROWS = 24
 SMALL_BERT = {
     "vocab_size": 19,
     "hidden_size": 16,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 24,
     "max_position_embeddings": 16,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,40 @@ train: {steps: 4, batch_size: 16, evaluate_every: 2}
 """
 
 
-def qat(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "qat", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+Answer = tuple[int, str, str]
+Qat = Callable[..., Answer]
 
 
-def test_train_then_eval_print_the_same_measurements(tmp_path: Path) -> None:
+@pytest.fixture
+def qat(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Qat:
+    """`qat(*arguments)` runs the command's `main` in this process: exit code, stdout and stderr."""
+    from qat.__main__ import main
+
+    def run(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["qat", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        return code, *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_train_then_eval_print_the_same_measurements(qat: Qat, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG)
-    trained = qat("train", "run.yaml", "--out", "run", "--set", "seed=3", cwd=tmp_path)
+    # a process of its own: whatever libraries say when they are first imported is on its stderr
+    command = [sys.executable, "-m", "qat", "train", "run.yaml", "--out", "run", "--set", "seed=3"]
+    trained = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr == ""
-    measured = qat("eval", "run", cwd=tmp_path)
-    assert measured.returncode == 0, measured.stderr
-    assert measured.stdout.splitlines() == trained.stdout.splitlines()[1:]
-    assert "540 rows" in measured.stdout
+    code, measured, faults = qat("eval", "run")
+    assert (code, faults) == (0, "")
+    assert measured.splitlines() == trained.stdout.splitlines()[1:]
+    assert "540 rows" in measured
 
 
 @pytest.mark.parametrize(
@@ -43,16 +64,16 @@ def test_train_then_eval_print_the_same_measurements(tmp_path: Path) -> None:
     ],
 )
 def test_a_users_fault_is_a_message_and_exit_code_2(
-    tmp_path: Path, arguments: tuple[str, ...], message: str
+    qat: Qat, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     bad = CONFIG.replace(
         "train: {steps: 4, batch_size: 16, evaluate_every: 2}", "train:\n  step: 4"
     )
     (tmp_path / "bad.yaml").write_text(bad)
-    answer = qat(*arguments, cwd=tmp_path)
-    assert answer.returncode == 2
-    assert message in answer.stderr
-    assert "Traceback" not in answer.stderr
+    code, _, faults = qat(*arguments)
+    assert code == 2
+    assert message in faults
+    assert "Traceback" not in faults
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["export", "--help"]])

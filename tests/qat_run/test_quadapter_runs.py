@@ -13,11 +13,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from tiny_runs import word_tokenizer
+from tiny_runs import PANGRAM, text_run, word_tokenizer
 
 from hwsim import api
 from qat import checkpoint
-from qat.config import RunConfig, run_config
+from qat.config import RunConfig
 from qat.data.spec import LanguageTask
 from qat.data.split import BlockSplit, token_bytes
 from qat.data.task import load_task
@@ -25,41 +25,18 @@ from qat.evaluate import evaluate
 from qat.exporter import export_run
 from qat.loop import train
 from qat.modules.norm import ChannelScale
-from qat.objective import Objective
-from qat.state import newest_state
-
-MODEL = {"family": "gpt2", "config": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24}}
-TRAIN = {"batch_size": 8, "learning_rate": 1e-2, "log_every": 1}
-
-
-def write_texts(folder: Path) -> dict[str, Any]:
-    (folder / "fox.txt").write_text("the quick brown fox jumps over the lazy dog. " * 80)
-    (folder / "far.txt").write_text("Sphinx of black quartz, judge my vow! " * 20)
-    fox = str(folder / "fox.txt")
-    ood = {"pangram": str(folder / "far.txt")}
-    return {"name": "lm", "train": fox, "dev": fox, "block_tokens": 24, "ood": ood}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gpt2")
-    spec = TRAIN | {"steps": 60, "evaluate_every": 60}
-    train(config(folder, recipe="float", model=MODEL, train=spec), folder / "run")
+    train(text_run(folder, train={"steps": 60, "evaluate_every": 60}), folder / "run")
     return folder / "run"
 
 
-def config(folder: Path, **values: Any) -> RunConfig:
-    task = write_texts(folder)
-    return run_config({"schema": "qat/run/1", "name": "tiny", "task": task, **values})
-
-
 def student(teacher: Path, steps: int, **spec: Any) -> RunConfig:
-    return config(
-        teacher.parent,
-        recipe="quadapter_w8a8",
-        teacher=str(teacher),
-        train=TRAIN | {"steps": steps, "alpha_learning_rate": 1e-3, **spec},
-    )
+    changes = {"steps": steps, "alpha_learning_rate": 1e-3, **spec}
+    return text_run(teacher.parent, "quadapter_w8a8", teacher=str(teacher), train=changes)
 
 
 def test_from_training_to_the_machine(teacher: Path, tmp_path: Path) -> None:
@@ -79,50 +56,15 @@ def test_from_training_to_the_machine(teacher: Path, tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
     model = checkpoint.load(tmp_path / "run").model
     scales = [m() for m in model.modules() if isinstance(m, ChannelScale)]
-    assert len(scales) == 4
+    assert len(scales) == 2
     assert all(bool((scale > 0).all()) and not bool((scale == 1).all()) for scale in scales)
-    assert ours["transformer.h.1.ln_2.channel_scale.log_scale"].shape == (16,)
+    assert ours["transformer.h.0.ln_2.channel_scale.log_scale"].shape == (16,)
 
     record = export_run(tmp_path / "run", tmp_path / "model").record
     assert not [c for c in record["a1"] if c["differing"] and c["op"] == "linear"]
     found = api.verify(tmp_path / "model", "int8_edge", samples=4)
     assert found.unequal == []
-    assert found.tensors > 50
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_run_resumed_in_both_phases_equals_an_uninterrupted_one(
-    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = student(teacher, 10, evaluate_every=2)  # the phases meet at 5
-    train(spec, tmp_path / "whole")
-    whole = Objective.__call__
-
-    def kill_at(step: int) -> Any:
-        def call(self: Objective, batch: Any, at: int, *portion: Any, **rows: Any) -> Any:
-            if at == step:
-                raise Killed
-            return whole(self, batch, at, *portion, **rows)
-
-        return call
-
-    for step, state in ((5, "state-00000004"), (9, "state-00000008")):
-        with monkeypatch.context() as patched:
-            patched.setattr(Objective, "__call__", kill_at(step))
-            with pytest.raises(Killed):
-                train(spec, tmp_path / "stopped")
-        found = newest_state(tmp_path / "stopped")
-        assert found is not None
-        assert found.name == state
-        torch.manual_seed(step)  # the generators of another process are elsewhere
-    train(spec, tmp_path / "stopped")
-    for file in ("model.safetensors", "train.jsonl"):
-        assert (tmp_path / "stopped" / file).read_bytes() == (
-            tmp_path / "whole" / file
-        ).read_bytes()
+    assert found.tensors > 30
 
 
 # -- perplexity --------------------------------------------------------------------------------
@@ -132,7 +74,7 @@ def test_texts_of_other_distributions_are_parts_of_the_result(teacher: Path) -> 
     tests = json.loads((teacher / "result.json").read_text())["tests"]
     assert list(tests) == ["test", "pangram"]
     near, far = tests["test"], tests["pangram"]
-    assert far["rows"] == len("Sphinx of black quartz, judge my vow! " * 20) // 24
+    assert far["rows"] == len(PANGRAM * 20) // 24
     assert far["tokens"] == far["bytes"] == 23 * far["rows"]
     assert far["perplexity"] == far["byte_perplexity"] > 2 * near["perplexity"]
 

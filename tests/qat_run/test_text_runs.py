@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import word_tokenizer
+from tiny_runs import text_run, word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError, DataError
 from qat.checkpoint import load
@@ -18,14 +18,14 @@ TRAIN = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 3
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a Hugging Face folder: a BERT of two tiny layers without a head, and its tokenizer."""
+    """Return a Hugging Face folder: a BERT of one tiny layer without a head, and its tokenizer."""
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("bert")
     config = BertConfig(
         vocab_size=19,
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=24,
         max_position_embeddings=32,
@@ -78,17 +78,10 @@ def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:
 
 
 def test_a_language_model_trains_and_loads_with_its_tied_head(tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog, again and again. " * 60)
-    task = {"name": "lm", "train": str(text), "dev": str(text), "block_tokens": 24}
-    model = {
-        "family": "gpt2",
-        "config": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24},
-    }
-    spec = {**TRAIN, "steps": 40, "batch_size": 8, "learning_rate": 1e-2, "evaluate_every": 20}
-    teacher = train(run(task=task, recipe="float", model=model, train=spec), tmp_path / "teacher")
+    spec = {"steps": 40, "evaluate_every": 20}
+    teacher = train(text_run(tmp_path, train=spec), tmp_path / "teacher")
     assert teacher.tests["test"]["perplexity"] < 60  # 256 symbols: an untrained model is above 200
-    student = run(task=task, recipe="kd_w2a8", teacher=str(tmp_path / "teacher"))
+    student = text_run(tmp_path, "kd_w2a8", teacher=str(tmp_path / "teacher"))
     measured = train(student, tmp_path / "student")
     loaded = load(tmp_path / "student")
     again = evaluate(loaded.model, loaded.task.tests["test"], loaded.task)

@@ -12,6 +12,7 @@ from hwsim.errors import CheckpointError, ConfigError
 from qat import checkpoint
 from qat.loop import TrainingDiverged, train
 from qat.objective import Objective
+from qat.result import RunResult
 from qat.state import newest_state
 
 
@@ -36,6 +37,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
     train(digits_run(model={"family": "vit", "config": SMALL_VIT}, train={"steps": 30}), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The run that `digits_run()` describes."""
+    return train(digits_run(), tmp_path_factory.mktemp("finished") / "run")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -72,18 +79,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert newest_state(tmp_path / "stopped") is None
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> None:
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(digits_run(seed=seed), tmp_path / name)
-    assert outcome(tmp_path / "a")["model"] == outcome(tmp_path / "b")["model"]
-    assert outcome(tmp_path / "a")["model"] != outcome(tmp_path / "c")["model"]
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    finished: RunResult, tmp_path: Path
+) -> None:
+    model = outcome(finished.folder)["model"]
+    assert outcome(train(digits_run(seed=0), tmp_path / "same").folder)["model"] == model
+    assert outcome(train(digits_run(seed=1), tmp_path / "other").folder)["model"] != model
 
 
-def test_a_finished_run_is_returned_and_another_configuration_refused(tmp_path: Path) -> None:
-    first = train(digits_run(), tmp_path / "run")
-    assert train(digits_run(), tmp_path / "run") == first
+def test_a_finished_run_is_returned_and_another_configuration_refused(
+    finished: RunResult, tmp_path: Path
+) -> None:
+    assert train(digits_run(), finished.folder) == finished
     with pytest.raises(CheckpointError, match="a run of another configuration"):
-        train(digits_run(seed=1), tmp_path / "run")
+        train(digits_run(seed=1), finished.folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     with pytest.raises(CheckpointError, match="not empty and not a run"):
@@ -160,20 +169,21 @@ def test_a_student_starts_as_its_teacher_and_the_teacher_stays(
     assert abs(difference) <= 15
 
 
-def test_the_result_says_where_it_comes_from(tmp_path: Path) -> None:
-    measured = train(digits_run(), tmp_path / "run")
-    values = json.loads((tmp_path / "run" / "result.json").read_text())
+def test_the_result_says_where_it_comes_from(finished: RunResult) -> None:
+    values = json.loads((finished.folder / "result.json").read_text())
     test = values["tests"]["test"]
     assert test["rows"] == 540
     assert test["accuracy"] == pytest.approx(test["correct"] / 540)
     assert test["accuracy_wilson95"][0] < test["accuracy"] < test["accuracy_wilson95"][1]
-    assert values["model_sha256"] == checkpoint.file_sha256(tmp_path / "run" / "model.safetensors")
+    assert values["model_sha256"] == checkpoint.file_sha256(finished.folder / "model.safetensors")
     assert values["versions"]["torch"] == torch.__version__
     assert values["seed"] == 0
-    assert measured.wall_s > 0
+    assert finished.wall_s > 0
 
 
-def test_held_out_data_may_be_left_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_data_may_be_left_unread(
+    finished: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from qat import loop
 
     seen: list[str] = []
@@ -184,7 +194,7 @@ def test_held_out_data_may_be_left_unread(tmp_path: Path, monkeypatch: pytest.Mo
     measured = train(digits_run(train={"measure_tests": False}), tmp_path / "tried")
     assert measured.tests == {}
     assert set(seen) == {"validation"}
-    assert train(digits_run(), tmp_path / "final").tests["test"]["rows"] == 540
+    assert finished.tests["test"]["rows"] == 540
 
 
 def test_a_recipe_that_distils_needs_a_teacher(tmp_path: Path) -> None:
@@ -220,15 +230,16 @@ def test_a_student_may_have_another_dropout_than_its_teacher(tmp_path: Path) -> 
     assert all((weights[name] == tensor).all() for name, tensor in student.state_dict().items())
 
 
-def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: Path) -> None:
+def test_bfloat16_is_for_the_training_of_teachers_only(
+    teacher: Path, finished: RunResult, tmp_path: Path
+) -> None:
     changes = {"precision": "bfloat16"}
     with pytest.raises(
         ConfigError, match=r"train\.precision: recipe 'w8a8' quantises, which needs"
     ):
         train(digits_run("w8a8", teacher=str(teacher), train=changes), tmp_path / "student")
     train(digits_run(train=changes), tmp_path / "half")
-    train(digits_run(), tmp_path / "single")
-    half, single = outcome(tmp_path / "half"), outcome(tmp_path / "single")
+    half, single = outcome(tmp_path / "half"), outcome(finished.folder)
     losses = [
         [json.loads(line).get("loss") for line in run["log"].splitlines()][:2]
         for run in (half, single)
@@ -239,11 +250,11 @@ def test_bfloat16_is_for_the_training_of_teachers_only(teacher: Path, tmp_path: 
     assert {tensor.dtype for tensor in weights} == {torch.float32}
 
 
-def test_a_layer_reduced_student_is_trained_loaded_and_exported(
-    teacher: Path, tmp_path: Path
-) -> None:
+def test_a_layer_reduced_student_is_trained_loaded_and_exported(tmp_path: Path) -> None:
     from qat.exporter import export_run
 
+    deep = {"family": "vit", "config": SMALL_VIT | {"num_hidden_layers": 2}}
+    teacher = train(digits_run(model=deep, train={"steps": 1}), tmp_path / "teacher").folder
     config = digits_run("xtc_w1a8", teacher=str(teacher), layers=[1], train={"steps": 6})
     train(config, tmp_path / "reduced")
     model = checkpoint.load(tmp_path / "reduced").model

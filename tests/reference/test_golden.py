@@ -30,7 +30,7 @@ from hwsim.graph import derive
 from hwsim.graph.dtype import BIPOLAR, TERNARY, UNIPOLAR, DataType, int_, uint
 from hwsim.graph.ir import QuantGraph
 
-Inputs = dict[str, list[Any]]
+Inputs = dict[str, Any]
 Run = Callable[..., dict[str, list[Any]]]
 
 
@@ -160,6 +160,17 @@ def test_add_of_constant_rows_is_cut_to_the_sequence(run: Run) -> None:
     )  # fmt: skip
     got = run(g.graph("y", max_length=3), {"x": [[[1, 1], [2, 2]], [[3, 3], [4, 4]]]})
     assert got["y"] == [[[11, 21], [32, 42]], [[13, 23], [34, 44]]]
+
+
+def test_a_decoding_step_adds_the_row_of_its_position(run: Run) -> None:
+    g = Maker()
+    x = g.input("x", INT16, 1, 2)
+    rows = [[10, 20], [30, 40], [50, 60]]
+    g.node(
+        "y", "add", (x,), INT16, (1, 2),
+        {"M": (MULTIPLIER, [1, 1]), "S": (SHIFT, [0, 0]), "addend": (INT16, rows)}, first=1,
+    )  # fmt: skip
+    assert run(g.graph("y"), {"x": [[[1, 2]], [[3, 4]]]})["y"] == [[[31, 42]], [[33, 44]]]
 
 
 # -- layer norm
@@ -462,6 +473,29 @@ def test_views(run: Run) -> None:
     assert got["turned"] == [[[[1, 2], [5, 6]], [[3, 4], [7, 8]]]]
     assert got["one"] == [[[[3, 4], [7, 8]]]]
     assert got["end"] == [[[[4], [8]]]]
+
+
+def test_append_puts_new_codes_behind_a_cache(run: Run) -> None:
+    """Keys grow along their tokens, values along theirs; an empty cache becomes the new codes."""
+    g = Maker()
+    keys, values, none = (g.input(n, INT8, *s) for n, s in (("k", (1, 2, 2)), ("v", (1, 2, 1)), ("n", (1, 0, 2))))  # fmt: skip
+    key, value = g.input("key", INT8, 1, 1, 2), g.input("value", INT8, 1, 2, 1)
+    g.node("all_keys", "append", (keys, key), INT8, (1, 3, 2), axis=1)
+    g.node("all_values", "append", (values, value), INT8, (1, 2, 2), axis=2)
+    g.node("begun", "append", (none, key), INT8, (1, 1, 2), axis=1)
+    got = run(
+        g.graph("all_keys", "all_values", "begun"),
+        {
+            "k": [[[[1, 2], [3, 4]]]],
+            "v": [[[[7], [8]]]],
+            "n": np.zeros((1, 1, 0, 2)),
+            "key": [[[[5, 6]]]],
+            "value": [[[[9], [-9]]]],
+        },
+    )
+    assert got["all_keys"] == [[[[1, 2], [3, 4], [5, 6]]]]
+    assert got["all_values"] == [[[[7, 9], [8, -9]]]]
+    assert got["begun"] == [[[[5, 6]]]]
 
 
 # -- several operators in a row

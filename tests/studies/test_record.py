@@ -73,6 +73,15 @@ def test_perplexity_is_no_percentage() -> None:
     assert stage_values(result("perplexity", 5.25))["machine"] == "5.250"
 
 
+def test_texts_of_other_distributions_stand_beside_the_teachers() -> None:
+    values = result("perplexity", 5.25)
+    values["teacher"]["tests"]["news"] = {"perplexity": 7.5}
+    values["student"]["tests"]["news"] = {"perplexity": 8.125}
+    assert "(teacher / student, in float32 fake quantisation): news 7.500 / 8.125." in results_page(
+        [values]
+    )
+
+
 @pytest.mark.parametrize("content", ["{", '{"schema": "other"}'])
 def test_a_damaged_or_foreign_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "bad.json").write_text(content)

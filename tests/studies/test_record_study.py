@@ -79,7 +79,7 @@ def test_curves_of_what_is_compared(folder: Path, tmp_path: Path) -> None:
     result = collect_study(folder)
     names = [[s["name"] for s in group] for group in families(result["students"])]
     assert names == [["W2A8 KD", "W2A8 TI-G"]]  # those without a control stand alone
-    assert "](img/curves_digits.png)" in "\n".join(study_section(result))
+    assert "](img/curves_digits.svg)" in "\n".join(study_section(result))
     png, svg = render_files(curves_figure(result), tmp_path / "curves")
     assert png.read_bytes()[:4] == b"\x89PNG"
     assert "W2A8 TI-G" in svg.read_text()

@@ -1,0 +1,1 @@
+"""Machines against published figures: predict, write the prediction down, then compare."""
