@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from hwsim.errors import DataError
 from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, Samples, load
+from hwsim.mapping.objective import Objective
 from hwsim.metrics import compute, wilson_interval
 from hwsim.report.decoding import Decoded
 from hwsim.report.result import Result
@@ -68,6 +69,7 @@ def run(
     cost_only: bool = False,
     overrides: Sequence[str] = (),
     dataset: Iterable[Any] | None = None,
+    objective: Literal["cycles", "energy"] = "cycles",
 ) -> RunResult:
     """Execute a model on a machine and report accuracy, cycles, energy and memory.
 
@@ -79,6 +81,7 @@ def run(
         overrides: `key=value` changes of the machine.
         dataset: labelled rows to run instead of the stored samples: a Hugging Face data set, or a list of
             mappings, as the model's tokenizer or image processor makes them (`hwsim.dataset.Rows`).
+        objective: what the mapping is chosen for, `cycles` or `energy`.
 
     Raises:
         GraphError: the machine lacks an operator or a format.
@@ -103,7 +106,7 @@ def run(
                 f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"
                 " bound does not fit, the array's own order of accumulation was executed"
             )
-    report = cost(graph, on, length)
+    report = cost(graph, on, length, Objective(objective))
     result = Result(loaded.name, loaded.sha256, on.sha256, report, accuracy, notes)
     cache = None if decode_faults(graph) else cache_sizes(graph, report.sequence_length)
     return RunResult(result, dict(loaded.file_bytes), cache)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,13 +35,23 @@ def run(
     cost: Annotated[
         bool, typer.Option("--cost", help="From the shapes only: no data, milliseconds.")
     ] = False,
+    objective: Annotated[
+        Literal["cycles", "energy"], typer.Option(help="What the mapping is chosen for.")
+    ] = "cycles",
     json_file: JsonOption = None,
     set_: Overrides = None,
 ) -> None:
     """Run a model on a machine: accuracy, cycles, energy and memory."""
     from hwsim import api
 
-    result = api.run(model, machine, samples=samples, cost_only=cost, overrides=set_ or ())
+    result = api.run(
+        model,
+        machine,
+        samples=samples,
+        cost_only=cost,
+        overrides=set_ or (),
+        objective=objective,
+    )
     _show(result, json_file)
 
 

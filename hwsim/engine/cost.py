@@ -6,18 +6,21 @@ Everything else occupies a unit, moves data and takes energy, or the machine is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
-from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_plan
+from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_program, resident_choices
+from hwsim.errors import CapacityError
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
-from hwsim.mapping.problems import ProblemMaker
+from hwsim.mapping.objective import Objective
+from hwsim.mapping.placement import Placement, Placer
+from hwsim.mapping.problems import ProblemMaker, Scenario
 from hwsim.mapping.site import Site
 from hwsim.mapping.skipping import without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
@@ -31,6 +34,8 @@ NOT_MODELLED = (
     "the host: making the input, loss and metric",
 )
 """What no machine's numbers include; a machine's file adds its own."""
+
+DEFAULT_OBJECTIVE = Objective()
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,11 @@ class OperatorCost:
 
 @dataclass(frozen=True)
 class ScenarioCost:
-    """One inference, `cold` or `steady`: operators in order and the priced ledger."""
+    """One inference, `cold` or `steady`: operators in order, the priced ledger, and where things were."""
 
     operators: tuple[OperatorCost, ...]
     ledger: Ledger
+    placement: Placement
 
     @property
     def cycles(self) -> int:
@@ -117,6 +123,7 @@ class CostReport:
     arrays: dict[str, dict[str, float]]
     not_modelled: tuple[str, ...]
     mapping_problems: int
+    objective: Objective
 
     @property
     def latency_cycles(self) -> dict[str, int]:
@@ -157,17 +164,37 @@ class CostReport:
                 for o in self.cold.operators
             ],
             "mapping_problems": self.mapping_problems,
+            "mapping": {
+                "objective": self.objective.goal,
+                **{
+                    name: {
+                        "found": placement.worth[0],
+                        "lower_bound": placement.bound,
+                        "gap_frac": placement.gap_frac,
+                    }
+                    for name, placement in (
+                        ("cold", self.cold.placement),
+                        ("steady", self.steady.placement),
+                    )
+                },
+            },
             "not_modelled": list(self.not_modelled),
         }
 
 
-def cost(graph: QuantGraph, machine: Machine, sequence_length: int | None = None) -> CostReport:
+def cost(
+    graph: QuantGraph,
+    machine: Machine,
+    sequence_length: int | None = None,
+    objective: Objective = DEFAULT_OBJECTIVE,
+) -> CostReport:
     """Return what one inference of a graph costs on a machine.
 
     Args:
         graph: the integer graph.
         machine: the machine.
         sequence_length: tokens of the sample; None takes the longest that the graph was built for.
+        objective: what the mapping is chosen for.
 
     Raises:
         GraphError: the machine lacks operators or formats, or the length is out of range.
@@ -177,12 +204,14 @@ def cost(graph: QuantGraph, machine: Machine, sequence_length: int | None = None
     length = bind_length(graph, sequence_length)
     site = Site(machine)
     prices = Prices(machine)
-    mapper = Mapper(site, prices)
-    plan = make_plan(graph, site, length)
-    cold, steady = (
-        _run(ProblemMaker(graph, plan, site, scenario), mapper, prices)
-        for scenario in ("cold", "steady")
-    )
+    mapper = Mapper(site, prices, objective)
+    steady_maker, steady_placement = _best_residents(graph, site, mapper, length)
+    cold_maker = replace(steady_maker, scenario="cold")
+    cold_placement = Placer(cold_maker, mapper).place()
+    if cold_placement is None:
+        raise AssertionError("without a cutoff there is an answer or an error")
+    steady = _price(steady_maker, steady_placement, prices)
+    cold = _price(cold_maker, cold_placement, prices)
     split = _split_rows(graph)
     own = (
         *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
@@ -195,24 +224,51 @@ def cost(graph: QuantGraph, machine: Machine, sequence_length: int | None = None
         sequence_length=length,
         cold=cold,
         steady=steady,
-        memory=_memory(plan, site, steady),
+        memory=_memory(steady, site),
         arrays=_arrays(machine, steady),
         not_modelled=(*NOT_MODELLED, *own, *machine.spec.not_modelled),
         mapping_problems=mapper.problems,
+        objective=objective,
     )
 
 
-def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
-    """Map and cost all groups of one scenario in order; the views follow, at no cost."""
-    graph, plan, machine = maker.graph, maker.plan, maker.site.machine
+def _best_residents(
+    graph: QuantGraph, site: Site, mapper: Mapper, length: int
+) -> tuple[ProblemMaker, Placement]:
+    """Map a steady inference with each choice of resident constants and keep the best.
+
+    Raises:
+        CapacityError: with none of them does every operator fit; that of the fewest constants.
+    """
+    program = make_program(graph, length)
+    scenario: Scenario = "steady"
+    best: tuple[ProblemMaker, Placement] | None = None
+    refused: CapacityError | None = None
+    for resident in resident_choices(program, site):
+        maker = ProblemMaker(graph, program, site, scenario, resident)
+        try:
+            placement = Placer(maker, mapper).place(math.inf if best is None else best[1].worth[0])
+        except CapacityError as error:
+            refused = error
+            continue
+        if placement is not None and (best is None or placement.worth < best[1].worth):
+            best = maker, placement
+    if best is None:
+        raise refused or AssertionError("there is at least one choice")
+    return best
+
+
+def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> ScenarioCost:
+    """Price all groups of one scenario in order; the views follow, at no cost."""
+    graph, plan, machine = maker.graph, placement.plan, maker.site.machine
+    groups = plan.program.groups
     rows: list[OperatorCost] = []
     work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
     entries: list[tuple[str, Count]] = []
-    for i, group in enumerate(plan.groups):
-        name = group.head.name
-        if group.unit == "array":
-            problem = maker.gemm(i)
-            mapping = mapper.gemm(problem, name, plan.repeats[i])
+    for i, (group, found) in enumerate(zip(groups, placement.mappings, strict=True)):
+        name, mapping = group.head.name, found
+        problem = maker.pose(i, placement.places[i]).problem
+        if isinstance(problem, GemmProblem):
             array = machine.arrays[problem.array]
             if array.spec.zero_skipping and group.head.op == "linear":
                 weight = graph.constant(group.head, "weight")
@@ -221,7 +277,6 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
             use = _gemm_utilisation(problem, plan.repeats[i], mapping, machine)
         else:
-            mapping = mapper.rows(maker.rows(i), name, plan.repeats[i])
             unit = "vector"
             busy = {unit: mapping.timeline.array_busy}
             use = _vector_utilisation(mapping, machine)
@@ -253,7 +308,7 @@ def _run(maker: ProblemMaker, mapper: Mapper, prices: Prices) -> ScenarioCost:
             )
         )
     rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
-    return ScenarioCost(tuple(rows), ledger)
+    return ScenarioCost(tuple(rows), ledger, placement)
 
 
 def _view(node: str, op: str) -> OperatorCost:
@@ -267,7 +322,7 @@ def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Ma
     used = blocks * p.batch * p.m * p.n * p.k * array.passes(p.a, p.w)
     if array.spec.zero_skipping:  # a product that was skipped used nothing
         used = sum(c.count for c in mapping.counts if c.action.startswith("lane_op:"))
-    return used / (mapping.timeline.cycles * prod(array.block(p.a, p.w)))
+    return used / (mapping.timeline.cycles * math.prod(array.block(p.a, p.w)))
 
 
 def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:
@@ -300,27 +355,29 @@ def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
     return {level: -(-total // 8) for level, total in sorted(bits.items())}
 
 
-def _memory(plan: MemoryPlan, site: Site, steady: ScenarioCost) -> dict[str, object]:
+def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
     """Return the memory section of the report, bytes throughout."""
-    # The rows that have a mapping are those of plan.groups, in that order.
+    # The rows that have a mapping are those of the program's groups, in that order.
+    plan: MemoryPlan = steady.placement.plan
+    program = plan.program
     held_in = {site.activation, site.output}
     buffers = [
         sum(size for memory, size in o.mapping.buffer_bytes if memory in held_in)
         for o in steady.operators
         if o.mapping is not None
     ]
-    on_chip = [a + b for a, b in zip(plan.live_on_chip, buffers, strict=True)]
-    peak = [a + b for a, b in zip(on_chip, plan.live_off_chip, strict=True)]
-    weights = [s for s in plan.stores.values() if s.is_weight]
+    on_chip = [plan.live_bytes(i, on_chip=True) + size for i, size in enumerate(buffers)]
+    peak = [plan.live_bytes(i, on_chip=False) + size for i, size in enumerate(on_chip)]
+    weights = [s for s in program.stores.values() if s.is_weight]
     return {
-        "weight_bytes": sum(s.bytes for s in plan.stores.values()),
+        "weight_bytes": sum(s.bytes for s in program.stores.values()),
         "weight_codes_bytes": sum(s.bytes for s in weights),
         "resident_bytes": plan.resident_bytes(),
-        "streamed": sorted(set(plan.stores) - plan.resident),
+        "streamed": sorted(set(program.stores) - plan.resident),
         "peak_activation_bytes": max(peak, default=0),
         "peak_activation_on_chip_bytes": max(on_chip, default=0),
-        "graph_liveness_bytes": plan.graph_liveness_bytes,
-        "spills": {name: plan.sizes[name] for name in plan.spilled},
+        "graph_liveness_bytes": program.graph_liveness_bytes,
+        "spills": {name: plan.spilled_bytes(name) for name in plan.spilled},
         "traffic_bytes": steady.traffic_bytes(),
     }
 

@@ -1,17 +1,17 @@
-"""Where everything lives during one inference, decided before the operators are mapped.
+"""What a graph is to a memory: groups in order, lives and sizes, and the decisions on where things are.
 
 Weights and the vector unit's constants: resident in the weight memory, or streamed from DRAM each time.
-Activations: on chip for their whole life, or in DRAM for their whole life (a spill, counted). The rules
-are greedy and stated in docs/machine.md, section 4.
+Activations: on chip for their whole life, or in DRAM for their whole life (a spill, counted). Which is
+which is decided by hwsim.mapping.placement; docs/machine.md, section 4.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from hwsim.errors import CapacityError, GraphError
+from hwsim.errors import GraphError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.site import Site
@@ -21,7 +21,7 @@ FUSIBLE = ("requant", "threshold", "table")
 """Vector operators of one input, element by element, that may run on an array's output tile."""
 SOFTMAX = ("softmax", "softmax_binary")
 TILE_SHARE = 4
-"""One part in this many of a memory is kept for tiles where something must pass through."""
+"""Into so many parts the weight memory is thought of as cut, where constants must leave room for tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,118 +61,150 @@ class Store:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """The decisions, and the numbers to report about them.
+class Program:
+    """What runs in which order, and what exists when: everything that needs no decision.
 
     Attributes:
         length: the bound sequence length.
         groups: what runs, in order.
-        repeats: how many blocks each group is run in, one head at a time in attention; else 1.
+        chains: index ranges of the attentions that may run one head at a time.
         roots: tensor -> the tensor whose storage it is (views share their input's).
-        on_chip: storage roots that live on chip.
         life: root -> (first, last) group in which it exists; -1 before the first.
         sizes: root -> bytes.
+        external: roots of the graph's inputs and outputs, which are in DRAM.
         stores: constants by store name.
-        resident: names of the stores that stay on chip.
-        live_on_chip: bytes of on-chip activations during each group.
-        live_off_chip: bytes of activations in DRAM during each group.
-        spilled: storage roots in DRAM that are neither input nor output of the graph.
+        first_use: store name -> the first group that needs it.
         graph_liveness_bytes: peak of live tensors if every node ran by itself.
     """
 
     length: int
     groups: tuple[Group, ...]
-    repeats: tuple[int, ...]
+    chains: tuple[range, ...]
     roots: Mapping[str, str]
-    on_chip: frozenset[str]
     life: Mapping[str, tuple[int, int]]
     sizes: Mapping[str, int]
+    external: frozenset[str]
     stores: Mapping[str, Store]
-    resident: frozenset[str]
-    live_on_chip: tuple[int, ...]
-    live_off_chip: tuple[int, ...]
-    spilled: tuple[str, ...]
+    first_use: Mapping[str, int]
     graph_liveness_bytes: int
 
-    def is_on_chip(self, tensor: str) -> bool:
-        """Tell whether a tensor's storage is on chip."""
-        return self.roots[tensor] in self.on_chip
+    def bytes_of(self, root: str, heads: int) -> int:
+        """Return the bytes of a root where the attention that it is inside runs `heads` times over."""
+        return self.sizes[root] // heads if root in self._inside_attention else self.sizes[root]
 
-    def resident_bytes(self) -> int:
-        """Return the bytes of all resident stores."""
-        return sum(self.stores[name].bytes for name in self.resident)
-
-    def free_bytes(self, index: int, site: Site) -> dict[str, int]:
-        """Return the bytes left for tiles in each memory while a group runs."""
-        free = {m: site.capacity_bytes(m) for m in {site.activation, site.weight, site.output}}
-        free[site.activation] -= self.live_on_chip[index]
-        free[site.weight] -= self.resident_bytes()
-        return free
+    @cached_property
+    def _inside_attention(self) -> frozenset[str]:
+        return frozenset(self.groups[i].output for chain in self.chains for i in chain[:-1])
 
 
-def make_plan(graph: QuantGraph, site: Site, length: int) -> MemoryPlan:
-    """Decide the place of every tensor and constant of a graph.
+def make_program(graph: QuantGraph, length: int) -> Program:
+    """Group, order and measure a graph.
 
     Args:
         graph: what runs.
-        site: the machine's memories.
         length: sequence length.
     """
     groups, chains = order_attention(graph, fuse(graph))
     roots = storage_roots(graph)
     life = _lifetimes(graph, groups, roots)
-    sizes = {
-        root: stored_bytes(graph.tensors[root].dtype, graph.tensors[root].bind(length))
-        for root in life
-    }
-    external = {roots[t] for t in (*graph.inputs, *graph.outputs)}
     stores = collect_stores(graph, length)
-    shared = site.weight == site.activation
-    weight_capacity = site.capacity_bytes(site.weight) // (2 if shared else 1)
-    total = sum(s.bytes for s in stores.values())
-    if total > weight_capacity:
-        weight_capacity -= weight_capacity // TILE_SHARE
-    activation_capacity = site.capacity_bytes(site.activation)
-    budget = activation_capacity - activation_capacity // TILE_SHARE
-    resident = _choose_resident(stores, weight_capacity)
-    if shared:
-        budget -= sum(stores[name].bytes for name in resident)
-    on_chip, live = _place_activations(life, sizes, external, budget, len(groups))
-    repeats = [1] * len(groups)
-    for chain in chains:
-        inside = [groups[i].output for i in chain[:-1]]
-        heads = math.prod(graph.tensors[inside[0]].bind(length)[:-2])
-        if all(t in on_chip for t in inside) or heads == 1:
-            continue
-        for t in inside:
-            sizes[t] //= heads
-        for i in chain:
-            repeats[i] = heads
-        on_chip, live = _place_activations(life, sizes, external, budget, len(groups))
-    if not shared and not _second_operands_on_chip(graph, groups, roots, on_chip):
-        # An activation streams through the weight memory: leave room for its tiles.
-        weight_capacity = site.capacity_bytes(site.weight)
-        resident = _choose_resident(stores, weight_capacity - weight_capacity // TILE_SHARE)
-    off = [0] * len(groups)
-    for root, (first, last) in life.items():
-        if root not in on_chip:
-            for i in range(max(first, 0), last + 1):
-                off[i] += sizes[root]
-    return MemoryPlan(
+    first_use: dict[str, int] = {}
+    for i, group in enumerate(groups):
+        for name in (c for node in group.nodes for c in node.constants.values()):
+            first_use.setdefault(name, i)
+    return Program(
         length=length,
         groups=groups,
-        repeats=tuple(repeats),
+        chains=chains,
         roots=roots,
-        on_chip=on_chip,
         life=life,
-        sizes=sizes,
+        sizes={
+            root: stored_bytes(graph.tensors[root].dtype, graph.tensors[root].bind(length))
+            for root in life
+        },
+        external=frozenset(roots[t] for t in (*graph.inputs, *graph.outputs)),
         stores=stores,
-        resident=resident,
-        live_on_chip=tuple(live),
-        live_off_chip=tuple(off),
-        spilled=tuple(r for r in life if r not in on_chip and r not in external),
+        first_use=first_use,
         graph_liveness_bytes=_graph_liveness(graph, roots, length),
     )
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The decisions on one inference.
+
+    Attributes:
+        program: what runs.
+        resident: names of the stores that stay on chip.
+        on_chip: storage roots that live on chip.
+        repeats: how many blocks each group is run in, one head at a time in attention; else 1.
+    """
+
+    program: Program
+    resident: frozenset[str]
+    on_chip: frozenset[str]
+    repeats: tuple[int, ...]
+
+    def resident_bytes(self) -> int:
+        """Return the bytes of all resident stores."""
+        return sum(self.program.stores[name].bytes for name in self.resident)
+
+    @property
+    def spilled(self) -> tuple[str, ...]:
+        """Storage roots in DRAM that are neither input nor output of the graph."""
+        p = self.program
+        return tuple(r for r in p.life if r not in self.on_chip and r not in p.external)
+
+    def spilled_bytes(self, root: str) -> int:
+        """Return the bytes that a root takes in DRAM at a time."""
+        first, _ = self.program.life[root]
+        return self.program.bytes_of(root, self.repeats[max(first, 0)])
+
+    def live_bytes(self, index: int, *, on_chip: bool) -> int:
+        """Return the bytes of the activations on chip, or in DRAM, while a group runs."""
+        p = self.program
+        return sum(
+            p.bytes_of(root, self.repeats[max(first, 0)])
+            for root, (first, last) in p.life.items()
+            if first <= index <= last and (root in self.on_chip) == on_chip
+        )
+
+    def free_bytes(self, index: int, site: Site) -> dict[str, int]:
+        """Return the bytes left for tiles in each memory while a group runs."""
+        return room(site, self.resident_bytes(), self.live_bytes(index, on_chip=True))
+
+
+def room(site: Site, constants: int, activations: int) -> dict[str, int]:
+    """Return the bytes of each memory that so many resident and live bytes leave; may be negative."""
+    free = {m: site.capacity_bytes(m) for m in (site.activation, site.weight, site.output)}
+    free[site.activation] -= activations
+    free[site.weight] -= constants
+    return free
+
+
+def resident_choices(program: Program, site: Site) -> tuple[frozenset[str], ...]:
+    """Return the sets of constants that may stay on chip, the largest first.
+
+    Stores stand in line by bytes saved a byte held, then the smaller (a load has a fixed part), by name.
+    A choice is as many of them, in that order, as fit what is not kept for tiles: nothing, a quarter, a half
+    or all of the weight memory. In a memory that also holds activations, constants may take half.
+    """
+    capacity = site.capacity_bytes(site.weight) // (1 if site.weight != site.activation else 2)
+    line = sorted(
+        program.stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), s.bytes, s.name)
+    )
+    choices: list[frozenset[str]] = []
+    for kept in (0, 1, 2, TILE_SHARE):
+        budget = capacity - kept * capacity // TILE_SHARE
+        chosen: set[str] = set()
+        for store in line:
+            budget -= store.bytes
+            if budget < 0:
+                break
+            chosen.add(store.name)
+        if frozenset(chosen) not in choices:
+            choices.append(frozenset(chosen))
+    return tuple(choices)
 
 
 def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:
@@ -346,49 +378,6 @@ def collect_stores(graph: QuantGraph, length: int) -> dict[str, Store]:
     return stores
 
 
-def _choose_resident(stores: Mapping[str, Store], budget: int) -> frozenset[str]:
-    """Choose greedily by bytes saved a byte held, then the smaller (a load has a fixed part), by name."""
-    order = sorted(
-        stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), s.bytes, s.name)
-    )
-    chosen: set[str] = set()
-    for store in order:
-        if store.bytes <= budget:
-            chosen.add(store.name)
-            budget -= store.bytes
-    return frozenset(chosen)
-
-
-def _place_activations(
-    life: Mapping[str, tuple[int, int]],
-    sizes: Mapping[str, int],
-    external: set[str],
-    budget: int,
-    groups: int,
-) -> tuple[frozenset[str], list[int]]:
-    """Keep a tensor on chip if it fits during its whole life; earlier tensors choose first."""
-    live = [0] * groups
-    chosen: set[str] = set()
-    for root, (first, last) in life.items():
-        span = range(max(first, 0), last + 1)
-        if root in external or any(live[i] + sizes[root] > budget for i in span):
-            continue
-        chosen.add(root)
-        for i in span:
-            live[i] += sizes[root]
-    return frozenset(chosen), live
-
-
-def _second_operands_on_chip(
-    graph: QuantGraph,
-    groups: Sequence[Group],
-    roots: Mapping[str, str],
-    on_chip: frozenset[str],
-) -> bool:
-    products = (g.head for g in groups if g.head.op == "matmul")
-    return all(roots[node.inputs[1]] in on_chip for node in products)
-
-
 def _graph_liveness(graph: QuantGraph, roots: Mapping[str, str], length: int) -> int:
     """Return the peak bytes of live tensors when every node runs by itself, nothing fused."""
     last = {roots[t]: i for i, n in enumerate(graph.nodes) for t in (*n.inputs, n.name)}
@@ -404,16 +393,3 @@ def _graph_liveness(graph: QuantGraph, roots: Mapping[str, str], length: int) ->
         peak = max(peak, sum(sizes[r] for r in alive))
         alive = {r for r in alive if last.get(r, -1) > i}
     return peak
-
-
-def require_constants_fit(node: str, needed: int, free: int, memory: str) -> None:
-    """Refuse an operator whose streamed constants have no room.
-
-    Raises:
-        CapacityError: names the operator, the memory and the bytes missing.
-    """
-    if needed > free:
-        raise CapacityError(
-            f"{node}: its constants need {needed} bytes of memory {memory} and {free} are free,"
-            f" {needed - free} too few"
-        )

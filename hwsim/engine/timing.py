@@ -74,9 +74,9 @@ class Stage:
 
     `halves` and `owned` have one entry for each loaded operand, in the order A, W, other. An operand
     that is not `owned` keeps a place for each of its tiles (weights that stay on chip), so its loads
-    wait for nobody. `handoff_cycles` is added where a filled half changes hands
-    (A, W, other, output). With `direct` the array
-    fills the output half itself: no accumulator buffer and no post step stand between.
+    wait for nobody. `accumulator_halves` and `output_halves` count places of one output tile each.
+    `handoff_cycles` is added where a filled half changes hands (A, W, other, output). With `direct` the
+    array fills the output half itself: no accumulator buffer and no post step stand between.
     """
 
     depth: int
@@ -97,7 +97,9 @@ class Steps:
 
     load: [3, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
     fresh: [3, n] whether the tile needs another block of the operand than the tile before it.
-    compute, post, store: [n] cycles; `emits` [n] says where an output tile is complete (last K part).
+    compute, post, store: [n] cycles; `opens` [n] says where an output tile is begun (first K part) and
+    `emits` [n] where it is complete (last K part). Output tiles are completed in the order in which
+    they are begun.
     """
 
     load: Cycles
@@ -105,6 +107,7 @@ class Steps:
     compute: Cycles
     post: Cycles
     store: Cycles
+    opens: npt.NDArray[np.bool_]
     emits: npt.NDArray[np.bool_]
 
 
@@ -122,12 +125,13 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
     # Contiguous columns throughout, so that the kernel is compiled for one memory layout.
     end = int(
-        _recurrence(
+        recurrence(
             np.ascontiguousarray(steps.load),
             np.ascontiguousarray(steps.fresh),
             np.ascontiguousarray(steps.compute),
             np.ascontiguousarray(steps.post),
             np.ascontiguousarray(steps.store),
+            np.ascontiguousarray(steps.opens),
             np.ascontiguousarray(steps.emits),
             np.array(stage.halves, dtype=np.int64),
             np.array(stage.owned, dtype=np.bool_),
@@ -146,12 +150,13 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
+def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
     load,
     fresh,
     compute,
     post,
     store,
+    opens,
     emits,
     halves,
     owned,
@@ -193,6 +198,7 @@ def _recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     store_port = np.int64(0)
     array = np.int64(0)
     vector = np.int64(0)
+    begun = 0  # output tiles begun so far
     group = 0  # output tiles completed so far
     end = np.int64(0)
     for i in range(-1, n):
@@ -201,11 +207,14 @@ def _recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             for x in range(3):
                 if block[x, i] >= 0:
                     start = max(start, loaded[x, block[x, i]])
-            if direct:
-                if output_halves > 0 and group >= output_halves:
-                    start = max(start, stored[group - output_halves])
-            elif accumulator_halves > 0 and group >= accumulator_halves:
-                start = max(start, posted[group - accumulator_halves])
+            if opens[i]:
+                # The accumulators' place: an output tile frees it when its result has left it.
+                if direct:
+                    if output_halves > 0 and begun >= output_halves:
+                        start = max(start, stored[begun - output_halves])
+                elif accumulator_halves > 0 and begun >= accumulator_halves:
+                    start = max(start, posted[begun - accumulator_halves])
+                begun += 1
             array = start + compute[i]
             released[i] = array
             end = max(end, array + depth)

@@ -1,36 +1,32 @@
-"""The first mapper: an exhaustive search of a small, written-down space, one operator at a time.
+"""The mapper of one operator: the best point of its whole space, by bounds that leave out nothing better.
 
-The space (docs/machine.md, section 2): tile sizes that cut a dimension in equal parts, and the outer
-order. Where each operand lives is decided before, for the whole graph (hwsim.engine.memory_plan). The
-best candidate has the fewest cycles, then the least energy, then the smallest buffers, then the largest
-tiles; equal problems are searched once.
+The space (docs/machine.md, section 2): tile sizes that cut a dimension in equal parts, the outer order,
+and the sub-block of the array that a beat uses. Where each operand lives is decided for the whole graph
+(hwsim.mapping.placement), which asks here for the price of every choice; equal problems are searched once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, replace
 
-from hwsim.arch.component import ArrayComponent, ceil_div
+from hwsim.arch.component import ceil_div
 from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import Timeline, simulate
 from hwsim.errors import CapacityError
-from hwsim.mapping.gemm import (
-    GemmProblem,
-    Order,
-    Tiling,
-    buffer_bytes,
-    build,
-    lower_bound,
-    work_counts,
-)
-from hwsim.mapping.rowwise import RowProblem, build_rows, row_buffer_bytes
+from hwsim.mapping.block import Blocks
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build
+from hwsim.mapping.gemm_counts import work_counts
+from hwsim.mapping.objective import Objective, WaitingPower, Worth
+from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buffer_bytes
+from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
-from hwsim.mapping.tile import tile_sizes
+from hwsim.mapping.tables import Tables
+from hwsim.mapping.tile import code_bits, tile_sizes
+from hwsim.mapping.trial import ROUNDING, Trial, above
 
 STEP_LIMIT = 1 << 14
 """Candidates with more tiles than this are tried only if no coarser one is legal."""
-
 Buffers = dict[str, int]
 
 
@@ -39,16 +35,21 @@ class Mapping:
     """The chosen candidate of one operator.
 
     `tile` is (tm, tn, tk) for a product, (rows or other units,) for a vector operator; `order` is the operand that
-    stays. `candidates` counts the legal points of the space that were compared.
+    stays; `block` the rows, columns and lanes of a beat. `candidates` counts the tilings that bounds did not exclude.
+    `worth` is what the search minimised and
+    `bound` what no candidate of the space can beat: smaller than `worth` only where tilings of too many tiles were left out.
     """
 
     tile: tuple[int, ...]
     order: str
+    block: tuple[int, ...]
     tiles: int
     candidates: int
     timeline: Timeline
     counts: tuple[Count, ...]
     buffer_bytes: tuple[tuple[str, int], ...]
+    worth: Worth
+    bound: float
 
     def then(self, other: Mapping, times: int) -> Mapping:
         """Return this mapping followed by another one, `times` over, without overlap."""
@@ -63,6 +64,12 @@ class Mapping:
                 a.bus_busy + times * b.bus_busy,
             ),
             counts=(*self.counts, *(replace(c, count=times * c.count) for c in other.counts)),
+            buffer_bytes=_larger(self.buffer_bytes, other.buffer_bytes),
+            worth=(
+                self.worth[0] + times * other.worth[0],
+                self.worth[1] + times * other.worth[1],
+            ),
+            bound=self.bound + times * other.bound,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -70,6 +77,7 @@ class Mapping:
         return {
             "tile": list(self.tile),
             "order": self.order,
+            "block": list(self.block),
             "tiles": self.tiles,
             "candidates": self.candidates,
             "buffer_bytes": dict(self.buffer_bytes),
@@ -79,150 +87,196 @@ class Mapping:
 class Mapper:
     """Searches mappings for one machine and remembers them."""
 
-    def __init__(self, site: Site, prices: Prices) -> None:
+    def __init__(self, site: Site, prices: Prices, objective: Objective = Objective()) -> None:
         self._site = site
         self._prices = prices
-        self._gemms: dict[GemmProblem, Mapping] = {}
-        self._rows: dict[RowProblem, Mapping] = {}
+        self._objective = objective
+        self._power = WaitingPower.of(site.machine, prices)
+        self._scans: dict[GemmProblem, Scan] = {}
+        self._known: dict[GemmProblem | RowProblem, list[tuple[Buffers, Mapping | None]]] = {}
+        self._all_free = {m: site.capacity_bytes(m) for m in site.machine.memories}
 
     @property
     def problems(self) -> int:
         """How many different problems were searched."""
-        return len(self._gemms) + len(self._rows)
+        return len(self._known)
 
-    def gemm(self, p: GemmProblem, name: str, blocks: int = 1) -> Mapping:
-        """Map a product, run `blocks` times over; constants come from DRAM before the first only.
+    def best(
+        self, p: GemmProblem | RowProblem, free: Map[str, int], blocks: int = 1
+    ) -> Mapping | None:
+        """Map an operator, run `blocks` times over; constants come from DRAM before the first only.
 
-        Raises:
-            CapacityError: not even the smallest tiles fit; names the operator and the bytes missing.
+        Args:
+            p: the operator.
+            free: bytes that its buffers may take in each memory.
+            blocks: how many times over.
+
+        Returns:
+            The best candidate, or None where not even the smallest tiles fit.
         """
-        if p not in self._gemms:
-            self._gemms[p] = self._search_gemm(p, name)
-        if blocks == 1:
-            return self._gemms[p]
-        return self._gemms[p].then(self.gemm(replace(p, constant_bits=0), name), blocks - 1)
+        if p not in self._known:
+            # The best with all memories free mostly fits what is left of them, too.
+            self._known[p] = [(self._all_free, self._search(p, self._all_free))]
+        known, found = self._recall(p, free)
+        if not known:
+            found = self._search(p, free)
+            self._known[p].append((dict(free), found))
+        if found is None or blocks == 1:
+            return found
+        others = self.best(replace(p, constant_bits=0), free)
+        return None if others is None else found.then(others, blocks - 1)
 
-    def rows(self, p: RowProblem, name: str, blocks: int = 1) -> Mapping:
-        """Map a vector operator, run `blocks` times over; constants come before the first only.
+    def least(self, p: GemmProblem | RowProblem) -> float:
+        """Return what no mapping of an operator can beat, with its activations on chip or not.
 
-        Raises:
-            CapacityError: not even the smallest tiles fit; names the operator and the bytes missing.
+        It is the roofline: the busier of its unit and of the bus that brings its constants.
         """
-        if p not in self._rows:
-            self._rows[p] = self._search_rows(p, name)
-        if blocks == 1:
-            return self._rows[p]
-        return self._rows[p].then(self.rows(replace(p, constant_bits=0), name), blocks - 1)
+        site = self._site
+        bits = p.constant_bits
+        if isinstance(p, RowProblem):
+            rows, elements = p.units * p.rows_per_unit, p.units * p.elements_per_unit
+            cycles = float(site.vector.cycles(p.op, rows, elements))
+        else:
+            array = site.machine.arrays[p.array]
+            blocks = Blocks(array, p.a, p.w, p.whole_lanes)
+            cycles = float(p.batch * blocks.least_cycles(p.m, p.n, p.k))
+            if p.w_place != "chip" and p.w_memory == site.weight:
+                bits += code_bits(p.w, p.n * p.k)
+        cycles = max(cycles, float(bits / site.link.bits_per_cycle) // 1)
+        w_cycles, w_pj = self._objective.weights
+        return cycles * (w_cycles + w_pj * self._power.leakage_pj) * (1 - w_pj * ROUNDING)
 
-    def _search_gemm(self, p: GemmProblem, name: str) -> Mapping:
+    def capacity_error(
+        self, p: GemmProblem | RowProblem, free: Map[str, int], name: str
+    ) -> CapacityError:
+        """Say what an operator lacks that `best` found no room for."""
+        if isinstance(p, RowProblem):
+            taken = row_buffer_bytes(p, tile_sizes(p.units, 1)[-1], self._site)
+        else:
+            _, smallest = self._scan(p).lacking(free)
+            array = self._site.machine.arrays[p.array]
+            taken = buffer_bytes(p, smallest, array, self._site)
+        lacking = "; ".join(
+            f"memory {memory} needs {taken[memory]} bytes for its buffers and has"
+            f" {free.get(memory, 0)} free, {short} too few"
+            for memory, short in sorted(missing(taken, free).items())
+        )
+        return CapacityError(f"{name}: not even the smallest tile fits: {lacking}")
+
+    def gemm_at(self, p: GemmProblem, t: Tiling) -> Mapping:
+        """Return what a given candidate costs, whether or not its buffers fit."""
         array = self._site.machine.arrays[p.array]
-        free = dict(p.free_bytes)
-        legal: list[tuple[int, int, Tiling, Buffers]] = []
-        smallest: Buffers | None = None
-        for t in tilings(p, array):
-            taken = buffer_bytes(p, t, array, self._site)
-            if _missing(taken, free):
-                if smallest is None or _excess(taken, free) < _excess(smallest, free):
-                    smallest = taken
+        mapped = build(p, t, array, self._site)
+        timeline = simulate(mapped.steps, mapped.stage)
+        counts = (
+            *mapped.transfers,
+            *work_counts(p, t, array, self._site),
+        )
+        taken = buffer_bytes(p, t, array, self._site)
+        return self._mapping(
+            (t.tm, t.tn, t.tk), t.order, t.block, t.tiles(p), timeline, counts, taken
+        )
+
+    def rows_at(self, p: RowProblem, size: int) -> Mapping:
+        """Return what a vector operator costs in tiles of a given size, whether or not they fit."""
+        mapped = build_rows(p, size, self._site)
+        timeline = simulate(mapped.steps, mapped.stage)
+        taken = row_buffer_bytes(p, size, self._site)
+        tiles = ceil_div(p.units, size)
+        return self._mapping((size,), "rows", (), tiles, timeline, mapped.counts, taken)
+
+    def _mapping(
+        self,
+        tile: tuple[int, ...],
+        order: str,
+        block: tuple[int, ...],
+        tiles: int,
+        timeline: Timeline,
+        counts: tuple[Count, ...],
+        taken: Buffers,
+    ) -> Mapping:
+        pj = self._prices.nominal_pj(counts) + self._power.pj(
+            timeline.cycles, timeline.array_busy + timeline.vector_busy
+        )
+        worth = self._objective.worth(timeline.cycles, pj)
+        held = tuple(sorted(taken.items()))
+        return Mapping(tile, order, block, tiles, 1, timeline, counts, held, worth, worth[0])
+
+    def _recall(
+        self, p: GemmProblem | RowProblem, free: Map[str, int]
+    ) -> tuple[bool, Mapping | None]:
+        """Return whether an earlier search of the same problem answers this one, and its answer.
+
+        The best of more room is the best of less, if it fits there; and nothing fits in less room than
+        that in which nothing fitted.
+        """
+        for room, found in self._known[p]:
+            if any(room.get(m, 0) < size for m, size in free.items()):
                 continue
-            tiles = p.batch * ceil_div(p.m, t.tm) * ceil_div(p.n, t.tn) * ceil_div(p.k, t.tk)
-            legal.append((lower_bound(p, t, array, self._site), tiles, t, taken))
+            if found is None or not missing(dict(found.buffer_bytes), free):
+                return True, found
+        return False, None
+
+    def _search(self, p: GemmProblem | RowProblem, free: Map[str, int]) -> Mapping | None:
+        if isinstance(p, GemmProblem):
+            return self._search_gemm(p, free)
+        return self._search_rows(p, free)
+
+    def _scan(self, p: GemmProblem) -> Scan:
+        if p not in self._scans:
+            blocks = Blocks(self._site.machine.arrays[p.array], p.a, p.w, p.whole_lanes)
+            tables = Tables(p, blocks, self._site, self._prices, self._power)
+            self._scans[p] = Scan(tables, self._objective.weights)
+        return self._scans[p]
+
+    def _search_gemm(self, p: GemmProblem, free: Map[str, int]) -> Mapping | None:
+        scan, limit = self._scan(p), STEP_LIMIT
+        start = scan.least(free, limit)
+        if not len(start.bound) and scan.lacking(free)[0]:
+            return None
+        while not len(
+            start.bound
+        ):  # the coarsest tilings that fit have more steps than we would like
+            limit *= 2
+            start = scan.least(free, limit)
+        trial = Trial(scan, self._prices, self._power, self._objective)
+        reached = above(trial.reach(start))
+        found = scan.within(free, reached, limit)
+        t, lost = trial.best(found, reached)
+        best = self.gemm_at(p, t)
+        return replace(best, candidates=len(found.bound), bound=min(best.worth[0], lost))
+
+    def _search_rows(self, p: RowProblem, free: Map[str, int]) -> Mapping | None:
+        sizes = tile_sizes(p.units, 1)
+        legal = [s for s in sizes if not missing(row_buffer_bytes(p, s, self._site), free)]
         if not legal:
-            raise CapacityError(_capacity_text(name, smallest or {}, free))
-        legal.sort(key=lambda c: c[:2])  # stable
-        tried = [c for c in legal if c[1] <= STEP_LIMIT] or [min(legal, key=lambda c: c[1])]
+            return None
+        few = [s for s in legal if ceil_div(p.units, s) <= STEP_LIMIT] or legal[:1]
+        bounds = {s: self._objective.weights[0] * least_cycles(p, s, self._site) for s in few}
         best: Mapping | None = None
-        best_key: tuple[int, float, int] | None = None
-        for bound, tiles, t, taken in tried:
-            if best_key is not None and bound > best_key[0]:
-                break  # nor can any candidate after it be faster
-            mapped = build(p, t, array, self._site)
-            timeline = simulate(mapped.steps, mapped.stage)
-            if best_key is not None and timeline.cycles > best_key[0]:
-                continue
-            counts = (*mapped.transfers, *work_counts(p, t, array, self._site))
-            key = (timeline.cycles, self._prices.nominal_pj(counts), sum(taken.values()))
-            if best_key is None or key < best_key:
-                best_key = key
-                tile = (t.tm, t.tn, t.tk)
-                best = Mapping(
-                    tile, t.order, tiles, len(tried), timeline, counts, tuple(sorted(taken.items()))
-                )
-        if best is None:
-            raise AssertionError(f"{name}: the first candidate is never skipped")
-        return best
-
-    def _search_rows(self, p: RowProblem, name: str) -> Mapping:
-        free = dict(p.free_bytes)
-        buffered = p.out_streams or any(s.streams for s in p.sources)
-        sizes = tile_sizes(p.units, 1) if buffered else (p.units,)
-        taken_by_size = {size: row_buffer_bytes(p, size, self._site) for size in sizes}
-        legal = [size for size in sizes if not _missing(taken_by_size[size], free)]
-        if not legal:
-            raise CapacityError(_capacity_text(name, taken_by_size[sizes[-1]], free))
-        best: Mapping | None = None
-        best_key: tuple[int, float, int] | None = None
-        for size in legal:
-            mapped = build_rows(p, size, self._site)
-            timeline = simulate(mapped.steps, mapped.stage)
-            taken = taken_by_size[size]
-            energy = self._prices.nominal_pj(mapped.counts)
-            key = (timeline.cycles, energy, sum(taken.values()))
-            if best_key is None or key < best_key:
-                best_key = key
-                tiles = ceil_div(p.units, size)
-                best = Mapping(
-                    (size,),
-                    "rows",
-                    tiles,
-                    len(legal),
-                    timeline,
-                    mapped.counts,
-                    tuple(sorted(taken.items())),
-                )
-        if best is None:
-            raise AssertionError(f"{name}: the first candidate is never skipped")
-        return best
+        for size in sorted(few, key=lambda s: bounds[s]):
+            if best is not None and bounds[size] > best.worth[0]:
+                break
+            found = self.rows_at(p, size)
+            if best is None or _key(found) < _key(best):
+                best = found
+        return None if best is None else replace(best, candidates=len(few))
 
 
-def tilings(p: GemmProblem, array: ArrayComponent) -> Iterator[Tiling]:
-    """List the space of a product: each (tm, tn, tk) with each order that makes a difference.
-
-    Nothing is cut where nothing passes through a buffer.
-    """
-    rows, cols, lanes = array.block(p.a, p.w)
-    buffered = p.a_place == "stream" or p.w_place != "chip" or p.out_streams or bool(p.epilogue)
-    if not buffered:
-        yield Tiling(p.m, p.n, p.k, "activation")
-        return
-    for tm in tile_sizes(p.m, rows):
-        for tn in tile_sizes(p.n, cols):
-            for tk in tile_sizes(p.k, lanes):
-                for order in _orders(p, tm, tn, tk):
-                    yield Tiling(tm, tn, tk, order)
-
-
-def _orders(p: GemmProblem, tm: int, tn: int, tk: int) -> tuple[Order, ...]:
-    if tk < p.k:
-        return ("output",)
-    # With one tile along m or n both orders are the same sequence.
-    return ("activation", "weight") if tm < p.m and tn < p.n else ("activation",)
-
-
-def _missing(taken: Buffers, free: Buffers) -> Buffers:
+def missing(taken: Map[str, int], free: Map[str, int]) -> Buffers:
     """Return the bytes lacking by memory."""
     lacking = {memory: size - free.get(memory, 0) for memory, size in taken.items()}
     return {memory: size for memory, size in lacking.items() if size > 0}
 
 
-def _excess(taken: Buffers, free: Buffers) -> int:
-    return sum(_missing(taken, free).values())
+def _key(m: Mapping) -> tuple[float, float, int]:
+    return (*m.worth, sum(size for _, size in m.buffer_bytes))
 
 
-def _capacity_text(name: str, taken: Buffers, free: Buffers) -> str:
-    lacking = "; ".join(
-        f"memory {memory} needs {taken[memory]} bytes for its buffers and has"
-        f" {free.get(memory, 0)} free, {short} too few"
-        for memory, short in sorted(_missing(taken, free).items())
-    )
-    return f"{name}: not even the smallest tile fits: {lacking}"
+def _larger(
+    a: tuple[tuple[str, int], ...], b: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    """Return the larger of two needs in each memory."""
+    first, second = dict(a), dict(b)
+    names = sorted(first.keys() | second.keys())
+    return tuple((m, max(first.get(m, 0), second.get(m, 0))) for m in names)

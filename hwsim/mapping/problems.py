@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from hwsim.arch.machine import operand_types
-from hwsim.engine.memory_plan import Group, MemoryPlan, require_constants_fit, row_constants
+from hwsim.engine.execute import contraction_bound
+from hwsim.engine.memory_plan import Program, row_constants
 from hwsim.graph.ir import Attr, Node, QuantGraph
 from hwsim.mapping.gemm import GemmProblem, Place
 from hwsim.mapping.rowwise import RowProblem, RowSource
@@ -18,19 +19,46 @@ Scenario = Literal["cold", "steady"]
 """`cold`: resident constants must come from DRAM once. `steady`: they are on chip."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Places:
+    """Where the tensors of one group are, and how many times over it runs.
+
+    Attributes:
+        inputs: whether each input of the group's first node is on chip.
+        output: whether its result is.
+        heads: blocks that it runs in, one head at a time in attention; else 1.
+    """
+
+    inputs: tuple[bool, ...]
+    output: bool
+    heads: int = 1
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A mapping problem, and the bytes of the weight memory that its own constants take while it runs."""
+
+    problem: GemmProblem | RowProblem
+    transient_bytes: int
+
+
+@dataclass(frozen=True)
 class ProblemMaker:
-    """Poses the problems of one inference, in order: it remembers what a cold start has loaded."""
+    """Poses the problems of one inference with given resident constants."""
 
     graph: QuantGraph
-    plan: MemoryPlan
+    program: Program
     site: Site
     scenario: Scenario
-    _arrived: set[str] = field(default_factory=set)
+    resident: frozenset[str]
 
-    def gemm(self, index: int) -> GemmProblem:
-        """Return the problem of an array operator with its epilogue: of one block where it is repeated."""
-        group = self.plan.groups[index]
+    def pose(self, index: int, places: Places) -> Posed:
+        """Return the problem of a group: of one block where it is repeated."""
+        gemm = self.program.groups[index].unit == "array"
+        return self._gemm(index, places) if gemm else self._rows(index, places)
+
+    def _gemm(self, index: int, places: Places) -> Posed:
+        group = self.program.groups[index]
         node = group.head
         a_type, w_type = operand_types(self.graph, node)
         a_shape = self._shape(node.inputs[0])
@@ -41,17 +69,17 @@ class ProblemMaker:
             n = self.graph.constant(node, "weight").shape[0]
             name = node.constants["weight"]
             w_place = "stream"
-            if name in self.plan.resident:
-                w_place = "fill" if self._must_arrive(name) else "chip"
+            if name in self.resident:
+                w_place = "fill" if self._must_arrive(name, index) else "chip"
             w_memory = self.site.weight
         else:
-            batch, m = math.prod(a_shape[:-2]) // self.plan.repeats[index], a_shape[-2]
+            batch, m = math.prod(a_shape[:-2]) // places.heads, a_shape[-2]
             n = self._shape(node.inputs[1])[-2]
-            w_place = "chip" if self.plan.is_on_chip(node.inputs[1]) else "stream"
+            w_place = "chip" if places.inputs[1] else "stream"
             w_memory = self.site.activation
         epilogue = group.nodes[1:]
-        load, fetch, free = self._constants(index, epilogue)
-        return GemmProblem(
+        load, fetch, transient = self._constants(index, epilogue)
+        problem = GemmProblem(
             array=self.site.machine.array_for(a_type, w_type).name,
             batch=batch,
             m=m,
@@ -60,53 +88,66 @@ class ProblemMaker:
             a=a_type,
             w=w_type,
             out=out.dtype,
-            out_row=out.bind(self.plan.length)[-1],
-            a_place="chip" if self.plan.is_on_chip(node.inputs[0]) else "stream",
+            out_row=out.bind(self.program.length)[-1],
+            a_place="chip" if places.inputs[0] else "stream",
             w_place=w_place,
             w_memory=w_memory,
-            out_streams=not self.plan.is_on_chip(group.output),
+            out_streams=not places.output,
             epilogue=tuple(n.op for n in epilogue),
             constant_bits=load,
             constant_fetch_bits=fetch,
-            free_bytes=free,
+            whole_lanes=self._may_overflow(node),
         )
+        return Posed(problem, transient)
 
-    def rows(self, index: int) -> RowProblem:
-        """Return the problem of a vector operator: of one block where it is repeated."""
-        group: Group = self.plan.groups[index]
+    def _rows(self, index: int, places: Places) -> Posed:
+        group = self.program.groups[index]
         node = group.head
         shape = self._shape(node.name)
         out_row = row_bits(self.graph.tensors[node.name].dtype, shape[-1])
-        rows = math.prod(shape[:-1]) // self.plan.repeats[index]
+        rows = math.prod(shape[:-1]) // places.heads
         units = rows
         if node.op == "relayout":  # a unit is one transposed matrix
-            units = math.prod(shape[:-2]) // self.plan.repeats[index]
+            units = math.prod(shape[:-2]) // places.heads
         elif node.op == "im2col":  # a unit is one row of patches
             units = self._patch_rows(node)
-        load, fetch, free = self._constants(index, (node,))
+        load, fetch, transient = self._constants(index, (node,))
         sources = tuple(
-            self._source(node, t, units, index, first=i == 0) for i, t in enumerate(node.inputs)
+            self._source(node, t, units, places, position) for position, t in enumerate(node.inputs)
         )
         if node.op == "embedding":
             sources = (*sources, self._table(node))
         sources += tuple(self._row_constant(name) for name in row_constants(self.graph, node))
-        return RowProblem(
+        problem = RowProblem(
             op=node.op,
             units=units,
             rows_per_unit=rows // units,
             elements_per_unit=rows // units * shape[-1],
             sources=sources,
             out_bits_per_unit=rows // units * out_row,
-            out_streams=not self.plan.is_on_chip(node.name),
+            out_streams=not places.output,
             constant_bits=load,
             constant_fetch_bits=fetch,
-            free_bytes=free,
         )
+        return Posed(problem, transient)
+
+    def _may_overflow(self, node: Node) -> bool:
+        """Tell whether a contraction's static bound does not fit its array's accumulators."""
+        a, w = operand_types(self.graph, node)
+        array = self.site.machine.array_for(a, w)
+        k = self._shape(node.inputs[0])[-1]
+        profile = array.profile(a, w)
+        if profile.fits(array.static_bound(None, k, a, w)):
+            return False  # by the types alone; no need to look at the weights
+        bound = contraction_bound(self.graph, node, self.site.machine, self.program.length)
+        return not profile.fits(bound)
 
     def _shape(self, tensor: str) -> tuple[int, ...]:
-        return self.graph.tensors[tensor].bind(self.plan.length)
+        return self.graph.tensors[tensor].bind(self.program.length)
 
-    def _source(self, node: Node, tensor: str, units: int, index: int, *, first: bool) -> RowSource:
+    def _source(
+        self, node: Node, tensor: str, units: int, places: Places, position: int
+    ) -> RowSource:
         shape = self._shape(tensor)
         dtype = self.graph.tensors[tensor].dtype
         if node.op == "embedding":
@@ -118,13 +159,14 @@ class ProblemMaker:
             bits = row_bits(dtype, shape[-1])
         else:
             total = math.prod(shape[:-1]) * row_bits(dtype, shape[-1])
-            bits = total // (units * self.plan.repeats[index])
-        passes = len(self.site.vector.spec.operators[node.op].passes) if first else 1
+            bits = total // (units * places.heads)
+        operator = self.site.vector.spec.operators[node.op]
+        passes = len(operator.passes) if position == 0 else 1
         return RowSource(
             operand="activation",
             memory=self.site.activation,
             bits_per_unit=bits,
-            streams=not self.plan.is_on_chip(tensor),
+            streams=not places.inputs[position],
             passes=passes,
         )
 
@@ -141,52 +183,45 @@ class ProblemMaker:
         multipliers = self.graph.constants[node.constants["M"]]
         if multipliers.array.size > 1:
             bits += row_bits(multipliers.dtype, 1)
-        resident = name in self.plan.resident
+        resident = name in self.resident
         return RowSource("weight", self.site.weight, bits, streams=not resident, gathered=True)
 
     def _row_constant(self, name: str) -> RowSource:
         """Return a constant of which each token reads a row."""
         constant = self.graph.constants[name]
         bits = row_bits(constant.dtype, constant.array.shape[1])
-        resident = name in self.plan.resident
+        resident = name in self.resident
         return RowSource("constant", self.site.weight, bits, streams=not resident)
 
-    def _must_arrive(self, name: str) -> bool:
-        """Tell, once, whether a resident store still has to come from DRAM."""
-        if self.scenario == "steady" or name in self._arrived:
-            return False
-        self._arrived.add(name)
-        return True
+    def _must_arrive(self, name: str, index: int) -> bool:
+        """Tell whether a resident store has to come from DRAM for this group: once, on a cold start."""
+        return self.scenario == "cold" and self.program.first_use[name] == index
 
-    def _constants(
-        self, index: int, nodes: tuple[Node, ...]
-    ) -> tuple[int, int, tuple[tuple[str, int], ...]]:
-        """Return (bits to load, bits to fetch a tile, free bytes by memory) for some nodes' constants.
+    def _constants(self, index: int, nodes: tuple[Node, ...]) -> tuple[int, int, int]:
+        """Return (bits to load, bits to fetch a tile, bytes held meanwhile) for some nodes' constants.
 
         The weight of a linear layer is not among them. Tables and constants with a row a token are read
         row by row, but where they are resident a cold start loads them here.
         """
-        free = self.plan.free_bytes(index, self.site)
         load = fetch = transient = 0
+        arrived: set[str] = set()
         for node in nodes:
             by_row = row_constants(self.graph, node)
             for role, name in sorted(node.constants.items()):
                 if node.op == "embedding" and role == "M":
                     continue  # stands in the table's rows
-                store = self.plan.stores[name]
-                resident = name in self.plan.resident
-                if resident and self._must_arrive(name):
+                store = self.program.stores[name]
+                resident = name in self.resident
+                if resident and self._must_arrive(name, index) and name not in arrived:
                     load += 8 * store.bytes
+                    arrived.add(name)
                 if node.op == "embedding" or name in by_row:
                     continue
                 fetch += 8 * store.bytes
                 if not resident:
                     load += 8 * store.bytes
                     transient += store.bytes
-        head = self.plan.groups[index].head.name
-        require_constants_fit(head, transient, free[self.site.weight], self.site.weight)
-        free[self.site.weight] -= transient
-        return load, fetch, tuple(sorted(free.items()))
+        return load, fetch, transient
 
 
 def _pair(value: Attr) -> tuple[int, int]:

@@ -51,7 +51,6 @@ class RowProblem:
     out_streams: bool
     constant_bits: int
     constant_fetch_bits: int
-    free_bytes: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +118,7 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         compute=np.repeat(np.array(work, dtype=np.int64), times),
         post=np.zeros(tiles, dtype=np.int64),
         store=store,
+        opens=np.ones(tiles, dtype=np.bool_),
         emits=np.ones(tiles, dtype=np.bool_),
     )
     memories = [s.memory for s in streaming] + [site.activation] * (2 - len(streaming))
@@ -139,6 +139,21 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         direct=True,
     )
     return MappedRows(steps, stage, (*counts, *_row_work(p, kinds, site)))
+
+
+def least_cycles(p: RowProblem, size: int, site: Site) -> float:
+    """Return a lower bound of the cycles with `size` units a tile: that of the busiest resource."""
+    link = site.link
+    work = bus = steps = 0
+    for units, times in parts(p.units, size):
+        moved = [_source_bits(s, units, site) for s in p.sources if s.streams]
+        if p.out_streams:
+            moved.append(link.moved_bits(1, units * p.out_bits_per_unit))
+        steps += times * len(moved)
+        bus += times * sum(link.bus_cycles(bits) for bits in moved)
+        rows, elements = units * p.rows_per_unit, units * p.elements_per_unit
+        work += times * site.vector.cycles(p.op, rows, elements)
+    return max(work, bus, (bus + steps * link.overhead_cycles) / site.channels)
 
 
 def _source_bits(source: RowSource, units: int, site: Site) -> int:

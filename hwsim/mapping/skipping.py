@@ -16,7 +16,10 @@ from hwsim.arch.component import ArrayComponent
 from hwsim.arch.work import Work, cut
 from hwsim.arch.zero_skipping import occupied_blocks, skipping_cycles, skipping_work
 from hwsim.engine.timing import simulate
-from hwsim.mapping.gemm import GemmProblem, Order, Tiling, build, step_counts
+from hwsim.mapping.block import Block, part_of
+from hwsim.mapping.gemm import GemmProblem, Tiling, build
+from hwsim.mapping.gemm_counts import step_counts
+from hwsim.mapping.layout import AXES, Order
 from hwsim.mapping.mapper import Mapping
 from hwsim.mapping.site import Site
 from hwsim.mapping.tile import parts
@@ -27,8 +30,9 @@ def without_empty_beats(
 ) -> Mapping:
     """Return the mapping of a product by a constant weight [N, K] with its empty beats left out."""
     tm, tn, tk = mapping.tile
-    t = Tiling(tm, tn, tk, cast(Order, mapping.order))
-    _, cols, lanes = array.block(p.a, p.w)
+    t = Tiling(tm, tn, tk, cast(Order, mapping.order), cast(Block, mapping.block))
+    part = part_of(array, t.block)
+    _, cols, lanes = part.block(p.a, p.w)
     tiles = [
         [(n, k, occupied_blocks(weight[n.start : n.stop, k.start : k.stop], cols, lanes))
          for k in cut(p.k, tk)]
@@ -38,7 +42,7 @@ def without_empty_beats(
         [
             [
                 [
-                    skipping_cycles(array, len(m), len(n), len(k), p.a, p.w, grid)
+                    skipping_cycles(part, len(m), len(n), len(k), p.a, p.w, grid)
                     for n, k, grid in row
                 ]
                 for row in tiles
@@ -48,14 +52,13 @@ def without_empty_beats(
         dtype=np.int64,
     )  # [m tiles, n tiles, k tiles]
     steps: list[tuple[int, Work]] = [
-        (p.batch * times, skipping_work(array, m, len(n), len(k), p.a, p.w, grid))
+        (p.batch * times, skipping_work(part, m, len(n), len(k), p.a, p.w, grid))
         for m, times in parts(p.m, tm)
         for row in tiles
         for n, k, grid in row
     ]
     mapped = build(p, t, array, site)
-    order = (0, 1, 2) if t.order != "weight" else (1, 2, 0)
-    compute = np.tile(cycles.transpose(order).reshape(-1), p.batch)
+    compute = np.tile(cycles.transpose(AXES[t.order]).reshape(-1), p.batch)
     timeline = simulate(replace(mapped.steps, compute=compute), mapped.stage)
     counts = (*mapped.transfers, *step_counts(p, t, array, site, steps))
     return replace(mapping, timeline=timeline, counts=counts)

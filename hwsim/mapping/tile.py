@@ -8,7 +8,6 @@ from hwsim.arch.work import ceil_div, parts
 from hwsim.graph.dtype import DataType
 
 __all__ = [
-    "MOST_SIZES",
     "WORD_BITS",
     "code_bits",
     "parts",
@@ -21,30 +20,24 @@ WORD_BITS = 64
 """Rows of codes start on a word in every memory (docs/arithmetic.md, section 1)."""
 
 
-MOST_SIZES = 12
-"""Tile sizes kept of one dimension: with three dimensions and two orders a few thousand candidates."""
-
-
 @lru_cache(maxsize=4096)
-def tile_sizes(dimension: int, block: int) -> tuple[int, ...]:
+def tile_sizes(dimension: int, block: int, least: int = 1) -> tuple[int, ...]:
     """List the tile sizes of a dimension, largest first.
 
-    A tile is the dimension cut in j equal parts, rounded up to whole blocks of the array; only the
-    distinct ceilings are kept, and of more than `MOST_SIZES` an even choice by rank, both ends included.
-    The largest is cut down to the dimension itself.
+    A tile is the dimension cut in j equal parts, rounded up to whole blocks of any size from `least` to
+    `block`; only the distinct ceilings are kept. The largest is cut down to the dimension itself. So a
+    larger block never has fewer sizes to choose from.
 
-    >>> tile_sizes(20, 8), tile_sizes(6, 4), tile_sizes(3, 4)
-    ((20, 16, 8), (6, 4), (3,))
+    >>> tile_sizes(20, 8, least=8), tile_sizes(6, 4, least=4), tile_sizes(6, 4)
+    ((20, 16, 8), (6, 4), (6, 4, 3, 2, 1))
     """
-    sizes: list[int] = []
-    for j in range(1, ceil_div(dimension, block) + 1):
-        size = min(dimension, ceil_div(ceil_div(dimension, j), block) * block)
-        if not sizes or size != sizes[-1]:
-            sizes.append(size)
-    if len(sizes) > MOST_SIZES:
-        last = len(sizes) - 1
-        sizes = [sizes[i * last // (MOST_SIZES - 1)] for i in range(MOST_SIZES)]
-    return tuple(sizes)
+    equal = {ceil_div(dimension, j) for j in range(1, dimension + 1)}
+    rounded = {
+        min(dimension, ceil_div(size, b) * b)
+        for b in range(min(least, dimension), min(block, dimension) + 1)
+        for size in equal
+    }
+    return tuple(sorted(rounded, reverse=True))
 
 
 def code_bits(dtype: DataType, codes: int) -> int:

@@ -99,6 +99,9 @@ def _totals(result: Mapping[str, Any]) -> Table:
     table.add_row("energy, steady (5 .. 95 %)", _band_text(result["energy_pj"]))
     table.add_row("energy, cold (5 .. 95 %)", _band_text(result["energy_cold_pj"]))
     table.add_row("of it on assumed figures", f"{result['share_assumed_frac']:.0%}")
+    mapping = result["mapping"]
+    gaps = ", ".join(f"{mapping[name]['gap_frac']:.2%} {name}" for name in ("steady", "cold"))
+    table.add_row(f"mapped for {mapping['objective']}, at most above the best", gaps)
     for name, array in result["arrays"].items():
         share = f"{array['cycles_frac']:.1%} of cycles, {array['energy_frac']:.1%} of energy"
         table.add_row(escape(f"array {name}"), share)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hwsim.config.load import load_machine
 from hwsim.engine.cost import CostReport, cost
-from hwsim.errors import CapacityError, GraphError
+from hwsim.errors import GraphError
 from hwsim.graph.dtype import int_, parse
 from hwsim.graph.ir import QuantGraph
 
@@ -217,18 +217,6 @@ def test_attention_that_does_not_fit_runs_head_by_head(block: Block) -> None:
     assert not {"qk", "u", "p"} & set(by_head.memory["spills"])  # type: ignore[call-overload]
     assert lane_ops(by_head) == lane_ops(whole)
     assert by_head.memory["peak_activation_bytes"] < whole.memory["peak_activation_bytes"]  # type: ignore[operator]
-
-
-def test_a_memory_too_small_for_one_tile_is_refused_with_the_bytes_missing(
-    maker: GraphMaker,
-) -> None:
-    # The smallest tiles: 4 x 8 codes in rows of 64 bits, two halves; 4 x 4 results of 32 bits, two halves.
-    machine = load_machine("toy", small(160, 8192))
-    with pytest.raises(
-        CapacityError,
-        match=r"y: not even the smallest tile fits: memory buffer needs 192 bytes .* 160 free, 32 too few",
-    ):
-        cost(one_linear(maker), machine)
 
 
 def test_formats_that_no_array_multiplies_are_refused(maker: GraphMaker) -> None:

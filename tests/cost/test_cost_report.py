@@ -75,6 +75,8 @@ def test_console_shows_totals_and_what_is_not_modelled(data: dict[str, Any]) -> 
     assert "f1 0.2500" in text
     assert "0.1000 .. 0.9000" in text
     assert "(3 of" in text
+    assert "mapped for cycles" in text
+    assert "0.00% steady, 0.00% cold" in text
     assert "note: a note" in text
     assert "not modelled: overlap of operators" in text
 

@@ -11,12 +11,19 @@ import pytest
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.config.load import load_machine
-from hwsim.engine.energy import Count
+from hwsim.engine.energy import Count, Prices
 from hwsim.engine.timing import simulate
 from hwsim.graph.dtype import parse
-from hwsim.mapping.gemm import GemmProblem, Tiling, build, lower_bound, work_counts
-from hwsim.mapping.mapper import tilings
+from hwsim.mapping.block import Blocks
+from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build, flow
+from hwsim.mapping.gemm_counts import work_counts, work_pj
+from hwsim.mapping.objective import WaitingPower
+from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
+from hwsim.mapping.tables import Tables
+
+SAMPLE = 6
+"""Tilings looked at of each product, with two blocks each."""
 
 Tally = Counter[tuple[str, str, str]]
 
@@ -37,7 +44,6 @@ BASE = GemmProblem(
     epilogue=(),
     constant_bits=0,
     constant_fetch_bits=0,
-    free_bytes=(("buffer", 1 << 20), ("weights", 1 << 20)),
 )
 
 
@@ -92,14 +98,13 @@ class Interpreter:
 
     def tiles(self) -> Iterator[tuple[range, range, range]]:
         p, t = self.p, self.t
-        if t.order == "weight":
-            yield from (
-                (m, n, range(p.k)) for n in self.cut(p.n, t.tn) for m in self.cut(p.m, t.tm)
-            )
-            return
-        for m in self.cut(p.m, t.tm):
-            for n in self.cut(p.n, t.tn):
-                yield from ((m, n, k) for k in self.cut(p.k, t.tk))
+        rows, cols, lanes = self.cut(p.m, t.tm), self.cut(p.n, t.tn), self.cut(p.k, t.tk)
+        if t.order == "activation":
+            yield from ((m, n, k) for m in rows for k in lanes for n in cols)
+        elif t.order == "weight":
+            yield from ((m, n, k) for n in cols for k in lanes for m in rows)
+        else:
+            yield from ((m, n, k) for m in rows for n in cols for k in lanes)
 
     def run(self) -> Tally:
         p, site = self.p, self.site
@@ -125,14 +130,14 @@ class Interpreter:
         return +self.tally
 
     def compute(self, b: int, m: range, n: range, k: range) -> None:
-        p, s = self.p, self.array.spec
+        p, (block_rows, block_cols, block_lanes) = self.p, self.t.block
         a_bits, w_bits = self.array.operand_bits(p.a, p.w)
         main = "array:main"
         self.add("control", "step", "-")
         before: dict[str, object] = {}
-        for rows in self.cut(len(m), s.rows):
-            for cols in self.cut(len(n), s.cols):
-                for lanes in self.cut(len(k), s.lanes):
+        for rows in self.cut(len(m), block_rows):
+            for cols in self.cut(len(n), block_cols):
+                for lanes in self.cut(len(k), block_lanes):
                     for w_plane in range(p.w.bits // w_bits):
                         for a_plane in range(p.a.bits // a_bits):
                             for operand, block, memory, bits in (
@@ -193,18 +198,50 @@ def summed(counts: tuple[Count, ...]) -> Tally:
     return +tally
 
 
-def check(p: GemmProblem, machine_name: str) -> None:
-    machine = load_machine(machine_name)
-    site, array = Site(machine), machine.arrays[p.array]
-    space = list(tilings(p, array))
-    assert space
-    for t in space:
-        mapped = build(p, t, array, site)
-        got = summed((*mapped.transfers, *work_counts(p, t, array, site)))
-        assert got == Interpreter(p, t, array, site).run(), t
-        assert int(mapped.steps.compute.sum()) >= p.batch * array.beats(p.m, p.n, p.k, p.a, p.w)
-        timeline = simulate(mapped.steps, mapped.stage)
-        assert timeline.bus_busy <= lower_bound(p, t, array, site) <= timeline.cycles
+def check(p: GemmProblem, machine_name: str, overrides: tuple[str, ...] = ()) -> None:
+    machine = load_machine(machine_name, overrides)
+    site, array, prices = Site(machine), machine.arrays[p.array], Prices(machine)
+    power = WaitingPower.of(machine, prices)
+    free = {m: 1 << 20 for m in machine.memories}
+    blocks = Blocks(array, p.a, p.w, p.whole_lanes)
+    tables = Tables(p, blocks, site, prices, power)
+    scans = {w: Scan(tables, w) for w in ((1.0, 0.0), (0.0, 1.0))}
+    found = {w: scan.within(free, np.inf, 1 << 62) for w, scan in scans.items()}
+    scan, index = scans[0.0, 1.0], found[0.0, 1.0].index
+    rows = [tuple(row) for row in index]
+    cycle_bound = {
+        tuple(row): bound
+        for row, bound in zip(found[1.0, 0.0].index, found[1.0, 0.0].bound, strict=True)
+    }
+    rng = np.random.default_rng(3)
+    for at in rng.permutation(len(index))[:SAMPLE]:
+        one = index[at : at + 1]
+        whole = scan.tiling(index[at])
+        axes = blocks.axes(whole.tm, whole.tn, whole.tk)
+        moved_pj = float(scan.transfer_pj(one)[0])
+        for block in (
+            tuple(int(rng.choice(x.ravel())) for x in axes),
+            tuple(int(x.max()) for x in axes),
+        ):
+            t = replace(whole, block=block)
+            mapped = build(p, t, array, site)
+            counts = (*mapped.transfers, *work_counts(p, t, array, site))
+            assert summed(counts) == Interpreter(p, t, array, site).run(), t
+            size = tuple(np.array([x]) for x in block)
+            pj = float(work_pj(p, scan.tiles(one), size, array, site, prices)[0]) + moved_pj
+            assert pj == pytest.approx(prices.nominal_pj(counts), rel=1e-9)
+            timeline = simulate(mapped.steps, mapped.stage)
+            layout = scan.layout(one, size)
+            length = layout.lengths(flow(p, site), mapped.stage, np.zeros(1), 0.0, np.inf)
+            busy = layout.busy(p.batch)
+            assert (length[0], busy[0][0], busy[1][0]) == (
+                timeline.cycles, timeline.array_busy, timeline.vector_busy,
+            )  # fmt: skip
+            total = pj + power.pj(timeline.cycles, timeline.array_busy + timeline.vector_busy)
+            assert timeline.bus_busy <= timeline.cycles
+            assert cycle_bound[rows[at]] <= timeline.cycles
+            assert found[0.0, 1.0].bound[at] <= total * (1 + 1e-9)
+            assert found[0.0, 1.0].bytes[at] == sum(buffer_bytes(p, t, array, site).values())
 
 
 VARIANTS = {
@@ -224,6 +261,7 @@ VARIANTS = {
     },
     "heads side by side in a row": {"out_row": 10},
     "one beat deep": {"k": 7},
+    "lanes kept whole": {"whole_lanes": True},
 }
 
 
@@ -237,7 +275,10 @@ def test_counts_equal_the_interpreter(name: str) -> None:
 )
 def test_bit_planes_equal_the_interpreter(a: str, w: str) -> None:
     p = replace(
-        BASE, a=parse(a), w=parse(w), m=9, n=10, k=70, batch=1, out_row=10, w_memory="weight_sram",
-        free_bytes=(("activation_sram", 1 << 20), ("weight_sram", 1 << 20)),
+        BASE, a=parse(a), w=parse(w), m=9, n=9, k=66, batch=1, out_row=9, w_memory="weight_sram",
     )  # fmt: skip
     check(p, "bitserial_edge")
+
+
+def test_narrow_ports_equal_the_interpreter() -> None:
+    check(BASE, "toy", ("arrays.main.activation_port_bits_per_cycle=100",))

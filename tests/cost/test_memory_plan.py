@@ -9,7 +9,13 @@ import pytest
 
 from hwsim.config.load import load_machine
 from hwsim.engine.cost import cost
-from hwsim.engine.memory_plan import fuse, make_plan, order_attention, storage_roots
+from hwsim.engine.memory_plan import (
+    fuse,
+    make_program,
+    order_attention,
+    resident_choices,
+    storage_roots,
+)
 from hwsim.errors import CapacityError
 from hwsim.graph.dtype import int_, parse
 from hwsim.graph.ir import QuantGraph
@@ -39,17 +45,18 @@ def test_no_memory_is_ever_overfull(overrides: list[str], block: Block) -> None:
     graph = block("INT8", "INT8")
     machine = load_machine("toy", overrides)
     site = Site(machine)
-    plan = make_plan(graph, site, 12)
     report = cost(graph, machine)
-    rows = [o for o in report.steady.operators if o.mapping is not None]
-    assert [o.node for o in rows] == [g.head.name for g in plan.groups]
-    for i, row in enumerate(rows):
-        assert row.mapping is not None
-        free = plan.free_bytes(i, site)
-        assert min(free.values()) >= 0
-        for memory, size in row.mapping.buffer_bytes:
-            assert size <= free[memory]
-    assert plan.graph_liveness_bytes >= max(plan.live_on_chip)
+    for scenario in (report.cold, report.steady):
+        plan = scenario.placement.plan
+        rows = [o for o in scenario.operators if o.mapping is not None]
+        assert [o.node for o in rows] == [g.head.name for g in plan.program.groups]
+        for i, row in enumerate(rows):
+            assert row.mapping is not None
+            free = plan.free_bytes(i, site)
+            assert min(free.values()) >= 0
+            for memory, size in row.mapping.buffer_bytes:
+                assert size <= free[memory]
+            assert plan.program.graph_liveness_bytes >= plan.live_bytes(i, on_chip=True)
 
 
 def test_element_wise_operators_run_with_the_product_before_them(block: Block) -> None:
@@ -95,18 +102,24 @@ def test_views_share_the_storage_of_their_input(block: Block) -> None:
 def test_small_constants_stay_before_large_ones_and_tables_come_last(block: Block) -> None:
     graph = block("INT8", "INT8")
     machine = load_machine("toy", TIGHT)
-    plan = make_plan(graph, Site(machine), 12)
-    assert plan.resident_bytes() <= 2048 - 2048 // 4
-    assert "emb.weight" not in plan.resident
-    assert "x.M" in plan.resident
-    largest = max(plan.stores[n].bytes for n in plan.resident)
-    left = [plan.stores[n].bytes for n in set(plan.stores) - plan.resident - {"emb.weight"}]
-    assert largest <= min(left)
+    program = make_program(graph, 12)
+    choices = resident_choices(program, Site(machine))
+    sizes = {name: store.bytes for name, store in program.stores.items()}
+    budgets = (2048, 1536, 1024, 0)
+    assert [sum(sizes[n] for n in c) <= b for c, b in zip(choices, budgets, strict=True)] == [
+        True
+    ] * 4
+    assert choices[-1] == frozenset()
+    for resident in choices[:-1]:
+        assert "emb.weight" not in resident
+        assert "x.M" in resident
+        left = [sizes[n] for n in set(sizes) - resident - {"emb.weight"}]
+        assert max(sizes[n] for n in resident) <= min(left)
+    assert cost(graph, machine).steady.placement.plan.resident in choices
 
 
 def test_embedding_table_needs_only_the_rows_of_its_tokens(block: Block) -> None:
-    plan = make_plan(block("INT8", "INT8"), Site(load_machine("toy")), 12)
-    table = plan.stores["emb.weight"]
+    table = make_program(block("INT8", "INT8"), 12).stores["emb.weight"]
     assert table.constants == ("emb.weight", "emb.M")
     assert table.bytes == 50 * (32 + 8)  # 32 codes and the row's multiplier, each from a word on
     assert table.used_bytes == 12 * (32 + 8)

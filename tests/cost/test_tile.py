@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mapping_space import sizes
 
-from hwsim.arch.component import ceil_div
 from hwsim.graph.dtype import parse
-from hwsim.mapping.tile import MOST_SIZES, code_bits, parts, row_bits, stored_bytes, tile_sizes
+from hwsim.mapping.tile import code_bits, parts, row_bits, stored_bytes, tile_sizes
 
 DIMENSION = st.integers(1, 60_000)
 BLOCK = st.integers(1, 64)
@@ -24,25 +24,20 @@ def test_parts_make_up_the_whole(total: int, part: int) -> None:
 
 
 @QUIET
-@given(DIMENSION, BLOCK)
-def test_tile_sizes_are_whole_blocks_from_the_dimension_down_to_one_block(
-    dimension: int, block: int
-) -> None:
-    sizes = tile_sizes(dimension, block)
-    assert sizes[0] == dimension
-    assert sizes[-1] == min(block, dimension)
-    assert list(sizes) == sorted(set(sizes), reverse=True)
-    assert all(size % block == 0 for size in sizes[1:])
-    assert len(sizes) <= MOST_SIZES
+@given(st.integers(1, 600), BLOCK)
+def test_a_larger_block_never_has_fewer_sizes(dimension: int, block: int) -> None:
+    found = tile_sizes(dimension, block)
+    assert found[0] == dimension
+    assert found[-1] == 1
+    assert list(found) == sorted(set(found), reverse=True)
+    assert set(found) <= set(tile_sizes(dimension, block + 1))
 
 
 @QUIET
-@given(st.integers(1, 80), st.integers(1, 8))
-def test_small_dimensions_keep_every_distinct_ceiling(dimension: int, block: int) -> None:
-    equal = {ceil_div(dimension, j) for j in range(1, ceil_div(dimension, block) + 1)}
-    wanted = {min(dimension, ceil_div(size, block) * block) for size in equal}
-    got = set(tile_sizes(dimension, block))
-    assert got == wanted if len(wanted) <= MOST_SIZES else got < wanted
+@given(st.integers(1, 80), st.integers(1, 8), st.integers(1, 8))
+def test_tile_sizes_are_the_distinct_ceilings(dimension: int, block: int, least: int) -> None:
+    least = min(block, least)
+    assert set(tile_sizes(dimension, block, least)) == sizes(dimension, block, least)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,13 @@ def equal_tiles(n: int, load: int, compute: int, post: int, store: int) -> Steps
     fresh = np.zeros((3, n), dtype=np.bool_)
     fresh[0] = True
     return Steps(
-        loads, fresh, column(compute), column(post), column(store), np.ones(n, dtype=np.bool_)
+        loads,
+        fresh,
+        column(compute),
+        column(post),
+        column(store),
+        opens=np.ones(n, dtype=np.bool_),
+        emits=np.ones(n, dtype=np.bool_),
     )
 
 
@@ -123,6 +129,7 @@ def test_a_shorter_step_never_makes_the_whole_longer(
             values[1],
             values[2],
             values[3],
+            np.ones(n, dtype=np.bool_),
             np.ones(n, dtype=np.bool_),
         )
         return simulate(steps, stage(1, halves, channels=2, overhead=1, store_on_bus=True)).cycles

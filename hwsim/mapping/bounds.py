@@ -1,0 +1,211 @@
+"""The compiled loops over all tilings of a product: bounds and buffers, from the columns of `Tables`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the sums
+    free,
+    shape,
+    a_cycles,
+    a_pj,
+    a_first,
+    w_cycles,
+    w_pj,
+    w_first,
+    out_cycles,
+    out_pj,
+    tail,
+    post,
+    a_bytes,
+    w_bytes,
+    wait_bytes,
+    result_bytes,
+    m_tiles,
+    n_tiles,
+    k_tiles,
+    m_work,
+    n_work,
+    k_work,
+    m_end,
+    n_end,
+    k_end,
+    unit,
+    own,
+    own_end,
+    constants,
+    a_codes,
+    w_once,
+    m_blocks,
+    k_blocks,
+    nk,
+    w_weight,
+    pj_weight,
+    cutoff,
+    step_limit,
+    only_least,
+    index,
+    bound,
+):
+    """Fill `index` and `bound` as far as there is room, or with the least bound alone.
+
+    Returns how many there are, and the least bound beyond `step_limit`.
+    """
+    batch, fill, a_streams, w_streams, out_streams, constant = shape[:6]
+    channels, overhead, constant_cycles = shape[6], shape[7], shape[8]
+    a_halves, w_halves, out_halves = shape[9], shape[10], shape[11]
+    a_memory, w_memory, out_memory = shape[12], shape[13], shape[14]
+    fixed, step_pj, row_pj, constant_pj, update_pj = constants[:5]
+    write_pj, read_pj, a_code_pj, w_code_pj, time_pj = constants[5:10]
+    idle_pj, units = constants[10], constants[11]
+    # An array that is used whole has a table of its own; for any other it is one zero.
+    s = 1 if own.size > 1 else 0
+    w_batch = 1 if fill else batch
+    lost = np.inf
+    found = 0
+    used = np.zeros(3, np.int64)
+    first_overhead = overhead * min(1, a_streams + w_streams + constant)
+    if channels == 1:
+        first_overhead = overhead * (a_streams + w_streams + constant)
+    some_overhead = min(first_overhead, overhead)
+    n_m, n_n, n_k = m_tiles.shape[0], n_tiles.shape[0], k_tiles.shape[0]
+    least_a = np.empty(n_m)
+    least_a_pj = np.empty(n_m)
+    for i in range(n_m):
+        least_a[i], least_a_pj[i] = a_cycles[i].min(), a_pj[i].min()
+    least_w = np.empty(n_n)
+    least_w_pj = np.empty(n_n)
+    least_codes = np.empty(n_n)
+    for j in range(n_n):
+        least_w[j], least_w_pj[j] = w_cycles[j].min(), w_pj[j].min()
+        least_codes[j] = a_codes[j].min()
+    least_k, least_beats = k_work.min() * unit[0], k_blocks.min()
+    for i in range(n_m):
+        mt = m_tiles[i]
+        for j in range(n_n):
+            nt = n_tiles[j]
+            out_tiles = batch * mt * nt
+            out_used = min(out_halves, out_tiles) * (wait_bytes[i, j] + result_bytes[i, j])
+            if out_used > free[out_memory]:
+                continue
+            # What every cut of K and every order costs at least; where that is too much, go on.
+            moved = batch * (out_cycles[i, j] + least_a[i]) + constant_cycles
+            moved += w_batch * least_w[j]
+            work = batch * m_work[i] * n_work[j] * least_k
+            cycles = max(work + tail[i, j], moved)
+            value = w_weight * cycles
+            if pj_weight > 0:
+                pj = fixed + out_tiles / batch * constant_pj + nt * row_pj
+                pj += batch * (least_a_pj[i] + out_pj[i, j]) + w_batch * least_w_pj[j]
+                pj += update_pj * least_beats + write_pj + time_pj * cycles
+                pj += a_code_pj * least_codes[j]
+                value += pj_weight * pj
+            if value > cutoff:
+                continue
+            for k in range(n_k):
+                kt = k_tiles[k]
+                tiles = out_tiles * kt
+                used[:] = 0
+                used[out_memory] += out_used
+                used[a_memory] += min(a_halves, batch * mt * kt) * a_bytes[i, k]
+                used[w_memory] += min(w_halves, batch * nt * kt) * w_bytes[j, k]
+                if used[0] > free[0] or used[1] > free[1] or used[2] > free[2]:
+                    continue
+                work = batch * m_work[i] * n_work[j] * k_work[k] * unit[0]
+                work += batch * own[i * s, j * s, k * s]
+                head = first_overhead + a_first[i, k] + w_first[j, k] + constant_cycles
+                end = m_end[i] * n_end[j] * k_end[k] * unit[0] + tail[i, j]
+                end += own_end[i * s, j * s, k * s]
+                busy = head + work + tail[i, j]
+                if w_weight * busy > cutoff:
+                    continue
+                for order in range(3):
+                    if kt == 1:
+                        if order == 2 or (order == 1 and (mt == 1 or nt == 1)):
+                            continue
+                    elif (order == 0 and nt == 1) or (order == 1 and mt == 1):
+                        continue
+                    taken = used[0] + used[1] + used[2]
+                    if kt > 1 and order < 2:
+                        band = nt if order == 0 else mt
+                        more = min(out_halves * band, out_tiles) - min(out_halves, out_tiles)
+                        taken += more * wait_bytes[i, j]
+                        if used[out_memory] + more * wait_bytes[i, j] > free[out_memory]:
+                            continue
+                    a_again = 1 if order == 0 else nt
+                    w_again = 1 if fill or order == 1 or (nt == 1 and kt == 1) else mt
+                    load = batch * (a_again * a_cycles[i, k]) + constant_cycles
+                    load += w_batch * w_again * w_cycles[j, k]
+                    moved = load + batch * out_cycles[i, j]
+                    loads = batch * a_again * mt * a_streams * kt
+                    loads += w_batch * w_again * nt * w_streams * kt
+                    set_up = (loads + constant + out_tiles * out_streams) * overhead
+                    cycles = max(
+                        busy, some_overhead + load + end, float(moved), (moved + set_up) / channels
+                    )
+                    cycles = np.ceil(cycles - 1e-6)
+                    value = w_weight * cycles
+                    if pj_weight > 0 and value <= cutoff:
+                        pj = fixed + tiles * step_pj + nt * row_pj + mt * nt * constant_pj
+                        pj += batch * (a_again * a_pj[i, k] + out_pj[i, j])
+                        pj += w_batch * w_again * w_pj[j, k]
+                        pj += k_blocks[k] * update_pj + kt * write_pj + (kt - 1) * read_pj
+                        pj += a_code_pj * a_codes[j, k]
+                        pj += w_code_pj * w_once[j, k] * mt
+                        pj += w_code_pj * (nk[0] - w_once[j, k]) * m_blocks[i]
+                        pj += time_pj * cycles + idle_pj * (head + tail[i, j])
+                        if units > 1:
+                            pj += idle_pj * max(0.0, cycles - batch * post[i, j])
+                        value += pj_weight * pj
+                    if value > cutoff:
+                        continue
+                    if tiles > step_limit:
+                        lost = min(lost, value)
+                        continue
+                    if only_least:
+                        if found == 1 and value >= bound[0]:
+                            continue
+                        cutoff = value
+                        found = 0
+                    if found < bound.shape[0]:
+                        bound[found] = value
+                        index[found, 0] = i
+                        index[found, 1] = j
+                        index[found, 2] = k
+                        index[found, 3] = order
+                        index[found, 4] = taken
+                    found += 1
+    return found, lost
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def least_lacking(  # type: ignore[no-untyped-def]
+    free, shape, a_bytes, w_bytes, wait_bytes, result_bytes, m_tiles, n_tiles, k_tiles, index
+):
+    """Return the bytes that the smallest buffers lack, and fill `index` with their tiling.
+
+    The order does not matter: one in which no band of accumulators waits needs the least.
+    """
+    batch = shape[0]
+    least = np.int64(1) << 62
+    used = np.zeros(3, np.int64)
+    for i in range(m_tiles.shape[0]):
+        for j in range(n_tiles.shape[0]):
+            for k in range(k_tiles.shape[0]):
+                out_tiles = batch * m_tiles[i] * n_tiles[j]
+                used[:] = 0
+                used[shape[12]] += min(shape[9], batch * m_tiles[i] * k_tiles[k]) * a_bytes[i, k]
+                used[shape[13]] += min(shape[10], batch * n_tiles[j] * k_tiles[k]) * w_bytes[j, k]
+                used[shape[14]] += min(shape[11], out_tiles) * wait_bytes[i, j]
+                used[shape[14]] += min(shape[11], out_tiles) * result_bytes[i, j]
+                lacking = np.int64(0)
+                for x in range(3):
+                    lacking += max(0, used[x] - free[x])
+                if lacking < least:
+                    least = lacking
+                    index[0], index[1], index[2] = i, j, k
+                    index[3] = 2 if k_tiles[k] > 1 else 0
+    return least

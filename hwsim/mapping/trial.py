@@ -1,0 +1,204 @@
+"""Which of the tilings that bounds could not exclude is the best, with every sub-block that could matter.
+
+Lengths come from the event schedule, energies from the same counts as a report's; both for many candidates
+at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from hwsim.engine.energy import Prices
+from hwsim.engine.timing import Stage
+from hwsim.mapping.block import Block, Grid, is_divisible
+from hwsim.mapping.cuts import Floats, Ints
+from hwsim.mapping.gemm import Tiling, flow, stage
+from hwsim.mapping.gemm_counts import work_counts, work_pj
+from hwsim.mapping.layout import Flow, Layout
+from hwsim.mapping.objective import Objective, WaitingPower, Worth
+from hwsim.mapping.scan import Found, Scan
+
+AT_ONCE = 256
+"""Tilings that are laid out together."""
+MOST_TRIED = 1 << 14
+"""Tilings that are laid out in one search where the array is used whole. Where more are left, the gap is reported."""
+MOST_DIVIDED = 1 << 8
+"""Tilings of which all sub-blocks are tried in one search; likewise."""
+ROUNDING = 1e-9
+"""Relative room for rounding wherever a bound decides that a candidate need not be looked at."""
+
+Choice = tuple[Tiling, float]
+"""the best, and the least bound of the tilings that were left out (inf if none)"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Tries the tilings of one scan."""
+
+    scan: Scan
+    prices: Prices
+    power: WaitingPower
+    objective: Objective
+
+    def best(self, found: Found, cutoff: float) -> Choice:
+        """Return the best of some tilings.
+
+        Args:
+            found: the tilings, at least one with a bound of at most `cutoff`.
+            cutoff: a worth that is known to be reached.
+        """
+        return self._whole(found, cutoff) if self._whole_is_best else self._divided(found, cutoff)
+
+    @property
+    def _whole_is_best(self) -> bool:
+        """Tell whether no sub-block can be better in what is minimised, whatever the tiling."""
+        blocks = self.scan.tables.blocks
+        if blocks.least == blocks.full:
+            return True
+        return self.objective.weights[1] == 0.0 and blocks.full_is_fastest()
+
+    @cached_property
+    def _flow(self) -> Flow:
+        return flow(self.scan.tables.p, self.scan.tables.site)
+
+    def _stage(self, row: Ints) -> Stage:
+        t = self.scan.tables
+        return stage(t.p, self.scan.tiling(row), t.blocks.array, t.site)
+
+    def reach(self, found: Found) -> float:
+        """Return what the first of some tilings is worth at most: an upper bound for the search."""
+        blocks = self.scan.tables.blocks
+        index = found.index[:1]
+        layout = self.scan.layout(index, blocks.whole)
+        cycles = layout.lengths(self._flow, self._stage(index[0]), found.bound[:1], 0.0, np.inf)
+        if self.objective.weights[1] == 0:
+            return float(cycles[0])
+        return float(self._worths(cycles, self._pj(index, cycles, layout))[0][0])
+
+    def _whole(self, found: Found, cutoff: float) -> Choice:
+        """Return the best tiling for the whole array."""
+        w_cycles, w_pj = self.objective.weights
+        block = self.scan.tables.blocks.whole
+        lost = found.lost
+        tried: list[tuple[Ints, Floats, Floats]] = []  # rows of `found`, worths
+        for start in range(0, len(found.bound), AT_ONCE):
+            bound = found.bound[start : start + AT_ONCE]
+            if bound[0] > cutoff:
+                break
+            if start >= MOST_TRIED:
+                lost = min(lost, float(bound[0]))
+                break
+            index = found.index[start : start + AT_ONCE]
+            layout, how = self.scan.layout(index, block), self._stage(index[0])
+            # Cycles alone may end the trial early; an energy is known only afterwards.
+            weight = w_cycles if w_pj == 0 else 0.0
+            cycles = layout.lengths(self._flow, how, bound, weight, cutoff)
+            rows = np.arange(len(cycles))
+            if w_pj == 0:
+                rows = rows[cycles == cycles.min()]
+                worth = cycles[rows].astype(np.float64)
+                if tried and worth[0] > tried[0][1][0]:
+                    continue
+                if tried and worth[0] < tried[0][1][0]:
+                    tried.clear()
+                tried.append((start + rows, worth, worth))
+            else:
+                layout = layout.first(len(cycles))
+                pj = self._pj(index[rows], cycles, layout)
+                tried.append((start + rows, *self._worths(cycles, pj)))
+            cutoff = min(cutoff, above(float(tried[-1][1].min())))
+        rows, first, second = (np.concatenate(column) for column in zip(*tried, strict=True))
+        if w_pj == 0 and len(rows) > 1:  # of equal cycles the less energy
+            index = found.index[rows]
+            second = self._pj(index, first.astype(np.int64), self.scan.layout(index, block))
+        x = _first_best(first, second, found.bytes[rows])
+        return self.scan.tiling(found.index[rows[x]]), lost
+
+    def _pj(self, index: Ints, cycles: Ints, layout: Layout) -> Floats:
+        """Return the energy of tilings [c, 4] with the whole array, leakage and idle clock included: [c]."""
+        work = self._work_pj(index) + self.scan.transfer_pj(index)
+        return np.asarray(work + self.power.pj(cycles, sum(layout.busy(self._flow.batch))))
+
+    def _worths(self, cycles: Ints, pj: Floats) -> tuple[Floats, Floats]:
+        """Rank candidates as `Objective.worth` does one."""
+        w_cycles, w_pj = self.objective.weights
+        if w_pj == 0:
+            return cycles.astype(np.float64), pj
+        return pj + w_cycles * cycles, cycles.astype(np.float64)
+
+    def _work_pj(self, index: Ints) -> Floats:
+        """Return the energy of the work of tilings [c, 4] with the whole array: [c] pJ."""
+        t = self.scan.tables
+        array = t.blocks.array
+        if is_divisible(array):
+            block = t.blocks.whole
+            return work_pj(t.p, self.scan.tiles(index), block, array, t.site, self.prices)
+        counts = (work_counts(t.p, self.scan.tiling(row), array, t.site) for row in index)
+        return np.array([self.prices.nominal_pj(c) for c in counts])
+
+    def _divided(self, found: Found, cutoff: float) -> Choice:
+        """Return the best tiling with the best of its sub-blocks."""
+        best: tuple[float, float, int, int] | None = None
+        lost, chosen = found.lost, self.scan.tables.blocks.full
+        for at, bound in enumerate(found.bound):
+            if bound > cutoff:
+                break
+            if at >= MOST_DIVIDED:
+                lost = min(lost, float(bound))
+                break
+            worth, block = self._best_block(found.index[at])
+            here = (*worth, int(found.bytes[at]), at)
+            if best is None or here < best:
+                best, chosen = here, block
+            cutoff = min(cutoff, above(best[0]))
+        at = best[3] if best is not None else 0
+        return replace(self.scan.tiling(found.index[at]), block=chosen), lost
+
+    def _best_block(self, row: Ints) -> tuple[Worth, Block]:
+        """Return the best sub-block of a tiling, and what it is worth there."""
+        scan, t = self.scan, self.scan.tables
+        index = row[None]
+        tile = scan.tiles(index)
+        axes = t.blocks.axes(*(int(x[0]) for x in tile))
+        block = [x.ravel() for x in np.broadcast_arrays(*axes)]
+        pj = work_pj(t.p, tile, (block[0], block[1], block[2]), t.blocks.array, t.site, self.prices)
+        useful = self._useful(index, block, pj)
+        rows, columns, lanes = (x[useful] for x in block)
+        many = np.repeat(index, len(useful), axis=0)
+        layout = scan.layout(many, (rows, columns, lanes))
+        cycles = layout.lengths(self._flow, self._stage(row), np.zeros(len(useful)), 0.0, np.inf)
+        busy = sum(layout.busy(self._flow.batch))
+        total = pj[useful] + scan.transfer_pj(index) + self.power.pj(cycles, busy)
+        first, second = self._worths(cycles, total)
+        x = _first_best(first, second, -rows * columns * lanes)
+        return (float(first[x]), float(second[x])), (int(rows[x]), int(columns[x]), int(lanes[x]))
+
+    def _useful(self, index: Ints, block: list[Grid], pj: Floats) -> list[int]:
+        """Return the sub-blocks that no other beats both in the cycles of every kind of tile and in energy."""
+        layout = self.scan.layout(index.repeat(len(pj), axis=0), (block[0], block[1], block[2]))
+        kinds = layout.compute.reshape(len(pj), -1)
+        # While the array works it pays no idle clock.
+        energy = pj - self.power.idle_pj * layout.busy(self._flow.batch)[0]
+        size = block[0] * block[1] * block[2]
+        useful: list[int] = []
+        left = np.lexsort((-size, kinds.sum(axis=1), energy))
+        while len(left):
+            first, left = int(left[0]), left[1:]
+            useful.append(first)
+            left = left[(kinds[left] < kinds[first]).any(axis=1)]
+        return useful
+
+
+def above(value: float) -> float:
+    """Return a value with room for rounding."""
+    return value + abs(value) * ROUNDING
+
+
+def _first_best(first: Floats, second: Floats, third: Ints) -> int:
+    """Return the position of the least (first, second, third), rounding of the first two apart."""
+    near = np.flatnonzero(first <= first.min() + abs(first.min()) * ROUNDING)
+    near = near[second[near] <= second[near].min() + abs(second[near].min()) * ROUNDING]
+    return int(near[np.argmin(third[near])])
