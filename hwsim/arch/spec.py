@@ -20,9 +20,11 @@ from hwsim.units import parse_capacity_bytes
 Provenance = Literal["measured", "post_layout", "post_synth", "model", "assumed"]
 Scope = Literal["datapath", "core", "macro", "soc", "board"]
 
-Count = Annotated[int, Field(gt=0)]
+MOST = 10**15
+"""No count of a machine is larger, so that sums of a few products of them fit 64 bits."""
+Count = Annotated[int, Field(gt=0, le=MOST)]
 """a positive whole number"""
-NonNegative = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0, le=MOST)]
 """a whole number, zero allowed"""
 
 

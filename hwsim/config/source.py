@@ -273,4 +273,9 @@ def _mark(origin: str, mark: Any) -> str:
 def _problem(error: yaml.MarkedYAMLError) -> str:
     if error.context == "expected a single document in the stream":
         return "must hold one document, but a second one starts here"
-    return "is not YAML: " + ", ".join(t for t in (error.context, error.problem) if t)
+    context = error.context
+    if context and error.context_mark and error.problem_mark:
+        begin = error.context_mark
+        if begin.line != error.problem_mark.line:
+            context += f" that begins at {begin.line + 1}:{begin.column + 1}"
+    return "is not YAML: " + ", ".join(t for t in (context, error.problem) if t)

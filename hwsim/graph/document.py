@@ -19,6 +19,8 @@ from hwsim.graph.packing import Packed, unpack
 KIND = "hwsim/model/"
 SCHEMA = f"{KIND}3"
 """version 2 stored every constant at the width of its type; version 1 had other layer norms and exp2 tables"""
+MOST_SIZE = 1 << 24
+"""Elements of one axis, and the longest sequence: more than anything real, less than what exhausts a search."""
 CONVENTIONS = {"schema": SCHEMA, "rounding": "half_up", "sign_of_zero": 1}
 """written at the head of graph.json; a reader that finds anything else would compute something else"""
 
@@ -55,6 +57,9 @@ def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
     for key, wanted in CONVENTIONS.items():
         if data[key] != wanted:
             raise ValueError(f"{key} must be {wanted!r}, is {data[key]!r}")
+    length = int(data["max_length"])
+    if not 0 <= length <= MOST_SIZE:
+        raise ValueError(f"max_length must be 0 to {MOST_SIZE:,}, is {length}")
     tensors = [_read_tensor(t) for t in (*data["inputs"], *data["nodes"])]
     constants: dict[str, Constant] = {}
     nodes = []
@@ -66,7 +71,7 @@ def graph_from_json(data: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
         nodes.append(Node(n["name"], n["op"], tuple(n["inputs"]), roles, attrs, n["origin"]))
     return QuantGraph(
         tuple(nodes), {t.name: t for t in tensors}, constants, tuple(t["name"] for t in data["inputs"]),
-        tuple(data["outputs"]), int(data["max_length"]), data["meta"],
+        tuple(data["outputs"]), length, data["meta"],
     )  # fmt: skip
 
 
@@ -82,7 +87,12 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 def _read_tensor(data: Mapping[str, Any]) -> Tensor:
     scale = None if data["scale"] is None else float(data["scale"])
     zero_point = int(data.get("zero_point", 0))
-    return Tensor(data["name"], parse(data["type"]), tuple(data["shape"]), scale, zero_point)
+    shape = tuple(data["shape"])
+    if not all(isinstance(d, str) or (type(d) is int and 0 < d <= MOST_SIZE) for d in shape):
+        raise ValueError(
+            f"{data['name']}: a shape must hold 'T' and sizes of 1 to {MOST_SIZE:,}, is {list(shape)}"
+        )
+    return Tensor(data["name"], parse(data["type"]), shape, scale, zero_point)
 
 
 def _node(graph: QuantGraph, node: Node, packed: Mapping[str, Packed]) -> dict[str, Any]:

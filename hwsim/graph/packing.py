@@ -35,6 +35,8 @@ _TRIT_WEIGHTS = 3 ** np.arange(5)
 _WIDTH_BYTES = {f"bytes{n}": n for n in range(1, 9)}
 _ELEMENTS_PER_BYTE = {"bits": 8, "planes": 8, "trits": 5, "nibbles": 2}
 ENCODINGS = (*_ELEMENTS_PER_BYTE, *_WIDTH_BYTES)
+MOST_REPEATED = 1 << 26
+"""Elements of an array of which a file holds only one slice: it could name any shape."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def unpack(packed: Packed, dtype: DataType, shape: tuple[int, ...]) -> Codes:
         kept not in (1, size) for kept, size in zip(packed.stored, shape, strict=True)
     ):
         raise ValueError(f"{list(packed.stored)} cannot be repeated to {list(shape)}")
+    if prod(shape) > MOST_REPEATED:
+        raise ValueError(f"{list(shape)} is more than {MOST_REPEATED:,} repeated elements")
     return np.broadcast_to(codes, shape).copy()
 
 

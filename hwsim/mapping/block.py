@@ -21,8 +21,10 @@ from hwsim.mapping.tile import tile_sizes
 Block = tuple[int, int, int]
 """(rows, columns, lanes) of a beat"""
 Grid = npt.NDArray[Any]
-MOST_SIZES = 12
-"""Tile sizes of a dimension on an array that is used whole."""
+MOST_SIZES = 384
+"""Tile sizes of a dimension; only dimensions of tens of thousands have more."""
+MOST_SIZES_WHOLE = 12
+"""Likewise on an array that is used whole, which is asked for the price of every tile."""
 
 _COMMON = (
     "block",
@@ -104,16 +106,13 @@ class Blocks:
         return found[0], found[1], found[2]
 
     def sizes(self, axis: int, total: int) -> tuple[int, ...]:
-        """List the tile sizes of a dimension: 0 M, 1 N, 2 K.
-
-        An array that is used whole is asked for the price of every tile; of more than `MOST_SIZES` an
-        even choice by rank is kept for it, both ends included.
-        """
+        """List the tile sizes of a dimension: 0 M, 1 N, 2 K; of too many an even choice by rank, both ends included."""
         sizes = tile_sizes(total, self.full[axis], self.least[axis])
-        if is_divisible(self.array) or len(sizes) <= MOST_SIZES:
+        most = MOST_SIZES if is_divisible(self.array) else MOST_SIZES_WHOLE
+        if len(sizes) <= most:
             return sizes
         last = len(sizes) - 1
-        return tuple(sizes[i * last // (MOST_SIZES - 1)] for i in range(MOST_SIZES))
+        return tuple(sizes[i * last // (most - 1)] for i in range(most))
 
     def cycles(self, m: Grid, n: Grid, k: Grid, block: tuple[Grid, Grid, Grid]) -> Grid:
         """Count the cycles of m x n x k compute steps with given sub-blocks, as far as they broadcast.

@@ -159,11 +159,9 @@ def _fastest(  # type: ignore[no-untyped-def]
     kept = 0
     best = np.int64(1) << 62
     compute = np.zeros((2, 2, 2), np.int64)
-    rs, cs, ls = (
-        np.empty(full[0] + 1, np.int64),
-        np.empty(full[1] + 1, np.int64),
-        np.empty(full[2] + 1, np.int64),
-    )
+    # No block is larger than the tile, the first tiling's or a later one's.
+    room_r, room_c, room_l = sizes[:, 0, 0].max(), sizes[:, 1, 0].max(), sizes[:, 2, 0].max()
+    rs, cs, ls = np.empty(room_r, np.int64), np.empty(room_c, np.int64), np.empty(room_l, np.int64)
     for t in range(order.shape[0]):
         if bound[t] > cutoff:
             return t, kept, best
@@ -197,7 +195,7 @@ def _fastest(  # type: ignore[no-untyped-def]
                                 compute[i, j, k] = beats * passes * held
                                 busy += compute[i, j, k] * times[0, i] * times[1, j] * times[2, k]
                     lower = batch * busy + ends[t]
-                    if lower > cutoff or lower > best:
+                    if lower > cutoff:
                         continue
                     load, fresh, work, after, store, opens, emits, _ = lay_out(
                         flow, order[t], tiles[t], rest[t], compute, a[t], w[t], out[t], post[t]
@@ -206,10 +204,12 @@ def _fastest(  # type: ignore[no-untyped-def]
                         load, fresh, work, after, store, opens, emits, halves, owned, depth,
                         channels, overhead, places[t, 0], places[t, 1], handoff, store_on_bus, direct,
                     )  # fmt: skip
+                    if cycles > cutoff:
+                        continue
                     if cycles < best:
                         best, kept = cycles, 0
-                        cutoff = min(cutoff, float(cycles))
-                    if cycles == best and kept < room.shape[0]:
+                        cutoff = float(cycles)
+                    if kept < room.shape[0]:
                         room[kept, 0] = t
                         room[kept, 1], room[kept, 2], room[kept, 3] = r, c, l
                         kept += 1

@@ -31,7 +31,10 @@ def tile_sizes(dimension: int, block: int, least: int = 1) -> tuple[int, ...]:
     >>> tile_sizes(20, 8, least=8), tile_sizes(6, 4, least=4), tile_sizes(6, 4)
     ((20, 16, 8), (6, 4), (6, 4, 3, 2, 1))
     """
-    equal = {ceil_div(dimension, j) for j in range(1, dimension + 1)}
+    equal, size = [], dimension
+    while size:  # the next smaller ceiling belongs to the first j that reaches below this one
+        equal.append(size)
+        size = 0 if size == 1 else ceil_div(dimension, (dimension - 1) // (size - 1) + 1)
     rounded = {
         min(dimension, ceil_div(size, b) * b)
         for b in range(min(least, dimension), min(block, dimension) + 1)

@@ -17,9 +17,9 @@ Layer = tuple[str, int]
 """("linear", outputs), ("attention", heads), ("residual", outputs) or ("norm", 0)"""
 
 LAYERS = st.one_of(
-    st.tuples(st.just("linear"), st.integers(1, 24)),
-    st.tuples(st.just("residual"), st.integers(1, 24)),
-    st.tuples(st.just("attention"), st.integers(1, 3)),
+    st.tuples(st.just("linear"), st.integers(1, 12)),
+    st.tuples(st.just("residual"), st.integers(1, 12)),
+    st.tuples(st.just("attention"), st.integers(1, 2)),
     st.tuples(st.just("norm"), st.just(0)),
 )
 
@@ -107,8 +107,8 @@ RESOURCES: dict[str, tuple[int, int]] = {
     "dram.bandwidth_bytes_per_s": (10**6, 10**10),
     "dma.width_bits_per_cycle": (1, 512),
     "dma.channels": (1, 3),
-    "memories.buffer.capacity_bytes": (600, 6000),
-    "memories.weights.capacity_bytes": (600, 6000),
+    "memories.buffer.capacity_bytes": (300, 3000),
+    "memories.weights.capacity_bytes": (300, 3000),
     "memories.buffer.ports": (1, 3),
     "arrays.main.rows": (1, 6),
     "arrays.main.cols": (1, 6),
