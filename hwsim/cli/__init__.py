@@ -1,4 +1,4 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), chips (vectors), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), chips (vectors, activity), arrays (conformance)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
 app.command("vectors")(chip.vectors)
+app.command("activity")(chip.activity)
 app.command("conformance")(arrays.conformance)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hwsim.cli.machines import Overrides
-from hwsim.cli.models import JsonOption, MachineOption, ModelArgument, show
+from hwsim.cli.models import JsonOption, MachineOption, ModelArgument, SamplesOption, show
 from hwsim.errors import DataError
 from hwsim.rtl import TILE_LIMIT
 
@@ -47,6 +47,26 @@ def vectors(
 
     which = _tile(tile)
     show(write_vectors(model, machine, operator, which, out, sample, limit, set_ or ()), json_file)
+
+
+def activity(
+    model: ModelArgument,
+    machine: MachineOption,
+    samples: SamplesOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write activity.csv and activity.saif here, too."),
+    ] = None,
+    json_file: JsonOption = None,
+    set_: Overrides = None,
+) -> None:
+    """Count how often the bits of the arrays' operand registers switch on real data."""
+    from hwsim.rtl.activity import activity as measure
+
+    found = measure(model, machine, samples, set_ or ())
+    show(found, json_file)
+    if out is not None:
+        found.write(out)
 
 
 def _tile(text: str) -> int | Literal["all"]:

@@ -17,8 +17,8 @@ Int64s = npt.NDArray[np.int64]
 Integer = Any
 """an integer scalar: Python's outside compiled code, int64 inside"""
 
-SUMS = ("loaded_bits", "loaded_ones", "toggles", "loaded_codes", "loaded_zeros", "beats")
-"""what the entries of `sums` count, in this order; codes are counted once a plane"""
+SUMS = ("loaded_bits", "loaded_ones", "toggles", "loaded_codes", "loaded_clear", "beats")
+"""what the entries of `sums` count; codes count once a plane, `loaded_clear` are those whose bits are all 0"""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -63,7 +63,7 @@ def operand_switching(
     k_blocks = (depth + block[1] - 1) // block[1]
     m_blocks, n_blocks = (other_blocks, own_blocks) if is_weight else (own_blocks, other_blocks)
     mask = (np.uint32(1) << np.uint32(pass_bits)) - np.uint32(1)
-    held_row = held_k = held_plane = np.int64(-1)
+    held_row = held_k = held_plane = -1
     for i in range(m_blocks):
         for j in range(n_blocks):
             own = j if is_weight else i

@@ -71,8 +71,8 @@ class Operand:
         return self.rows * self.lanes * self.pass_bits
 
     @property
-    def zero_is_pattern_0(self) -> bool:
-        """Whether a code of zero is stored as no ones at all; +-1 in one bit has no zero."""
+    def has_zero(self) -> bool:
+        """Whether 0 is a code, stored without ones; +-1 in one bit has none."""
         return self.encoding != "sign_bit"
 
     def patterns(self, codes: Array) -> Patterns:

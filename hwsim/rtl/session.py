@@ -27,7 +27,7 @@ class Session:
         model: an export folder, or one that is loaded.
         machine: a shipped machine's name, a YAML file, or a loaded machine.
         overrides: `key=value` changes of the machine.
-        chosen: numbers of the samples; all of them for None.
+        chosen: numbers of the samples, or how many of the first; all of them for None.
 
     Raises:
         GraphError: the machine lacks an operator or a format.
@@ -39,7 +39,7 @@ class Session:
         model: Model | Path | str,
         machine: Machine | str,
         overrides: Sequence[str] = (),
-        chosen: range | None = None,
+        chosen: range | int | None = None,
     ) -> None:
         self.model = model if isinstance(model, Model) else load(model)
         self.machine = machine if isinstance(machine, Machine) else load_machine(machine, overrides)
@@ -48,7 +48,9 @@ class Session:
         if samples is None or len(samples) == 0:
             raise DataError(f"{self.model.folder}: carries no samples to run; export with samples")
         self.samples: Samples = samples
-        self.chosen = range(len(samples)) if chosen is None else chosen
+        if not isinstance(chosen, range):
+            chosen = range(len(samples) if chosen is None else min(chosen, len(samples)))
+        self.chosen = chosen
         if not 0 <= self.chosen.start < self.chosen.stop <= len(samples):
             wrong = self.chosen.stop - 1 if self.chosen.start >= 0 else self.chosen.start
             raise DataError(
