@@ -64,9 +64,9 @@ def activity(
     from hwsim.rtl.activity import activity as measure
 
     found = measure(model, machine, samples, set_ or ())
-    show(found, json_file)
     if out is not None:
         found.write(out)
+    show(found, json_file)
 
 
 def _tile(text: str) -> int | Literal["all"]:

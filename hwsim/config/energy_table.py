@@ -196,7 +196,8 @@ class _Table:
         data: dict[str, Any] = {}
         faults = []
         for column, cell in cells.items():
-            if column in ("action", "unit") or (not cell.text and column != "value"):
+            may_be_empty = column in ("low", "high", *OPTIONAL)
+            if column in ("action", "unit") or (not cell.text and may_be_empty):
                 continue
             if column not in _NUMBERS:
                 data[column] = cell.text
@@ -210,7 +211,7 @@ class _Table:
                 faults.append(f"{cell.place}: {column}: must be a number, not {shown}")
         if faults:
             raise ConfigError(faults)
-        if "source" in data:
+        if data["source"]:
             data["source"] = f"{data['source']} [{self.file.name}, SHA-256 {self.sha256[:16]}]"
         places = {column: cell.place for column, cell in cells.items()}
         return key, _Quantity(index, data, places)

@@ -22,7 +22,7 @@ from hwsim.arch.machine import Machine
 from hwsim.errors import GraphError
 from hwsim.graph.serialize import Model
 from hwsim.kernels.activity import SUMS, operand_switching
-from hwsim.provenance import source_revision
+from hwsim.report.result import package_version
 from hwsim.rtl.product import MappedProduct, Operand
 from hwsim.rtl.saif import saif_lines
 from hwsim.rtl.session import Session
@@ -162,8 +162,9 @@ class Activity:
         """Return the table, and what it is of."""
         session = self.session
         return {
-            "model": {"name": session.model.name, "sha256": session.model.sha256},
-            "machine": {"name": session.machine.name, "sha256": session.machine.sha256},
+            "model": session.model.name,
+            "machine": session.machine.name,
+            "hashes": session.hashes(),
             "samples": len(session.chosen),
             "sequence_length": session.length,
             "cycles": self.cycles,
@@ -189,7 +190,7 @@ class Activity:
             )
         machine = self.session.machine
         lines = saif_lines(
-            machine.name, source_revision() or "", machine.spec.clock_hz, self.cycles, instances
+            machine.name, package_version(), machine.spec.clock_hz, self.cycles, instances
         )
         return "\n".join(lines) + "\n"
 

@@ -42,7 +42,7 @@ def saif_lines(
 
     Args:
         design: name of the design.
-        version: of this program, its revision.
+        version: of this package.
         clock_hz: core clock; times are written in its periods.
         cycles: duration.
         instances: name -> (net, cycles for which each of its bits is 1, flips of each bit), in bit order.

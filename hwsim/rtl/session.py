@@ -16,6 +16,7 @@ from hwsim.engine.execute import execute
 from hwsim.engine.memory_plan import bind_length
 from hwsim.errors import DataError
 from hwsim.graph.serialize import Model, Samples, load
+from hwsim.report.result import code_sha256
 from hwsim.rtl.product import Array, MappedProduct
 from hwsim.verification import batches
 
@@ -64,6 +65,14 @@ class Session:
         """The contractions in order of execution, as a steady inference of this length maps them."""
         report = cost(self.model.graph, self.machine, self.length)
         return {o.node: o for o in report.steady.operators if o.unit.startswith("array:")}
+
+    def hashes(self) -> dict[str, str]:
+        """Return what a file of this session came from, as a result of `hwsim run` says it."""
+        return {
+            "model": self.model.sha256,
+            "machine": self.machine.sha256,
+            "code": code_sha256(),
+        }
 
     def product(self, node: str, length: int) -> MappedProduct:
         """Return a contraction of a sample of so many tokens, in the session's mapping."""

@@ -21,7 +21,6 @@ from hwsim.arch.machine import Machine
 from hwsim.errors import DataError, nearest
 from hwsim.graph.dtype import int_
 from hwsim.graph.serialize import Model
-from hwsim.provenance import source_revision
 from hwsim.rtl import TILE_LIMIT
 from hwsim.rtl.epilogue import positions_behind
 from hwsim.rtl.memh import WordFile, write_words
@@ -101,9 +100,9 @@ class Vectors:
         activation, weight = p.operands
         return {
             "schema": SCHEMA,
-            "code": source_revision(),
-            "model": {"name": session.model.name, "sha256": session.model.sha256},
-            "machine": {"name": session.machine.name, "sha256": session.machine.sha256},
+            "model": session.model.name,
+            "machine": session.machine.name,
+            "hashes": session.hashes(),
             "operator": {"name": p.node.name, "op": p.node.op, "fused": list(p.fused)},
             "sample": self.sample,
             "sequence_length": session.length,
@@ -191,7 +190,7 @@ class Written:
         m = self.manifest
         operator, array = m["operator"], m["array"]
         console.print(
-            f"{operator['name']} of {m['model']['name']} on {array['name']} of {m['machine']['name']}"
+            f"{operator['name']} of {m['model']} on {array['name']} of {m['machine']}"
             f" ({array['kind']}), sample {m['sample']}: {m['activation']['type']} x {m['weight']['type']}"
         )
         for tile in m["tiles"]:
@@ -261,9 +260,10 @@ def _numbers(values: Array, bits: int) -> list[int]:
 
 
 def _operand_layout(operand: Operand) -> list[str]:
+    row = "row" if operand.port == "activation" else "column"
     lines = [
-        f"a word a beat: {operand.rows} rows x {operand.lanes} lanes of {operand.pass_bits} bits; row r, lane l in bits"
-        f" (r*{operand.lanes} + l)*{operand.pass_bits} upwards; unused positions are 0",
+        f"a word a beat: {operand.rows} {row}s x {operand.lanes} lanes of {operand.pass_bits} bits; {row} i, lane l in bits"
+        f" (i*{operand.lanes} + l)*{operand.pass_bits} upwards; unused positions are 0",
         f"{operand.dtype}, {operand.encoding}",
     ]
     if operand.planes > 1:

@@ -163,7 +163,14 @@ LANE, UPDATE, REGISTER = ROWS.splitlines(keepends=True)
             HEADER + ROWS.replace("assumed", "guessed"),
             ":3:31: arrays.main.energy.accumulator_update_fj.kind: must be 'measured', 'post_layout'",
         ),
-        (HEADER + ROWS.replace("a guess", ""), ":3:1: arrays.main.energy.accumulator_update_fj"),
+        (
+            HEADER + ROWS.replace("a guess", ""),
+            ":3:39: arrays.main.energy.accumulator_update_fj.source: must be text of at least 1 characters",
+        ),
+        (
+            HEADER + ROWS.replace("assumed", ""),
+            ":3:31: arrays.main.energy.accumulator_update_fj.kind: must be 'measured', 'post_layout'",
+        ),
         (HEADER + ROWS.replace("0.0031", "0.0011"), ":2:1: arrays.main.energy.lane_op_fj: must have low <= value <= high"),
         (HEADER + LANE + UPDATE.replace("10", "-10") + REGISTER, "must have low > 0, or low = high = 0"),
     ],
