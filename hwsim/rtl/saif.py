@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -29,6 +30,15 @@ def time_scale(clock_hz: int) -> tuple[str, int]:
             if period % (count * size) == 0:
                 return f"{count} {name}", period // (count * size)
     raise AssertionError("a whole number of femtoseconds is divisible by one")
+
+
+def escaped(name: str) -> str:
+    r"""Return a name with a backslash in front of what no identifier has.
+
+    >>> print(escaped("a_op[3]"))
+    a_op\[3\]
+    """
+    return re.sub(r"(\W)", r"\\\1", name, flags=re.ASCII)
 
 
 def saif_lines(
@@ -60,12 +70,12 @@ def saif_lines(
     yield f"(TIMESCALE {unit})"
     yield f"(DURATION {cycles * ticks})"
     for name, nets in instances.items():
-        yield f"(INSTANCE {name}"
+        yield f"(INSTANCE {escaped(name)}"
         yield "  (NET"
         for net, high, toggles in nets:
             for bit, (one, flips) in enumerate(zip(high.tolist(), toggles.tolist(), strict=True)):
                 times = f"(T0 {(cycles - one) * ticks}) (T1 {one * ticks}) (TX 0)"
-                yield f"    ({net}\\[{bit}\\] {times} (TC {flips}) (IG 0))"
+                yield f"    ({escaped(f'{net}[{bit}]')} {times} (TC {flips}) (IG 0))"
         yield "  )"
         yield ")"
     yield ")"

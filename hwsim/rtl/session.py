@@ -49,6 +49,8 @@ class Session:
         if samples is None or len(samples) == 0:
             raise DataError(f"{self.model.folder}: carries no samples to run; export with samples")
         self.samples: Samples = samples
+        if isinstance(chosen, int) and chosen < 1:
+            raise DataError(f"at least one sample must be used, not {chosen}")
         if not isinstance(chosen, range):
             chosen = range(len(samples) if chosen is None else min(chosen, len(samples)))
         self.chosen = chosen

@@ -24,6 +24,11 @@ from hwsim.rtl.session import Session
 from hwsim.rtl.vectors import Vectors, write_vectors
 
 MACHINES = Path(__file__).parents[1] / "machines"
+ROOMY = [
+    f"memories.{name}.{key}"
+    for name in ("buffer", "weights")
+    for key in ("capacity_bytes=64KiB", "fixed=true")
+]
 Case = tuple[str, str, str, list[str], tuple[tuple[int, int, int], str] | None]
 CASES: dict[str, Case] = {
     "xnor": ("xnor_edge", "BIPOLAR", "BIPOLAR", [], None),
@@ -33,6 +38,7 @@ CASES: dict[str, Case] = {
     "bit_serial_mixed": ("bitserial_edge", "INT4", "BIPOLAR", [], ((9, 13, 64), "activation")),
     "bit_serial_ternary": ("bitserial_edge", "BIPOLAR", "TERNARY", [], None),
     "int": ("int8_edge", "INT8", "INT8", [], None),
+    "multi_mode": (str(MACHINES / "multi_mode.yaml"), "BIPOLAR", "BIPOLAR", ROOMY, None),
     "int_split": ("toy", "INT8", "INT8", [], ((5, 7, 16), "weight")),
     "int_clamp": (
         "toy", "INT8", "INT8", ["arrays.main.accumulator_bits=15", "arrays.main.overflow=clamp"], ((9, 11, 24), "output"),
