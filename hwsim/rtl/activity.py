@@ -21,9 +21,10 @@ import numpy.typing as npt
 from hwsim.arch.machine import Machine
 from hwsim.errors import GraphError
 from hwsim.graph.serialize import Model
-from hwsim.kernels.activity import SUMS, operand_switching
+from hwsim.kernels.activity import SUMS
 from hwsim.report.result import package_version
 from hwsim.rtl.product import MappedProduct, Operand
+from hwsim.rtl.register import Register
 from hwsim.rtl.saif import saif_lines
 from hwsim.rtl.session import Session
 
@@ -86,58 +87,6 @@ class PortActivity:
             "toggle_rate": self.toggle_rate,
             "zeros_frac": self.zeros_frac,
         }
-
-
-class Register:
-    """An operand register: [rows, lanes] positions of `bits` bits, and what each bit did."""
-
-    def __init__(self, rows: int, lanes: int, bits: int) -> None:
-        self.held = np.zeros((rows, lanes), np.uint32)
-        self._since = np.zeros((rows, lanes), np.int64)
-        self._high = np.zeros((rows, lanes, bits), np.int64)
-        self.toggles = np.zeros((rows, lanes, bits), np.int64)
-
-    def run(
-        self, product: MappedProduct, operand: Operand, patterns: Any, other_rows: int, occupied: Any,
-        interval: int, now: int, sums: npt.NDArray[np.int64],
-    ) -> int:  # fmt: skip
-        """Let one operand of a compute step pass, and return the cycle at which the step ends.
-
-        Args:
-            product: the contraction.
-            operand: which operand.
-            patterns: its bits in the step, [rows, K].
-            other_rows: rows of the other operand in the step.
-            occupied: [n blocks, k blocks] that take a beat.
-            interval: cycles of a beat.
-            now: cycle at which the step starts.
-            sums: [6], added to (`hwsim.kernels.activity.SUMS`).
-        """
-        rows, cols, lanes = product.part.block(*product.types)
-        is_weight = operand.port == "weight"
-        own, other = (cols, rows) if is_weight else (rows, cols)
-        end: int = operand_switching(
-            np.ascontiguousarray(patterns),
-            is_weight,
-            (own, lanes),
-            -(-other_rows // other),
-            operand.pass_bits,
-            (product.operands[0].planes, product.operands[1].planes),
-            occupied,
-            interval,
-            now,
-            self.held,
-            self._since,
-            self._high,
-            self.toggles,
-            sums,
-        )
-        return end
-
-    def high(self, now: int) -> npt.NDArray[np.int64]:
-        """Return the cycles for which each bit was 1 until now, [rows, lanes, bits]."""
-        bits = (self.held[..., None] >> np.arange(self.toggles.shape[2], dtype=np.uint32)) & 1
-        return np.asarray(self._high + bits * (now - self._since)[..., None], np.int64)
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,10 @@ def test_stimuli_give_the_expected_accumulators_and_the_reference(written, case,
         bits = manifest["accumulator"]["bits"]
         have = [signed(word, bits) for word in tile.words["accumulators"]]
         assert tile.accumulated() == have
+        # docs/machine.md, section 3: m, n, k, weight plane, activation plane, the last innermost.
+        loops = ("m", "n", "k", "w_plane", "a_plane")
+        order = [tuple(beat[loop] for loop in loops) for beat in tile.beats()]
+        assert order == sorted(set(order))
 
         batch, (m0, m1), (n0, n1) = entry["batch"], entry["m"], entry["n"]
         if entry["k"][0] == 0:
