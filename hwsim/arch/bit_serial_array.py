@@ -73,6 +73,19 @@ class BitSerialArray(ArrayComponent):
         )
         return _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
 
+    def accumulators(
+        self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType, *, where: str
+    ) -> Codes:
+        """Return what the accumulators hold before they are read out, sums of stored bits: [M, N]."""
+        out = np.empty((a.shape[0], w.shape[0]), np.int64)
+        fault = np.zeros(4, np.int64)
+        self._run_planes(
+            stored_bits(a, a_dtype), stored_bits(w, w_dtype), a_dtype, w_dtype, out, fault
+        )
+        if fault[0]:
+            self._refuse(fault, where, self.static_bound(None, a.shape[1], a_dtype, w_dtype))
+        return out
+
     def _run_profiled(
         self,
         a: Codes,
@@ -82,9 +95,22 @@ class BitSerialArray(ArrayComponent):
         out: npt.NDArray[np.int64],
         fault: npt.NDArray[np.int64],
     ) -> None:
+        a_bits, w_bits = stored_bits(a, a_dtype), stored_bits(w, w_dtype)
+        self._run_planes(a_bits, w_bits, a_dtype, w_dtype, out, fault)
+        # The accumulator holds sums of stored bits; BIPOLAR is corrected where it is read out.
+        out[...] = _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
+
+    def _run_planes(
+        self,
+        a_bits: npt.NDArray[np.int32],
+        w_bits: npt.NDArray[np.int32],
+        a_dtype: DataType,
+        w_dtype: DataType,
+        out: npt.NDArray[np.int64],
+        fault: npt.NDArray[np.int64],
+    ) -> None:
         from hwsim.kernels.chunked_gemm import chunked_bit_serial_gemm_i64
 
-        a_bits, w_bits = stored_bits(a, a_dtype), stored_bits(w, w_dtype)
         chunked_bit_serial_gemm_i64(
             a_bits,
             w_bits,
@@ -98,8 +124,6 @@ class BitSerialArray(ArrayComponent):
             out,
             fault,
         )
-        # The accumulator holds sums of stored bits; BIPOLAR is corrected where it is read out.
-        out[...] = _signed_sums(out, a_bits, w_bits, a_dtype, w_dtype)
 
 
 def _signed_sums(

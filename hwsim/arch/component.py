@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from hwsim import registry
+from hwsim.arch.encoding import Encoding, encoding_of
 from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
 from hwsim.arch.work import Beat, Fetches, Work, blocks_fetched, ceil_div, cut
 from hwsim.errors import GraphError, OverflowRefused
@@ -204,6 +205,10 @@ class ArrayComponent(ABC):
         """Return how many bits of one activation and of one weight enter in one pass."""
         return a.bits, w.bits
 
+    def encodings(self, a: DataType, w: DataType) -> tuple[Encoding, Encoding]:
+        """Return as what bits an activation and a weight enter."""
+        return encoding_of(a), encoding_of(w)
+
     def beats(self, m: int, n: int, k: int, a: DataType, w: DataType) -> int:
         """Count the beats of an m x n x k product: all blocks, times the passes."""
         rows, cols, lanes = self.block(a, w)
@@ -376,6 +381,15 @@ class ArrayComponent(ABC):
         if self.profile(a_dtype, w_dtype).fits(bound):
             return self._exact(a_codes, w_codes, a_dtype, w_dtype)
         return self._profiled(a_codes, w_codes, a_dtype, w_dtype, where, bound)
+
+    def accumulators(
+        self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType, *, where: str
+    ) -> Codes:
+        """Return what the accumulators hold after all of K, before they are read out: [M, N].
+
+        Arguments and errors as in `gemm`, whose result this is where reading out changes nothing.
+        """
+        return self.gemm(a, w, a_dtype, w_dtype, where=where)
 
     def _tightest_bound(self, w_codes: Codes, a: DataType, w: DataType) -> int:
         by_type = self.static_bound(None, w_codes.shape[1], a, w)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from hwsim.arch.component import ArrayComponent, ArraySpec, Codes
+from hwsim.arch.encoding import Encoding
 from hwsim.graph.dtype import BIPOLAR, TERNARY, DataType
 from hwsim.registry import register
 
@@ -31,6 +32,11 @@ class TernaryArray(ArrayComponent):
         if activation.bits <= 8 and weight in (TERNARY, BIPOLAR):
             return None
         return "must be at most 8 bits x TERNARY or BIPOLAR on a ternary array"
+
+    def encodings(self, a: DataType, w: DataType) -> tuple[Encoding, Encoding]:
+        """Return as what bits an activation and a weight enter: ternary weights as plus and minus."""
+        own, other = super().encodings(a, w)
+        return own, "plus_minus" if w == TERNARY else other
 
     def _exact(self, a: Codes, w: Codes, a_dtype: DataType, w_dtype: DataType) -> Codes:
         from hwsim.kernels import gemm, pack

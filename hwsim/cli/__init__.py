@@ -1,10 +1,10 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), chips (vectors, activity), arrays (conformance)."""
 
 from __future__ import annotations
 
 import typer
 
-from hwsim.cli import arrays, machines, models, validate
+from hwsim.cli import arrays, chip, machines, models, validate
 from hwsim.cli.errors import run_app
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command("run")(models.run)
 app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
+app.command("vectors")(chip.vectors)
+app.command("activity")(chip.activity)
 app.command("conformance")(arrays.conformance)
 
 

@@ -52,7 +52,7 @@ def run(
         overrides=set_ or (),
         objective=objective,
     )
-    _show(result, json_file)
+    show(result, json_file)
 
 
 def decode(
@@ -78,7 +78,7 @@ def decode(
     from hwsim import api
 
     prompt = _prompt(model, prompt_ids, sample, prompt_length)
-    _show(api.decode(model, machine, prompt, tokens, overrides=set_ or ()), json_file)
+    show(api.decode(model, machine, prompt, tokens, overrides=set_ or ()), json_file)
 
 
 def _prompt(
@@ -121,7 +121,7 @@ def verify(
     from hwsim import api
 
     result = api.verify(model, machine, samples=samples, inject=inject, overrides=set_ or ())
-    _show(result, json_file)
+    show(result, json_file)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -130,10 +130,11 @@ def sizes(model: ModelArgument, json_file: JsonOption = None) -> None:
     """List what a model takes on disk: every constant, their kinds, the files."""
     from hwsim.report.sizes import sizes as measure
 
-    _show(measure(model), json_file)
+    show(measure(model), json_file)
 
 
-def _show(result: Any, json_file: Path | None) -> None:
+def show(result: Any, json_file: Path | None) -> None:
+    """Print a result, and write it as JSON where a file is given."""
     from rich.console import Console
 
     result.render(Console(soft_wrap=not sys.stdout.isatty()))

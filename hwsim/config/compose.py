@@ -7,7 +7,7 @@ kind the keys of another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,28 @@ from hwsim.errors import ConfigError, nearest
 EXTENDS = "extends"
 
 
-def compose(path: Path, overrides: Sequence[str] = (), presets: Path | None = None) -> Document:
+Rewrite = Callable[[Document], Document]
+
+
+def compose(
+    path: Path,
+    overrides: Sequence[str] = (),
+    presets: Path | None = None,
+    rewrite: Rewrite = lambda document: document,
+) -> Document:
     """Read a file with all that it extends, then apply overrides.
 
     Args:
         path: the YAML file.
         overrides: texts `a.b.c=value`, later ones win; the value is a YAML value.
         presets: folder in which `extends: NAME` and `extends: base/NAME` are looked up.
+        rewrite: what is done to each file by itself, and to the whole once overrides are applied.
 
     Raises:
         ConfigError: a file is wrong, `extends:` goes in a circle or leads nowhere, an override is no
             `path=value`.
     """
-    document = _with_bases(path, presets, ())
+    document = _with_bases(path, presets, (), rewrite)
     faults: list[str] = []
     for override in overrides:
         try:
@@ -38,11 +47,13 @@ def compose(path: Path, overrides: Sequence[str] = (), presets: Path | None = No
             faults += error.faults
     if faults:
         raise ConfigError(faults)
-    return document
+    return rewrite(document)
 
 
-def _with_bases(path: Path, presets: Path | None, seen: tuple[Path, ...]) -> Document:
-    document = read_yaml(path)
+def _with_bases(
+    path: Path, presets: Path | None, seen: tuple[Path, ...], rewrite: Rewrite
+) -> Document:
+    document = rewrite(read_yaml(path))
     if EXTENDS not in document.data:
         return document
     place = document.values[(EXTENDS,)]
@@ -54,7 +65,8 @@ def _with_bases(path: Path, presets: Path | None, seen: tuple[Path, ...]) -> Doc
     if base.resolve() in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(base.resolve()) :], base))
         raise ConfigError(f"{place}: extends: must not come back to itself: {circle}")
-    return _merge(_with_bases(base, presets, chain), _without(document, (EXTENDS,)))
+    below = _with_bases(base, presets, chain, rewrite)
+    return _merge(below, _without(document, (EXTENDS,)))
 
 
 def _find_base(name: str, path: Path, presets: Path | None, place: Place) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from hwsim.config.compose import compose
+from hwsim.config.energy_table import FROM, with_energy_tables
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
 from hwsim.errors import ConfigError, nearest
@@ -121,7 +122,7 @@ def compose_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: as `find_machine` and `compose`.
     """
-    return compose(find_machine(name_or_path), overrides, machines_folder())
+    return compose(find_machine(name_or_path), overrides, machines_folder(), with_energy_tables)
 
 
 def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Machine:
@@ -161,6 +162,13 @@ def machine_schema() -> dict[str, Any]:
         "type": "string",
         "description": "YAML file beside this one, or a shipped file's name, that this one changes",
     }
+    for name, part in schema["$defs"].items():
+        if name.endswith("EnergySpec"):
+            part["properties"][FROM] = {
+                "type": "string",
+                "description": "CSV beside this file with the quantities, a row each",
+            }
+            part["anyOf"] = [{"required": part.pop("required")}, {"required": [FROM]}]
     # A file that extends another need not repeat what the other says.
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
