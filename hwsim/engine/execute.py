@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch.machine import Machine, operand_types
+from hwsim.engine.convolution import convolve, max_pool
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph.ir import Node, QuantGraph, Tensor, last_uses
 from hwsim.graph.numeric import NumericProfile
+from hwsim.graph.ops import OPERATORS
+from hwsim.graph.windows import Windows
 from hwsim.kernels import requant, softmax, vector
 
 Array = npt.NDArray[Any]
@@ -24,7 +27,7 @@ Array = npt.NDArray[Any]
 def contraction_bound(graph: QuantGraph, node: Node, machine: Machine, length: int) -> int:
     """Static bound of the intermediate accumulators of a contraction on its array."""
     a, w = operand_types(graph, node)
-    weight = graph.constant(node, "weight") if node.op == "linear" else None
+    weight = graph.constant(node, "weight") if "weight" in node.constants else None
     k = weight.shape[1] if weight is not None else graph.tensors[node.inputs[0]].bind(length)[-1]
     return machine.array_for(a, w).static_bound(weight, k, a, w)
 
@@ -33,7 +36,7 @@ def numeric_profiles(graph: QuantGraph, machine: Machine, length: int) -> dict[s
     """Accumulation profiles of the contractions whose static bound does not fit their array."""
     profiles = {}
     for node in graph.nodes:
-        if node.op in ("linear", "matmul"):
+        if OPERATORS[node.op].unit == "array":
             a, w = operand_types(graph, node)
             profile = machine.array_for(a, w).profile(a, w)
             if not profile.fits(contraction_bound(graph, node, machine, length)):
@@ -108,6 +111,8 @@ class _Execution:
                 return self._linear(node, x[0])
             case "matmul":
                 return self._matmul(node, x[0], x[1])
+            case "conv2d":
+                return self._conv2d(node, x[0])
             case "requant" | "threshold" | "layer_norm":
                 return self._rows(node, x[0], out)
             case "add":
@@ -134,6 +139,8 @@ class _Execution:
                 return np.ascontiguousarray(x[0].swapaxes(-1, -2))
             case "im2col":
                 return _im2col(x[0], attrs["kernel"], attrs["stride"])
+            case "max_pool":
+                return max_pool(x[0], Windows.of(attrs, x[0].shape[1:]))
             case "reshape":
                 shape = [self.length if isinstance(d, str) else d for d in out.shape]
                 return x[0].reshape(x[0].shape[0], *shape)
@@ -158,6 +165,24 @@ class _Execution:
         array = self.machine.array_for(a_type, w_type)
         acc = array.gemm(flat, weight, a_type, w_type, where=f"operator {node.name}", bound=bound)
         return acc.reshape(*a.shape[:-1], weight.shape[0])
+
+    def _conv2d(self, node: Node, x: Array) -> Array:
+        attrs: Mapping[str, Any] = node.attrs
+        a_type, w_type = operand_types(self.graph, node)
+        bound = contraction_bound(self.graph, node, self.machine, self.length)
+        array = self.machine.array_for(a_type, w_type)
+
+        def product(a: Array, w: Array) -> Array:
+            return array.gemm(a, w, a_type, w_type, where=f"operator {node.name}", bound=bound)
+
+        return convolve(
+            x,
+            self._constant(node, "weight"),
+            Windows.of(attrs, x.shape[1:]),
+            a_type,
+            attrs["padding_positions"],
+            product,
+        )
 
     def _matmul(self, node: Node, a: Array, b: Array) -> Array:
         a_type, b_type = operand_types(self.graph, node)
