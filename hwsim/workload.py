@@ -223,6 +223,14 @@ class Workload:
             for layer in self.spec.layers
         )
 
+    def layers(self) -> list[tuple[str, LayerSpec]]:
+        """Return (name, layer) one by one; the second of `count` equal ones is NAME.1."""
+        return [
+            (f"{layer.name}.{index}" if index else layer.name, layer)
+            for layer in self.spec.layers
+            for index in range(layer.count)
+        ]
+
     def graph(self) -> QuantGraph:
         """Return the chain as a graph of shapes, to be costed and never executed.
 
@@ -234,26 +242,21 @@ class Workload:
         constants: dict[str, Constant] = {}
         inputs: list[str] = []
         stored = ""
-        for layer in self.spec.layers:
+        for name, layer in self.layers():
             a, w = dt.parse(layer.activation), dt.parse(layer.weight)
-            for index in range(layer.count):
-                before, stored = stored, _numbered(layer.name, index)
-                read, weight = f"{stored}.in", f"{stored}.weight"
-                tensors[read] = Tensor(read, a, layer.reads)
-                if before:
-                    view: dict[str, Attr] = {"axis": 0, "start": 0, "stop": layer.reads[0]}
-                    nodes.append(Node(read, "slice", (before,), attrs=view))
-                else:
-                    inputs.append(read)
-                ones = np.broadcast_to(np.ones((), np.int8), layer.weight_shape)
-                constants[weight] = Constant(weight, w, ones)
-                nodes.append(Node(stored, layer.op, (read,), {"weight": weight}, layer.attrs))
-                tensors[stored] = Tensor(stored, dt.parse(layer.result), layer.writes)
+            before, stored = stored, name
+            read, weight = f"{name}.in", f"{name}.weight"
+            tensors[read] = Tensor(read, a, layer.reads)
+            if before:
+                view: dict[str, Attr] = {"axis": 0, "start": 0, "stop": layer.reads[0]}
+                nodes.append(Node(read, "slice", (before,), attrs=view))
+            else:
+                inputs.append(read)
+            ones = np.broadcast_to(np.ones((), np.int8), layer.weight_shape)
+            constants[weight] = Constant(weight, w, ones)
+            nodes.append(Node(name, layer.op, (read,), {"weight": weight}, layer.attrs))
+            tensors[name] = Tensor(name, dt.parse(layer.result), layer.writes)
         return QuantGraph(tuple(nodes), tensors, constants, tuple(inputs), (stored,))
-
-
-def _numbered(name: str, index: int) -> str:
-    return f"{name}.{index}" if index else name
 
 
 def cost_workload(workload: Workload | Path | str, machine: Machine | Path | str) -> CostReport:

@@ -79,16 +79,19 @@ class Machine:
             GraphError: it cannot; one line for each missing operator and format pair, with the nodes.
         """
         lacking: dict[str, list[str]] = {}
-        in_stage = {node.name for node in self.output_stage(graph)}
-        for node in graph.nodes:
-            fault = None if node.name in in_stage else self._lacks(graph, node)
-            if fault is not None:
-                lacking.setdefault(fault, []).append(node.name)
+        for name, fault in self.lacking(graph).items():
+            lacking.setdefault(fault, []).append(name)
         if lacking:
             lines = [f"  {fault}: {_some(nodes)}" for fault, nodes in lacking.items()]
             raise GraphError(
                 f"machine {self.name} cannot run this graph, it lacks:\n" + "\n".join(lines)
             )
+
+    def lacking(self, graph: QuantGraph) -> dict[str, str]:
+        """Return node -> what the machine would need to run it, for the nodes that it cannot run."""
+        in_stage = {node.name for node in self.output_stage(graph)}
+        faults = {n.name: self._lacks(graph, n) for n in graph.nodes if n.name not in in_stage}
+        return {name: fault for name, fault in faults.items() if fault is not None}
 
     def output_stage(self, graph: QuantGraph) -> tuple[Node, ...]:
         """Return the nodes of a graph that run in the arrays' output stage, in order."""

@@ -6,7 +6,7 @@ operands' types; row operators go to the vector kernels. Nothing of `hwsim.refer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from hwsim.graph.windows import Windows
 from hwsim.kernels import requant, softmax, vector
 
 Array = npt.NDArray[Any]
+Host = Callable[[Node, list[Array]], Array]
+"""computes a node from its operands [B, *shape], for a machine that has no unit for it"""
 
 
 def contraction_bound(graph: QuantGraph, node: Node, machine: Machine, length: int) -> int:
@@ -33,10 +35,14 @@ def contraction_bound(graph: QuantGraph, node: Node, machine: Machine, length: i
 
 
 def numeric_profiles(graph: QuantGraph, machine: Machine, length: int) -> dict[str, NumericProfile]:
-    """Accumulation profiles of the contractions whose static bound does not fit their array."""
+    """Accumulation profiles of the contractions whose static bound does not fit their array.
+
+    Those that no array of the machine can run have none.
+    """
     profiles = {}
+    lacking = machine.lacking(graph)
     for node in graph.nodes:
-        if OPERATORS[node.op].unit == "array":
+        if OPERATORS[node.op].unit == "array" and node.name not in lacking:
             a, w = operand_types(graph, node)
             profile = machine.array_for(a, w).profile(a, w)
             if not profile.fits(contraction_bound(graph, node, machine, length)):
@@ -49,6 +55,7 @@ def execute(
     machine: Machine,
     inputs: Mapping[str, Array],
     lengths: npt.NDArray[np.int64] | None = None,
+    host: Host | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Yield every tensor of the graph in execution order, as the machine computes it.
 
@@ -57,21 +64,29 @@ def execute(
         machine: the machine.
         inputs: codes of the graph's inputs, each [B, *shape].
         lengths: real length of each sequence, int64 [B]; needed where a node masks.
+        host: what computes the nodes that the machine cannot run; None refuses them.
 
     Raises:
-        GraphError: the machine lacks an operator or a format; all of them are listed.
+        GraphError: the machine lacks an operator or a format, and there is no host; all of them are listed.
         OverflowRefused: an accumulator left its range under the rule `error`.
     """
-    machine.check(graph)
-    return _Execution(graph, machine, lengths).run(inputs)
+    if host is None:
+        machine.check(graph)
+    return _Execution(graph, machine, lengths, host).run(inputs)
 
 
 class _Execution:
     def __init__(
-        self, graph: QuantGraph, machine: Machine, lengths: npt.NDArray[np.int64] | None
+        self,
+        graph: QuantGraph,
+        machine: Machine,
+        lengths: npt.NDArray[np.int64] | None,
+        host: Host | None,
     ) -> None:
         self.graph = graph
         self.machine = machine
+        self.host = host
+        self.on_host = machine.lacking(graph)
         self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
         self.length = 0
 
@@ -84,7 +99,10 @@ class _Execution:
         drop = last_uses(self.graph.nodes)
         for node in self.graph.nodes:
             operands = [alive[t] for t in node.inputs]
-            result = self._step(node, operands)
+            if self.host is not None and node.name in self.on_host:
+                result = stored(self.host(node, operands), self.graph.tensors[node.name])
+            else:
+                result = self._step(node, operands)
             alive[node.name] = result
             yield node.name, result
             for name in drop[node.name]:
