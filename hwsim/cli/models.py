@@ -147,7 +147,7 @@ def random(
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many random inputs.")] = 8,
 ) -> None:
     """Write a workload's layers with random weights as a model that all other commands take."""
-    from hwsim.random_model import random_model
+    from hwsim.random_weights import random_model
 
     model = random_model(workload, out, reduce=reduce, seed=seed, samples=samples)
     nodes = len(model.graph.nodes)

@@ -204,6 +204,7 @@ def cost(
     """
     machine.check(graph)
     stage = machine.output_stage(graph)
+    ops = {node.name: node.op for node in graph.nodes}
     graph = as_products(graph, machine.spec.output_stage)
     length = bind_length(graph, sequence_length)
     site = Site(machine)
@@ -214,8 +215,8 @@ def cost(
     cold_placement = Placer(cold_maker, mapper).place()
     if cold_placement is None:
         raise AssertionError("without a cutoff there is an answer or an error")
-    steady = _price(steady_maker, steady_placement, prices)
-    cold = _price(cold_maker, cold_placement, prices)
+    steady = _price(steady_maker, steady_placement, prices, ops)
+    cold = _price(cold_maker, cold_placement, prices, ops)
     split = _split_rows(graph)
     own = (
         *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
@@ -263,8 +264,13 @@ def _best_residents(
     return best
 
 
-def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> ScenarioCost:
-    """Price all groups of one scenario in order; the views follow, at no cost."""
+def _price(
+    maker: ProblemMaker, placement: Placement, prices: Prices, ops: dict[str, str]
+) -> ScenarioCost:
+    """Price all groups of one scenario in order; views and output stages follow, at no cost.
+
+    `ops` are the operators of the nodes as the model has them; products at the border of a convolution are its own.
+    """
     graph, plan, machine = maker.graph, placement.plan, maker.site.machine
     groups = plan.program.groups
     rows: list[OperatorCost] = []
@@ -299,7 +305,7 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
         rows.append(
             OperatorCost(
                 node=group.head.name,
-                op=group.head.op,
+                op=ops.get(group.head.name, group.head.op),
                 fused=tuple(n.name for n in group.nodes[1:]),
                 unit=unit,
                 cycles=t.cycles,
@@ -313,13 +319,15 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
                 mapping=mapping,
             )
         )
-    rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
+    free = [n for n in graph.nodes if OPERATORS[n.op].unit == "view"]
+    rows += [_free(n.name, ops.get(n.name, n.op)) for n in free]
     return ScenarioCost(tuple(rows), ledger, placement)
 
 
-def _view(node: str, op: str) -> OperatorCost:
+def _free(node: str, op: str) -> OperatorCost:
+    unit = "view" if OPERATORS[op].unit == "view" else "output stage"
     zero = Band(0.0, 0.0, 0.0)
-    return OperatorCost(node, op, (), "view", 0, 0, "free", 1, 0.0, zero, (), {}, None)
+    return OperatorCost(node, op, (), unit, 0, 0, "free", 1, 0.0, zero, (), {}, None)
 
 
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:

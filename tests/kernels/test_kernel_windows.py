@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hwsim.graph.windows import Windows
 from hwsim.kernels.windows import max_pool_rows, window_rows
 
-SETTINGS = settings(derandomize=True, deadline=None, max_examples=80)
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=50)
 PAIR = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 

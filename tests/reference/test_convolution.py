@@ -23,7 +23,7 @@ from hwsim.graph.dtype import parse
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.windows import Windows
 
-SETTINGS = settings(derandomize=True, deadline=None, max_examples=60)
+SETTINGS = settings(derandomize=True, deadline=None, max_examples=50)
 ARRAYS = [  # machine, formats: every kind of padding that a type can have
     ("xnor_edge", "BIPOLAR", "BIPOLAR"),
     ("xnor_edge", "UNIPOLAR", "BIPOLAR"),
