@@ -6,6 +6,7 @@ import pytest
 
 from hwsim import api
 from hwsim.config.load import list_machines, load_machine
+from hwsim.engine.cost import cost
 from hwsim.errors import GraphError
 from hwsim.graph.ops import OPERATORS
 
@@ -13,6 +14,7 @@ RECIPES = ("w8a8", "kd_w2a8", "bit_w1a1")
 PRODUCTS = {  # of the 10 products of a BERT of one layer, those that a machine multiplies, by recipe
     **dict.fromkeys(("binareye", "chewbaccann", "xne", "xnorbin"), (0, 0, 7)),
     **dict.fromkeys(("bismo", "braintta", "ita"), (9, 9, 10)),  # probabilities are UINT8, they have INT8
+    "cobra": (10, 10, 10),  # its int8 unit has UINT8, too
     **dict.fromkeys(("cutie", "tcn_cutie", "unpu", "yodann"), (0, 0, 9)),
     **dict.fromkeys(("finn_cnv", "slim_llama", "tereffic"), (0, 7, 9)),
 }  # fmt: skip
@@ -37,6 +39,23 @@ def test_what_a_published_machine_can_run_is_equal(student, machine, recipe):
     assert len(products - found.host.keys()) == expected
     assert found.host == load_machine(machine).lacking(made.graph)
     assert found.tensors == len(made.graph.nodes) - len(found.host)
+
+
+def test_cobra_runs_a_whole_transformer_without_softmax(student):
+    """Its attention is a threshold, as BiBERT's: nothing is left to a host, and there is a cost."""
+    made = student("bert", "bibert_w1a1")
+    found = api.verify(made.model, "cobra")
+    assert found.ok
+    assert found.tensors == len(made.graph.nodes)
+    report = cost(made.graph, load_machine("cobra"))
+    assert all(share["cycles"] > 0 for share in report.arrays.values())
+    staged = [o for o in report.steady.operators if o.unit == "output stage"]
+    assert {o.op for o in staged} == {"threshold"}
+    maps = {n.name for n in made.graph.nodes if n.op == "threshold" and "masked" in n.attrs}
+    assert maps
+    assert maps <= {o.node for o in staged}
+    with pytest.raises(GraphError, match="vector operator softmax_binary"):
+        api.verify(student("bert", "bit_w1a1").model, "cobra")
 
 
 def test_a_patch_embedding_is_among_the_products_of_ita(student):
