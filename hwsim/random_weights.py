@@ -62,7 +62,7 @@ def random_graph(workload: Workload, seed: int, samples: int) -> tuple[QuantGrap
     """Return the graph of a chain of layers with random weights, and the random inputs that set its constants.
 
     Weights and inputs are uniform over the codes of their formats. Thresholds cut each channel's accumulators
-    on these inputs into equally many; half of the channels, drawn at random, count downwards. A requant brings
+    on these inputs into equally many; a toss of a coin says whether a channel counts upwards or downwards. A requant brings
     a layer's largest accumulator to the end of its format; a format that holds every accumulator takes them as they
     are.
     """

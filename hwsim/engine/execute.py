@@ -86,7 +86,7 @@ class _Execution:
         self.graph = graph
         self.machine = machine
         self.host = host
-        self.on_host = machine.lacking(graph)
+        self.on_host = {} if host is None else machine.lacking(graph)
         self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
         self.length = 0
 

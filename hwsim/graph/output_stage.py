@@ -19,6 +19,8 @@ def staged(graph: QuantGraph, operators: Collection[str]) -> dict[str, tuple[Nod
         graph: the integer graph.
         operators: what the stage has.
     """
+    if not operators:
+        return {}
     readers: dict[str, list[Node]] = {}
     for node in graph.nodes:
         for t in node.inputs:
