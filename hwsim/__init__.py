@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwsim.api import decode, run, verify
     from hwsim.graph.serialize import load
+    from hwsim.random_weights import random_model
     from hwsim.workload import cost_workload
 
-__all__ = ["cost_workload", "decode", "load", "run", "verify"]
+__all__ = ["cost_workload", "decode", "load", "random_model", "run", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from hwsim.workload import cost_workload
 
         return cost_workload
+    if name == "random_model":
+        from hwsim.random_weights import random_model
+
+        return random_model
     if name == "load":
         from hwsim.graph.serialize import load
 

@@ -118,15 +118,19 @@ def verify(
     samples: int | None = None,
     inject: str | None = None,
     overrides: Sequence[str] = (),
+    *,
+    host: bool = False,
 ) -> Verification:
     """Compare every tensor of a model on a machine with the reference; arguments as in `run`.
 
     Args:
         inject: `FIELD:NODE:INDEX:BIT`, one bit to flip in the machine's memory first.
+        host: let the reference compute what the machine has no unit for; listed, and not verified.
     """
     injection = None if inject is None else Injection.parse(inject)
     loaded, on = _load(model, machine, overrides)
-    return verify_model(loaded, on, first_samples(_samples(loaded), samples), injection)
+    chosen = first_samples(_samples(loaded), samples)
+    return verify_model(loaded, on, chosen, injection, host=host)
 
 
 def decode(

@@ -224,6 +224,50 @@ def im2col(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tenso
     )
 
 
+def windows(x: Tensor, attrs: Mapping[str, Any], outside: int = 0) -> Tensor:
+    """[B, H, W, C] -> [B, H', W', kh, kw, C]; positions outside the image hold the code `outside`."""
+    (kh, kw), (sh, sw) = attrs["kernel"], attrs["stride"]
+    ph, pw = attrs.get("padding", (0, 0))
+    padded = torch.nn.functional.pad(x, (0, 0, pw, pw, ph, ph), value=outside)
+    return padded.unfold(1, kh, sh).unfold(2, kw, sw).permute(0, 1, 2, 4, 5, 3)
+
+
+def conv2d(x: Tensor, w: Tensor, attrs: Mapping[str, Any]) -> Tensor:
+    """acc[.., i, j, n] = sum of x * w over the window's positions inside the image (docs/arithmetic.md, section 13)."""
+    return contract(windows(x, attrs).flatten(3), w)
+
+
+def conv2d_profile(
+    x: Tensor, w: Tensor, attrs: Mapping[str, Any], a_type: DataType, w_type: DataType,
+    profile: NumericProfile, where: str,
+) -> Tensor:  # fmt: skip
+    """The convolution as an array accumulates it: chunks of the whole window, or of its inside where padding is skipped.
+
+    Computed padding holds the code 0; where the type has none (BIPOLAR), -1, and what that adds to an
+    accumulator is taken out again where it is read.
+    """
+    inside = windows(torch.ones_like(x[:1]), attrs).flatten(3).flatten(0, 2)  # [P, K]
+    outside = -1 if a_type.kind == "bipolar" else 0
+    patches = windows(x, attrs, outside).flatten(3)
+    shape = (*patches.shape[:3], w.shape[0])
+    patches = patches.flatten(1, 2)  # [B, P, K]
+    if attrs["padding_positions"] == "computed":
+        acc = contract_profile(patches, w, a_type, w_type, profile, where)
+        return (acc - outside * contract(1 - inside, w)).reshape(shape)
+    acc = torch.zeros(*patches.shape[:2], w.shape[0], dtype=torch.int64)
+    kinds, kind = torch.unique(inside, dim=0, return_inverse=True)
+    for number, taps in enumerate(kinds.bool()):
+        rows = kind == number
+        part = patches[:, rows][..., taps]
+        acc[:, rows] = contract_profile(part, w[:, taps], a_type, w_type, profile, where)
+    return acc.reshape(shape)
+
+
+def max_pool(x: Tensor, attrs: Mapping[str, Any]) -> Tensor:
+    """[B, H, W, C] -> [B, H', W', C], the largest code of each window in each channel."""
+    return windows(x, attrs).amax(dim=(3, 4))
+
+
 class _Run:
     """One execution: the graph, the sequence lengths and the tensors that are still needed."""
 
@@ -256,6 +300,14 @@ class _Run:
         a_type = self.graph.tensors[node.inputs[0]].dtype
         return contract_profile(a, w, a_type, w_type, profile, f"operator {node.name}")
 
+    def convolution(self, node: Node, x: Tensor) -> Tensor:
+        profile, w = self.profiles.get(node.name), self.constant(node, "weight")
+        if profile is None:
+            return conv2d(x, w, node.attrs)
+        a_type = self.graph.tensors[node.inputs[0]].dtype
+        w_type = self.graph.constants[node.constants["weight"]].dtype
+        return conv2d_profile(x, w, node.attrs, a_type, w_type, profile, f"operator {node.name}")
+
     def step(self, node: Node, x: list[Tensor]) -> Tensor:
         out = self.graph.tensors[node.name]
         attrs: Mapping[str, Any] = node.attrs
@@ -265,6 +317,8 @@ class _Run:
                 return self.contraction(node, x[0], self.constant(node, "weight"), w_type)
             case "matmul":
                 return self.contraction(node, x[0], x[1], self.graph.tensors[node.inputs[1]].dtype)
+            case "conv2d":
+                return self.convolution(node, x[0])
             case "requant":
                 m, s, b = (self.constant(node, r) for r in ("M", "S", "B"))
                 return requant(x[0], m, s, b, out.zero_point, out.dtype)
@@ -310,6 +364,8 @@ class _Run:
                 return x[0].transpose(-1, -2).contiguous()
             case "im2col":
                 return im2col(x[0], attrs["kernel"], attrs["stride"])
+            case "max_pool":
+                return max_pool(x[0], attrs)
             case "reshape":
                 length = _length_of(self.graph.tensors[node.inputs[0]].shape, x[0])
                 shape = [length if isinstance(d, str) else d for d in out.shape]

@@ -27,7 +27,8 @@ Batch = Mapping[str, Tensor]
 # Operators that must agree on every element, those that may round a tie of their real factor differently,
 # and those whose fixed-point arithmetic has a stated error: the share of elements that may differ by 1.
 EXACT = frozenset({
-    "linear", "matmul", "threshold", "concat", "relayout", "im2col", "reshape", "permute", "slice", "table",
+    "linear", "matmul", "conv2d", "threshold", "concat", "relayout", "im2col", "max_pool", "reshape", "permute",
+    "slice", "table",
 })  # fmt: skip
 ALLOWED_SHARE = {
     "requant": 1e-5,

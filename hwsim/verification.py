@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from hwsim.decoding import Decoder, on_machine, on_reference
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
 from hwsim.graph.decode_view import caches, decode_faults, row_at
-from hwsim.graph.ir import QuantGraph
+from hwsim.graph.ir import Node, QuantGraph
+from hwsim.graph.ops import OPERATORS
 from hwsim.graph.serialize import Model, Samples
 
 if TYPE_CHECKING:
@@ -72,7 +75,9 @@ class Verification:
     profiles: dict[str, str] = field(default_factory=dict)
     """contractions whose accumulators are modelled because their static bound does not fit"""
     decode: DecodeCheck | None = None
-    """None for a model that cannot be decoded"""
+    """None for a model that cannot be decoded, or where the host took part"""
+    host: dict[str, str] = field(default_factory=dict)
+    """nodes that the reference computed because the machine cannot, and what it lacks; not among the tensors"""
 
     @property
     def ok(self) -> bool:
@@ -94,6 +99,8 @@ class Verification:
             console.print(f"numeric profile: {node}: {text}")
         if self.inject is not None:
             console.print(f"injected: {self.inject}, in the machine's memory only")
+        if self.host:
+            console.print(f"on the host, not verified: {self._on_host()}")
         verdict = f"{len(self.unequal)} unequal of {self.tensors} tensors, {self.elements} elements, {self.samples} samples"
         console.print(f"rung B: {verdict}")
         for u in self.unequal[:5]:
@@ -114,6 +121,12 @@ class Verification:
         if self.inject is not None and self.ok:
             console.print("the flip is masked: it changes no tensor on these samples")
         console.print("rung C (RTL): not run")
+
+    def _on_host(self) -> str:
+        times = Counter(self.host.values())
+        return ", ".join(
+            f"{n} {what.removeprefix('vector operator ')}" for what, n in times.items()
+        )
 
     def _rung_a(self) -> Iterator[str]:
         if not self.record:
@@ -162,19 +175,33 @@ def first_samples(samples: Samples, count: int | None) -> Samples:
 
 
 def verify_model(
-    model: Model, machine: Machine, samples: Samples, injection: Injection | None = None
+    model: Model,
+    machine: Machine,
+    samples: Samples,
+    injection: Injection | None = None,
+    *,
+    host: bool = False,
 ) -> Verification:
     """Compare the machine with the reference on every tensor of every sample.
 
+    Args:
+        model: the model.
+        machine: the machine.
+        samples: what to run.
+        injection: a bit to flip in the machine's memory.
+        host: let the reference compute what the machine has no unit for, from the machine's own tensors.
+
     Raises:
-        GraphError: the machine cannot run the graph.
+        GraphError: the machine cannot run the graph; with a host, none of its products.
         OverflowRefused: an accumulator left its range under the rule `error`.
         InjectionError: the injection names no bit of the model.
     """
     from hwsim import reference
 
     graph = model.graph
-    machine.check(graph)
+    on_host = machine.lacking(graph) if host else {}
+    if not host or all(n.name in on_host for n in graph.nodes if OPERATORS[n.op].unit == "array"):
+        machine.check(graph)
     damaged = graph if injection is None else injection.into_graph(graph)
     on_length = injection if injection is not None and injection.field == "length" else None
     if on_length is not None:
@@ -188,23 +215,37 @@ def verify_model(
         if on_length is not None and lengths is not None:
             seen = on_length.into_lengths(lengths, rows)
         want = reference.execute(graph, inputs, lengths, profiles)
-        got = execute(damaged, machine, inputs, seen)
+        run_node = partial(_on_reference, graph, lengths) if on_host else None
+        got = execute(damaged, machine, inputs, seen, run_node)
         for (name, expected), (same, result) in zip(want, got, strict=True):
             assert name == same
+            if name in on_host:
+                continue
             elements += expected.size
             if expected.shape != result.shape or not np.array_equal(expected, result):
                 _note(faults, name, ops[name], rows, expected, result.astype(np.int64))
     order = {n.name: i for i, n in enumerate(graph.nodes)}
     unequal = sorted(faults.values(), key=lambda u: order[u.tensor])
     decode = (
-        None if decode_faults(graph) else _check_decode(graph, damaged, machine, samples, injection)
+        None
+        if on_host or decode_faults(graph)
+        else _check_decode(graph, damaged, machine, samples, injection)
     )
     return Verification(
-        model.name, model.sha256, machine.name, machine.sha256, len(samples), len(graph.nodes), elements, unequal,
+        model.name, model.sha256, machine.name, machine.sha256, len(samples), len(graph.nodes) - len(on_host), elements, unequal,
         dict(model.record), None if injection is None else str(injection),
         {n: f"{p.accumulator_bits} bits, {p.overflow}, chunks of {p.lanes}" for n, p in profiles.items()},
-        decode,
+        decode, on_host,
     )  # fmt: skip
+
+
+def _on_reference(
+    graph: QuantGraph, lengths: npt.NDArray[np.int64] | None, node: Node, operands: list[npt.NDArray[Any]]
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """Compute a node as the reference does: the host's part."""
+    from hwsim import reference
+
+    return reference.run_node(graph, node, operands, lengths)
 
 
 def _check_decode(

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,8 +19,10 @@ from pydantic import Field, model_validator
 
 from hwsim.arch.component import FormatName
 from hwsim.arch.spec import Count, NonNegative, Spec
+from hwsim.engine.products import parts
 from hwsim.graph import dtype as dt
 from hwsim.graph.ir import Attr, Constant, Node, QuantGraph, Tensor
+from hwsim.graph.windows import Windows
 
 if TYPE_CHECKING:
     from hwsim.arch.machine import Machine
@@ -68,31 +71,17 @@ class ConvShape(Spec):
                 )
         return self
 
+    @property
+    def windows(self) -> Windows:
+        """The windows over the image."""
+        (height, width), (kh, kw) = self.image, self.kernel
+        steps, border = (self.stride, self.stride), (self.padding, self.padding)
+        return Windows((height, width), (kh, kw), steps, border)
+
     def gemms(self) -> list[GemmShape]:
-        """Return the products that the convolution is, the largest first.
-
-        Skipped padding makes one product of all output positions that see equally many input rows and
-        columns: they have the same reduction.
-        """
-        if self.padding_positions == "computed":
-            k = self.kernel[0] * self.kernel[1] * self.channels
-            m = len(self._seen(0)) * len(self._seen(1))
-            return [GemmShape(m=m, n=self.outputs, k=k)]
-        rows, cols = Counter(self._seen(0)), Counter(self._seen(1))
-        found = [
-            GemmShape(m=r_times * c_times, n=self.outputs, k=r * c * self.channels)
-            for r, r_times in rows.items()
-            for c, c_times in cols.items()
-            if r * c
-        ]
-        return sorted(found, key=lambda g: (-g.m * g.k, -g.k))
-
-    def _seen(self, axis: int) -> list[int]:
-        """Return how many input positions each output position sees along an axis."""
-        side, window = self.image[axis], self.kernel[axis]
-        count = (side + 2 * self.padding - window) // self.stride + 1
-        starts = (i * self.stride - self.padding for i in range(count))
-        return [max(min(start + window, side) - max(start, 0), 0) for start in starts]
+        """Return the products that the convolution is, the largest first."""
+        found = parts(self.windows, self.channels, self.padding_positions)
+        return [GemmShape(m=p.m, n=self.outputs, k=p.k) for p in found]
 
 
 class LayerSpec(Spec):
@@ -125,6 +114,49 @@ class LayerSpec(Spec):
         if self.conv is not None:
             return self.conv.gemms()
         return [] if self.gemm is None else [self.gemm]
+
+    @property
+    def op(self) -> str:
+        """The layer's operator in a graph."""
+        return "linear" if self.conv is None else "conv2d"
+
+    @property
+    def attrs(self) -> dict[str, Attr]:
+        """The attributes of that operator."""
+        if self.conv is None:
+            return {}
+        windows = self.conv.windows
+        return {
+            "kernel": windows.kernel,
+            "stride": windows.stride,
+            "padding": windows.padding,
+            "padding_positions": self.conv.padding_positions,
+        }
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Shape of the input: [H, W, C], or [M, K] of a product."""
+        if self.conv is not None:
+            return (*self.conv.windows.image, self.conv.channels)
+        (g,) = self.gemms()
+        return g.m, g.k
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Shape of the result: [H', W', N], or [M, N] of a product."""
+        if self.conv is not None:
+            return (*self.conv.windows.positions, self.conv.outputs)
+        (g,) = self.gemms()
+        return g.m, g.n
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape of the weight: [N, K]."""
+        if self.conv is not None:
+            height, width = self.conv.kernel
+            return self.conv.outputs, height * width * self.conv.channels
+        (g,) = self.gemms()
+        return g.n, g.k
 
     @property
     def macs(self) -> int:
@@ -187,45 +219,44 @@ class Workload:
     def weight_bits(self) -> int:
         """Bits of all weights, without padding."""
         return sum(
-            layer.count * g.n * g.k * dt.parse(layer.weight).bits
+            layer.count * prod(layer.weight_shape) * dt.parse(layer.weight).bits
             for layer in self.spec.layers
-            for g in layer.gemms()[:1]  # parts of a convolution share their weights
         )
+
+    def layers(self) -> list[tuple[str, LayerSpec]]:
+        """Return (name, layer) one by one; the second of `count` equal ones is NAME.1."""
+        return [
+            (f"{layer.name}.{index}" if index else layer.name, layer)
+            for layer in self.spec.layers
+            for index in range(layer.count)
+        ]
 
     def graph(self) -> QuantGraph:
         """Return the chain as a graph of shapes, to be costed and never executed.
 
-        Windows of an image are a view: on these machines they are address generation. Results have the
-        stored format at once: thresholds belong to the array's output stage. Weights are ones that take
-        no memory.
+        A layer reads a view of what the one before wrote, whatever that was. Results have the stored format
+        at once: thresholds belong to the array's output stage. Weights are ones that take no memory.
         """
         nodes: list[Node] = []
         tensors: dict[str, Tensor] = {}
         constants: dict[str, Constant] = {}
         inputs: list[str] = []
         stored = ""
-        for layer in self.spec.layers:
+        for name, layer in self.layers():
             a, w = dt.parse(layer.activation), dt.parse(layer.weight)
-            for index in range(layer.count):
-                before, stored = stored, _numbered(layer.name, index)
-                for part, g in enumerate(layer.gemms()):
-                    name = _numbered(stored, part)
-                    read, weight = f"{name}.in", f"{name}.weight"
-                    tensors[read] = Tensor(read, a, (g.m, g.k))
-                    if before:
-                        view: dict[str, Attr] = {"axis": 1, "start": 0, "stop": g.k}
-                        nodes.append(Node(read, "slice", (before,), attrs=view))
-                    else:
-                        inputs.append(read)
-                    ones = np.broadcast_to(np.ones((), np.int8), (g.n, g.k))
-                    constants[weight] = Constant(weight, w, ones)
-                    nodes.append(Node(name, "linear", (read,), {"weight": weight}))
-                    tensors[name] = Tensor(name, dt.parse(layer.result), (g.m, g.n))
+            before, stored = stored, name
+            read, weight = f"{name}.in", f"{name}.weight"
+            tensors[read] = Tensor(read, a, layer.reads)
+            if before:
+                view: dict[str, Attr] = {"axis": 0, "start": 0, "stop": layer.reads[0]}
+                nodes.append(Node(read, "slice", (before,), attrs=view))
+            else:
+                inputs.append(read)
+            ones = np.broadcast_to(np.ones((), np.int8), layer.weight_shape)
+            constants[weight] = Constant(weight, w, ones)
+            nodes.append(Node(name, layer.op, (read,), {"weight": weight}, layer.attrs))
+            tensors[name] = Tensor(name, dt.parse(layer.result), layer.writes)
         return QuantGraph(tuple(nodes), tensors, constants, tuple(inputs), (stored,))
-
-
-def _numbered(name: str, index: int) -> str:
-    return f"{name}.{index}" if index else name
 
 
 def cost_workload(workload: Workload | Path | str, machine: Machine | Path | str) -> CostReport:

@@ -16,6 +16,7 @@ from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
+from hwsim.graph.output_stage import staged
 
 __all__ = ["Machine", "MachineSpec", "operand_types"]
 
@@ -41,11 +42,14 @@ class Machine:
     def sha256(self) -> str:
         """SHA-256 of the resolved description, as hexadecimal text.
 
-        Published targets are left out: what a machine is does not depend on what it is held against.
+        Published targets are left out: what a machine is does not depend on what it is held against. So is an
+        output stage that does nothing: machines without one are what they were before there were any.
         """
         data: dict[str, Any] = self.spec.model_dump(
             mode="json", by_alias=True, exclude={"validation"}
         )
+        if not data["output_stage"]:
+            del data["output_stage"]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -75,21 +79,34 @@ class Machine:
             GraphError: it cannot; one line for each missing operator and format pair, with the nodes.
         """
         lacking: dict[str, list[str]] = {}
-        for node in graph.nodes:
-            fault = self._lacks(graph, node)
-            if fault is not None:
-                lacking.setdefault(fault, []).append(node.name)
+        for name, fault in self.lacking(graph).items():
+            lacking.setdefault(fault, []).append(name)
         if lacking:
             lines = [f"  {fault}: {_some(nodes)}" for fault, nodes in lacking.items()]
             raise GraphError(
                 f"machine {self.name} cannot run this graph, it lacks:\n" + "\n".join(lines)
             )
 
+    def lacking(self, graph: QuantGraph) -> dict[str, str]:
+        """Return node -> what the machine would need to run it, for the nodes that it cannot run."""
+        in_stage = {node.name for node in self.output_stage(graph)}
+        faults = {n.name: self._lacks(graph, n) for n in graph.nodes if n.name not in in_stage}
+        return {name: fault for name, fault in faults.items() if fault is not None}
+
+    def output_stage(self, graph: QuantGraph) -> tuple[Node, ...]:
+        """Return the nodes of a graph that run in the arrays' output stage, in order."""
+        chains = staged(graph, self.spec.output_stage)
+        return tuple(node for chain in chains.values() for node in chain)
+
     def _lacks(self, graph: QuantGraph, node: Node) -> str | None:
         unit = OPERATORS[node.op].unit
         if unit == "vector":
             has = self.vector_unit is not None and self.vector_unit.supports(node.op)
-            return None if has else f"vector operator {node.op}"
+            if has:
+                return None
+            elsewhere = node.op in self.spec.output_stage
+            apart = " that does not alone follow a product" if elsewhere else ""
+            return f"vector operator {node.op}{apart}"
         if unit == "array":
             a, w = operand_types(graph, node)
             if not any(array.supports(a, w) for array in self.arrays.values()):
@@ -100,7 +117,7 @@ class Machine:
 def operand_types(graph: QuantGraph, node: Node) -> tuple[DataType, DataType]:
     """Return the types of the activation and of the other operand of a contraction."""
     a = graph.tensors[node.inputs[0]].dtype
-    if node.op == "linear":
+    if "weight" in node.constants:
         return a, graph.constants[node.constants["weight"]].dtype
     return a, graph.tensors[node.inputs[1]].dtype
 

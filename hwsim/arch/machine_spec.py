@@ -128,6 +128,10 @@ class OperatingPointSpec(Spec):
     """factor on every leakage power"""
 
 
+StageOperator = Literal["requant", "threshold", "table", "max_pool"]
+"""each needs one result of a product, or those of one window"""
+
+
 class MachineSpec(Spec):
     """Description of a machine."""
 
@@ -148,6 +152,8 @@ class MachineSpec(Spec):
     """compute arrays; a product runs on the first that supports its formats"""
     vector_unit: VectorUnitSpec | None = None
     """everything that is not a contraction"""
+    output_stage: list[StageOperator] = Field(default_factory=list)
+    """operators that an array applies to its own results before it stores them"""
     memories: Annotated[dict[str, MemorySpec], Field(min_length=1)]
     """on-chip memories"""
     dram: DramSpec

@@ -1,4 +1,4 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), chips (vectors, activity), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (random, run, decode, verify, sizes), chips (vectors, activity), arrays (conformance)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ app.command("check")(machines.check)
 app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)
 app.command("validate")(validate.validate)
+app.command("random")(models.random)
 app.command("run")(models.run)
 app.command("decode")(models.decode)
 app.command("verify")(models.verify)

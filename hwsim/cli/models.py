@@ -1,4 +1,4 @@
-"""The verbs about an exported model: run it, decode with it, verify it, list its sizes."""
+"""The verbs about a model: make a random one, run it, decode with it, verify it, list its sizes."""
 
 from __future__ import annotations
 
@@ -114,16 +114,44 @@ def verify(
             " threshold, table, length or cache.",
         ),
     ] = None,
+    host: Annotated[
+        bool,
+        typer.Option(
+            "--host",
+            help="What the machine has no unit for runs on the host: listed, and not verified.",
+        ),
+    ] = False,
     json_file: JsonOption = None,
     set_: Overrides = None,
 ) -> None:
     """Compare every tensor of the machine with the reference; exit code 0 only if all are equal."""
     from hwsim import api
 
-    result = api.verify(model, machine, samples=samples, inject=inject, overrides=set_ or ())
+    result = api.verify(
+        model, machine, samples=samples, inject=inject, overrides=set_ or (), host=host
+    )
     show(result, json_file)
     if not result.ok:
         raise typer.Exit(1)
+
+
+def random(
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", help="A shipped workload's name or a YAML file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the model.")],
+    reduce: Annotated[
+        int, typer.Option("--reduce", min=1, metavar="N", help="Divide channels and image by N.")
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights and inputs.")] = 0,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="How many random inputs.")] = 8,
+) -> None:
+    """Write a workload's layers with random weights as a model that all other commands take."""
+    from hwsim.random_weights import random_model
+
+    model = random_model(workload, out, reduce=reduce, seed=seed, samples=samples)
+    nodes = len(model.graph.nodes)
+    typer.echo(f"{out}: {model.graph.meta['task']}, {nodes} operators, {model.sha256[:12]}")
 
 
 def sizes(model: ModelArgument, json_file: JsonOption = None) -> None:

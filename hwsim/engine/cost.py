@@ -6,6 +6,7 @@ Everything else occupies a unit, moves data and takes energy, or the machine is 
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from dataclasses import dataclass, replace
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
 from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_program, resident_choices
+from hwsim.engine.products import as_products
 from hwsim.errors import CapacityError
-from hwsim.graph.ir import QuantGraph
+from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
@@ -201,6 +203,9 @@ def cost(
         CapacityError: not even the smallest tile of an operator fits a memory.
     """
     machine.check(graph)
+    stage = machine.output_stage(graph)
+    ops = {node.name: node.op for node in graph.nodes}
+    graph = as_products(graph, machine.spec.output_stage)
     length = bind_length(graph, sequence_length)
     site = Site(machine)
     prices = Prices(machine)
@@ -210,13 +215,14 @@ def cost(
     cold_placement = Placer(cold_maker, mapper).place()
     if cold_placement is None:
         raise AssertionError("without a cutoff there is an answer or an error")
-    steady = _price(steady_maker, steady_placement, prices)
-    cold = _price(cold_maker, cold_placement, prices)
+    steady = _price(steady_maker, steady_placement, prices, ops)
+    cold = _price(cold_maker, cold_placement, prices, ops)
     split = _split_rows(graph)
     own = (
         *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
         *(() if site.has_control else ("control: the machine states no energy a step",)),
         *(() if not split else (f"repacking of {split} views whose rows are not whole words",)),
+        *(() if not stage else (f"the output stage, which runs {_operators(stage)}",)),
     )
     return CostReport(
         machine=machine.name,
@@ -258,8 +264,13 @@ def _best_residents(
     return best
 
 
-def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> ScenarioCost:
-    """Price all groups of one scenario in order; the views follow, at no cost."""
+def _price(
+    maker: ProblemMaker, placement: Placement, prices: Prices, ops: dict[str, str]
+) -> ScenarioCost:
+    """Price all groups of one scenario in order; views and output stages follow, at no cost.
+
+    `ops` are the operators of the nodes as the model has them; products at the border of a convolution are its own.
+    """
     graph, plan, machine = maker.graph, placement.plan, maker.site.machine
     groups = plan.program.groups
     rows: list[OperatorCost] = []
@@ -270,8 +281,9 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
         problem = maker.pose(i, placement.places[i]).problem
         if isinstance(problem, GemmProblem):
             array = machine.arrays[problem.array]
-            if array.spec.zero_skipping and group.head.op == "linear":
-                weight = graph.constant(group.head, "weight")
+            weight = graph.constant(group.head, "weight") if group.head.op == "linear" else None
+            # the products at the border of a convolution take a part of its weight, beat by beat
+            if array.spec.zero_skipping and weight is not None and weight.shape[1] == problem.k:
                 mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
             unit = f"array:{problem.array}"
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
@@ -293,7 +305,7 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
         rows.append(
             OperatorCost(
                 node=group.head.name,
-                op=group.head.op,
+                op=ops.get(group.head.name, group.head.op),
                 fused=tuple(n.name for n in group.nodes[1:]),
                 unit=unit,
                 cycles=t.cycles,
@@ -307,13 +319,15 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
                 mapping=mapping,
             )
         )
-    rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
+    free = [n for n in graph.nodes if OPERATORS[n.op].unit == "view"]
+    rows += [_free(n.name, ops.get(n.name, n.op)) for n in free]
     return ScenarioCost(tuple(rows), ledger, placement)
 
 
-def _view(node: str, op: str) -> OperatorCost:
+def _free(node: str, op: str) -> OperatorCost:
+    unit = "view" if OPERATORS[op].unit == "view" else "output stage"
     zero = Band(0.0, 0.0, 0.0)
-    return OperatorCost(node, op, (), "view", 0, 0, "free", 1, 0.0, zero, (), {}, None)
+    return OperatorCost(node, op, (), unit, 0, 0, "free", 1, 0.0, zero, (), {}, None)
 
 
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
@@ -414,6 +428,11 @@ def _split_rows(graph: QuantGraph) -> int:
         bits = [d * before.dtype.bits for d in ends if isinstance(d, int)]
         count += symbolic or any(b % WORD_BITS for b in bits)
     return count
+
+
+def _operators(nodes: Iterable[Node]) -> str:
+    times = collections.Counter(node.op for node in nodes)
+    return ", ".join(f"{n} {op}" for op, n in sorted(times.items()))
 
 
 def _summed(counts: Sequence[Count]) -> dict[tuple[str, str, str], int]:

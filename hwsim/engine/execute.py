@@ -6,34 +6,43 @@ operands' types; row operators go to the vector kernels. Nothing of `hwsim.refer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch.machine import Machine, operand_types
+from hwsim.engine.convolution import convolve, max_pool
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph.ir import Node, QuantGraph, Tensor, last_uses
 from hwsim.graph.numeric import NumericProfile
+from hwsim.graph.ops import OPERATORS
+from hwsim.graph.windows import Windows
 from hwsim.kernels import requant, softmax, vector
 
 Array = npt.NDArray[Any]
+Host = Callable[[Node, list[Array]], Array]
+"""computes a node from its operands [B, *shape], for a machine that has no unit for it"""
 
 
 def contraction_bound(graph: QuantGraph, node: Node, machine: Machine, length: int) -> int:
     """Static bound of the intermediate accumulators of a contraction on its array."""
     a, w = operand_types(graph, node)
-    weight = graph.constant(node, "weight") if node.op == "linear" else None
+    weight = graph.constant(node, "weight") if "weight" in node.constants else None
     k = weight.shape[1] if weight is not None else graph.tensors[node.inputs[0]].bind(length)[-1]
     return machine.array_for(a, w).static_bound(weight, k, a, w)
 
 
 def numeric_profiles(graph: QuantGraph, machine: Machine, length: int) -> dict[str, NumericProfile]:
-    """Accumulation profiles of the contractions whose static bound does not fit their array."""
+    """Accumulation profiles of the contractions whose static bound does not fit their array.
+
+    Those that no array of the machine can run have none.
+    """
     profiles = {}
+    lacking = machine.lacking(graph)
     for node in graph.nodes:
-        if node.op in ("linear", "matmul"):
+        if OPERATORS[node.op].unit == "array" and node.name not in lacking:
             a, w = operand_types(graph, node)
             profile = machine.array_for(a, w).profile(a, w)
             if not profile.fits(contraction_bound(graph, node, machine, length)):
@@ -46,6 +55,7 @@ def execute(
     machine: Machine,
     inputs: Mapping[str, Array],
     lengths: npt.NDArray[np.int64] | None = None,
+    host: Host | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Yield every tensor of the graph in execution order, as the machine computes it.
 
@@ -54,21 +64,29 @@ def execute(
         machine: the machine.
         inputs: codes of the graph's inputs, each [B, *shape].
         lengths: real length of each sequence, int64 [B]; needed where a node masks.
+        host: what computes the nodes that the machine cannot run; None refuses them.
 
     Raises:
-        GraphError: the machine lacks an operator or a format; all of them are listed.
+        GraphError: the machine lacks an operator or a format, and there is no host; all of them are listed.
         OverflowRefused: an accumulator left its range under the rule `error`.
     """
-    machine.check(graph)
-    return _Execution(graph, machine, lengths).run(inputs)
+    if host is None:
+        machine.check(graph)
+    return _Execution(graph, machine, lengths, host).run(inputs)
 
 
 class _Execution:
     def __init__(
-        self, graph: QuantGraph, machine: Machine, lengths: npt.NDArray[np.int64] | None
+        self,
+        graph: QuantGraph,
+        machine: Machine,
+        lengths: npt.NDArray[np.int64] | None,
+        host: Host | None,
     ) -> None:
         self.graph = graph
         self.machine = machine
+        self.host = host
+        self.on_host = {} if host is None else machine.lacking(graph)
         self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
         self.length = 0
 
@@ -81,7 +99,10 @@ class _Execution:
         drop = last_uses(self.graph.nodes)
         for node in self.graph.nodes:
             operands = [alive[t] for t in node.inputs]
-            result = self._step(node, operands)
+            if self.host is not None and node.name in self.on_host:
+                result = stored(self.host(node, operands), self.graph.tensors[node.name])
+            else:
+                result = self._step(node, operands)
             alive[node.name] = result
             yield node.name, result
             for name in drop[node.name]:
@@ -108,6 +129,8 @@ class _Execution:
                 return self._linear(node, x[0])
             case "matmul":
                 return self._matmul(node, x[0], x[1])
+            case "conv2d":
+                return self._conv2d(node, x[0])
             case "requant" | "threshold" | "layer_norm":
                 return self._rows(node, x[0], out)
             case "add":
@@ -134,6 +157,8 @@ class _Execution:
                 return np.ascontiguousarray(x[0].swapaxes(-1, -2))
             case "im2col":
                 return _im2col(x[0], attrs["kernel"], attrs["stride"])
+            case "max_pool":
+                return max_pool(x[0], Windows.of(attrs, x[0].shape[1:]))
             case "reshape":
                 shape = [self.length if isinstance(d, str) else d for d in out.shape]
                 return x[0].reshape(x[0].shape[0], *shape)
@@ -158,6 +183,24 @@ class _Execution:
         array = self.machine.array_for(a_type, w_type)
         acc = array.gemm(flat, weight, a_type, w_type, where=f"operator {node.name}", bound=bound)
         return acc.reshape(*a.shape[:-1], weight.shape[0])
+
+    def _conv2d(self, node: Node, x: Array) -> Array:
+        attrs: Mapping[str, Any] = node.attrs
+        a_type, w_type = operand_types(self.graph, node)
+        bound = contraction_bound(self.graph, node, self.machine, self.length)
+        array = self.machine.array_for(a_type, w_type)
+
+        def product(a: Array, w: Array) -> Array:
+            return array.gemm(a, w, a_type, w_type, where=f"operator {node.name}", bound=bound)
+
+        return convolve(
+            x,
+            self._constant(node, "weight"),
+            Windows.of(attrs, x.shape[1:]),
+            a_type,
+            attrs["padding_positions"],
+            product,
+        )
 
     def _matmul(self, node: Node, a: Array, b: Array) -> Array:
         a_type, b_type = operand_types(self.graph, node)

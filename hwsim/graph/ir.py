@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType
 from hwsim.graph.ops import OPERATORS
+from hwsim.graph.windows import window_faults
 
 Shape = tuple[int | str, ...]
 Attr = int | float | str | bool | tuple[int | str, ...]
@@ -146,10 +147,22 @@ class QuantGraph:
                 faults.append(f"node {node.name}: its output tensor has no type")
             if node.name in written:
                 faults.append(f"node {node.name}: written twice")
+            if not faults and node.op in ("conv2d", "max_pool"):
+                faults += [f"node {node.name}: {fault}" for fault in self._window_faults(node)]
             written.add(node.name)
         faults += [f"output {t!r} is written by no node" for t in self.outputs if t not in written]
         if faults:
             raise GraphError("\n".join(faults))
+
+    def _window_faults(self, node: Node) -> list[str]:
+        weight = node.constants.get("weight")
+        return window_faults(
+            node.op,
+            node.attrs,
+            self.tensors[node.inputs[0]].shape,
+            None if weight is None else self.constants[weight].array.shape,
+            self.tensors[node.name].shape,
+        )
 
     @property
     def by_name(self) -> dict[str, Node]:

@@ -79,6 +79,14 @@ OPERATORS: dict[str, Operator] = {
         "array", ("a",), ("weight",), (), "acc[.., n] = sum_k a[.., k] * weight[n, k]"
     ),
     "matmul": Operator("array", ("a", "b"), (), (), "acc[h, m, n] = sum_k a[h, m, k] * b[h, n, k]"),
+    "conv2d": Operator(
+        "array",
+        ("x",),
+        ("weight",),
+        ("kernel", "stride", "padding", "padding_positions"),
+        "[H, W, C] -> acc [H', W', N] = sum over the window's positions inside the image; weight [N, kh*kw*C] in"
+        " (kh, kw, channel) order; one group, dilation 1 (section 13)",
+    ),
     "requant": Operator(
         "vector",
         ("x",),
@@ -143,6 +151,13 @@ OPERATORS: dict[str, Operator] = {
         (),
         ("kernel", "stride"),
         "[C, H, W] -> [P, C*kh*kw], patches in row order, elements in (channel, kh, kw) order",
+    ),
+    "max_pool": Operator(
+        "vector",
+        ("x",),
+        (),
+        ("kernel", "stride"),
+        "[H, W, C] -> [H', W', C], the largest code of each window in each channel",
     ),
     "reshape": Operator(
         "view", ("x",), (), ("shape",), "same elements in row-major order, new per-sample shape"

@@ -111,6 +111,8 @@ class ProblemMaker:
             units = math.prod(shape[:-2]) // places.heads
         elif node.op == "im2col":  # a unit is one row of patches
             units = self._patch_rows(node)
+        elif node.op == "max_pool":  # a unit is one row of positions
+            units = shape[0]
         load, fetch, transient = self._constants(index, (node,))
         sources = tuple(
             self._source(node, t, units, places, position) for position, t in enumerate(node.inputs)
@@ -122,7 +124,7 @@ class ProblemMaker:
             op=node.op,
             units=units,
             rows_per_unit=rows // units,
-            elements_per_unit=rows // units * shape[-1],
+            elements_per_unit=rows // units * shape[-1] * self._codes_per_result(node),
             sources=sources,
             out_bits_per_unit=rows // units * out_row,
             out_streams=not places.output,
@@ -155,6 +157,9 @@ class ProblemMaker:
         elif node.op == "im2col":  # the band of pixels under one row of patches
             channels, _, width = shape
             bits = channels * _pair(node.attrs["kernel"])[0] * row_bits(dtype, width)
+        elif node.op == "max_pool":  # the band under one row of positions
+            _, width, channels = shape
+            bits = width * _pair(node.attrs["kernel"])[0] * row_bits(dtype, channels)
         elif node.op == "concat":  # rows pass one by one; those in front are priced as if read, too
             bits = row_bits(dtype, shape[-1])
         else:
@@ -169,6 +174,10 @@ class ProblemMaker:
             streams=not places.inputs[position],
             passes=passes,
         )
+
+    def _codes_per_result(self, node: Node) -> int:
+        """Return how many codes a vector operator looks at for one of its own."""
+        return math.prod(_pair(node.attrs["kernel"])) if node.op == "max_pool" else 1
 
     def _patch_rows(self, node: Node) -> int:
         height = self._shape(node.inputs[0])[1]

@@ -149,7 +149,24 @@ def every_operator() -> QuantGraph:
     longer = g.node("longer", "append", (tokens, codes), INT16, (9, 5), axis=0)
     first = g.node("first", "slice", (longer,), INT16, (1, 5), axis=0, start=0, stop=1)
     flat = g.node("flat", "reshape", (first,), INT16, (5,), shape=(5,))
-    return g.graph(curve, flat, max_length=6)
+
+    image = g.node("image", "reshape", (pixels,), UINT8, (4, 4, 1), shape=(4, 4, 1))
+    felt = g.node(
+        "felt", "conv2d", (image,), INT32, (4, 4, 2), {"weight": (TERNARY, rng.integers(-1, 2, (2, 9)))},
+        kernel=(3, 3), stride=(1, 1), padding=(1, 1), padding_positions="computed",
+    )  # fmt: skip
+    edges = g.node(
+        "edges", "threshold", (felt,), BIPOLAR, (4, 4, 2),
+        {"threshold": (INT16, [[0], [-40]]), "direction": (BIPOLAR, [1, -1])},
+    )  # fmt: skip
+    pooled = g.node(
+        "pooled", "max_pool", (edges,), BIPOLAR, (2, 2, 2), kernel=(2, 2), stride=(2, 2)
+    )
+    seen = g.node(
+        "seen", "conv2d", (pooled,), INT32, (2, 2, 3), {"weight": (BIPOLAR, rng.choice([-1, 1], (3, 18)))},
+        kernel=(3, 3), stride=(1, 1), padding=(1, 1), padding_positions="skipped",
+    )  # fmt: skip
+    return g.graph(curve, flat, seen, max_length=6)
 
 
 def inputs_of_every_operator(

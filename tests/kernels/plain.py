@@ -145,3 +145,45 @@ def chunked_bit_serial_dot(a, w, a_bits, w_bits, a_signed, w_signed, lanes, acc_
                 weight = plane_weight(i, a_bits, a_signed) * plane_weight(j, w_bits, w_signed)
                 acc = updated(acc + weight * count, acc_bits, rule)
     return acc
+
+
+def window(image, top, left, kh, kw):
+    """The codes [kh*kw*C] of a window of an image [H][W][C], (kh, kw, channel) order; None outside the image."""
+    height, width, channels = len(image), len(image[0]), len(image[0][0])
+    return [
+        image[top + u][left + v][c] if 0 <= top + u < height and 0 <= left + v < width else None
+        for u in range(kh)
+        for v in range(kw)
+        for c in range(channels)
+    ]
+
+
+def windows(image, kernel, stride, padding):
+    """All windows of an image, [H'][W'][kh*kw*C]."""
+    tops, lefts = (
+        range(-pad, side + pad - k + 1, step)
+        for side, k, step, pad in zip(
+            (len(image), len(image[0])), kernel, stride, padding, strict=True
+        )
+    )
+    return [[window(image, top, left, *kernel) for left in lefts] for top in tops]
+
+
+def conv2d(image, weight, kernel, stride, padding):
+    """[H][W][C] x [N][kh*kw*C] -> [H'][W'][N]; what is outside the image is in no sum."""
+    return [
+        [
+            [sum(x * y for x, y in zip(codes, w, strict=True) if x is not None) for w in weight]
+            for codes in row
+        ]
+        for row in windows(image, kernel, stride, padding)
+    ]
+
+
+def max_pool(image, kernel, stride):
+    """[H][W][C] -> [H'][W'][C]"""
+    channels = len(image[0][0])
+    return [
+        [[max(codes[c::channels]) for c in range(channels)] for codes in row]
+        for row in windows(image, kernel, stride, (0, 0))
+    ]
