@@ -20,9 +20,9 @@ from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement, Placer
-from hwsim.mapping.problems import ProblemMaker, Scenario
+from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
 from hwsim.mapping.site import Site
-from hwsim.mapping.skipping import without_empty_beats
+from hwsim.mapping.skipping import skips, without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
 NOT_MODELLED = (
@@ -43,7 +43,7 @@ class OperatorCost:
     """One row of the report: a group of nodes that runs as one, or a view.
 
     `blocks` is how many times over it ran, a head each in attention. `cycles` is its length, `compute_cycles` how long its unit (array or vector unit)
-    worked, `stall_cycles` the rest. `binding` names the busiest resource.
+    worked, `stall_cycles` the rest. `binding` names the busiest resource. `posed` is the mapping problem of one block.
     """
 
     node: str
@@ -59,6 +59,7 @@ class OperatorCost:
     counts: tuple[Count, ...]
     traffic_bytes: dict[str, int]
     mapping: Mapping | None
+    posed: Posed | None
 
     @property
     def stall_cycles(self) -> int:
@@ -152,6 +153,7 @@ class CostReport:
             "energy_pj": self.energy_pj.to_json(),
             "energy_cold_pj": self.cold.ledger.total.to_json(),
             "energy_by_component_pj": _bands(ledger.by_component()),
+            "energy_by_part_pj": _bands(ledger.by_part()),
             "energy_by_operator_pj": _bands(ledger.by_operator()),
             "energy_by_operand_pj": _bands(ledger.by_operand()),
             "energy_by_action_pj": _bands(ledger.by_action()),
@@ -263,14 +265,15 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
     graph, plan, machine = maker.graph, placement.plan, maker.site.machine
     groups = plan.program.groups
     rows: list[OperatorCost] = []
-    work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
+    work: list[tuple[Group, Posed, str, Mapping, tuple[Count, ...], float]] = []
     entries: list[tuple[str, Count]] = []
     for i, (group, found) in enumerate(zip(groups, placement.mappings, strict=True)):
         name, mapping = group.head.name, found
-        problem = maker.pose(i, placement.places[i]).problem
+        posed = maker.pose(i, placement.places[i])
+        problem = posed.problem
         if isinstance(problem, GemmProblem):
             array = machine.arrays[problem.array]
-            if array.spec.zero_skipping and group.head.op == "linear":
+            if skips(array, group.head):
                 weight = graph.constant(group.head, "weight")
                 mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
             unit = f"array:{problem.array}"
@@ -282,10 +285,10 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
             use = _vector_utilisation(mapping, machine)
         counts = (*mapping.counts, *waiting_counts(machine, mapping.timeline.cycles, busy))
         entries += [(name, c) for c in counts]
-        work.append((group, unit, mapping, counts, use))
+        work.append((group, posed, unit, mapping, counts, use))
     ledger = Ledger(prices, entries)
     energy = ledger.by_operator()
-    for (group, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
+    for (group, posed, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
         t = mapping.timeline
         resources = {unit: t.array_busy, "dram": t.bus_busy}
         if unit != "vector":
@@ -305,6 +308,7 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
                 counts=counts,
                 traffic_bytes=_traffic(counts, machine),
                 mapping=mapping,
+                posed=posed,
             )
         )
     rows += [_view(n.name, n.op) for n in graph.nodes if OPERATORS[n.op].unit == "view"]
@@ -313,7 +317,7 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
 
 def _view(node: str, op: str) -> OperatorCost:
     zero = Band(0.0, 0.0, 0.0)
-    return OperatorCost(node, op, (), "view", 0, 0, "free", 1, 0.0, zero, (), {}, None)
+    return OperatorCost(node, op, (), "view", 0, 0, "free", 1, 0.0, zero, (), {}, None, None)
 
 
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
