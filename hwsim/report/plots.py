@@ -1,0 +1,310 @@
+"""The figures of a cost: a roofline, and where the cycles and the energy of each operator go."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwsim.arch.machine import Machine
+from hwsim.engine.cost import CostReport, OperatorCost
+from hwsim.engine.energy import PARTS as ENERGY_PARTS
+from hwsim.engine.energy import Ledger, part
+from hwsim.engine.schedule import runs_of, split_of
+from hwsim.graph.ir import QuantGraph
+from hwsim.mapping.gemm import GemmProblem
+from hwsim.mapping.problems import Scenario
+from hwsim.mapping.site import Site
+from hwsim.report.figure import (  # fmt: skip
+    MARKERS,
+    MUTED,
+    PAPER,
+    PARTS,
+    SERIES,
+    WIDE,
+    Drawing,
+    Painter,
+    new_figure,
+)
+from hwsim.report.table import energy_text, energy_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_BARS = 40
+"""Bars of a figure. With more operators, those of all layers are one bar; beyond that, the least are."""
+MOST_SHAPES = len(SERIES)
+"""Products of a roofline with a colour of their own."""
+LABEL = 44
+"""Characters of a bar's label; the end of a name tells operators apart."""
+OTHERS = "all others"
+
+Values = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Equal products on the roofline. `intensity` is MAC a byte of DRAM traffic, inf without any; `rate` MAC a cycle."""
+
+    label: str
+    count: int
+    intensity: float
+    rate: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Roof:
+    """What an array reaches at most in some pairs of formats: MAC a cycle."""
+
+    label: str
+    rate: float
+
+
+def cost_figures(
+    report: CostReport, graph: QuantGraph, machine: Machine, scenario: Scenario, model: str
+) -> dict[str, Painter]:
+    """Return the figures of an inference by file name.
+
+    Args:
+        report: the cost.
+        graph: the graph that was costed.
+        machine: the machine that it was costed on.
+        scenario: `cold` or `steady`.
+        model: name of the model.
+    """
+    priced = report.cold if scenario == "cold" else report.steady
+    rows = [o for o in priced.operators if o.mapping is not None]
+    site = Site(machine)
+    title = f"{model} on {machine.name}, {scenario}"
+    cycles = {}
+    for o in rows:
+        s = split_of(runs_of(o, graph, site))
+        cycles[o.node] = (float(s.computing), float(s.vector), float(s.bus), float(s.other))
+    joules = gather(energies(priced.ledger))
+    factor, unit = energy_unit(max(math.fsum(row) for row in joules.values()))
+    figures = {
+        "cycles_by_operator": bars(
+            f"{title}: {priced.cycles:,} cycles",
+            "Cycles",
+            gather(cycles),
+            dict(zip(WAITS, (SERIES[0], SERIES[2], SERIES[1], PARTS[9]), strict=True)),
+            lambda value: f"{value:,.0f}",
+        ),
+        "energy_by_operator": bars(
+            f"{title}: {energy_text(priced.ledger.total.nominal)}",
+            f"Energy ({unit})",
+            joules,
+            dict(zip(ENERGY_PARTS, PARTS, strict=False)),
+            energy_text,
+            scale=1 / factor,
+        ),
+    }
+    points, roofs = roofline_points(rows, machine)
+    if points:
+        slope = float(site.link.bits_per_cycle) / 8
+        figures["roofline"] = roofline(title, points, roofs, slope)
+    return figures
+
+
+WAITS = (
+    "computing",
+    "waiting: vector unit on results",
+    "waiting: bus",
+    "waiting: set-up, pipeline, hand-over",
+)
+"""Where cycles go, in the order of `Split`."""
+
+
+def energies(ledger: Ledger) -> dict[str, Values]:
+    """Return the pJ of each operator by `ENERGY_PARTS`."""
+    bands = ledger.bands([f"{node}\0{part(c)}" for node, c in ledger.entries])
+    found: dict[str, dict[str, float]] = {}
+    for key, band in bands.items():
+        node, _, name = key.partition("\0")
+        found.setdefault(node, {})[name] = band.nominal
+    return {
+        node: tuple(parts.get(name, 0.0) for name in ENERGY_PARTS) for node, parts in found.items()
+    }
+
+
+def gather(rows: Mapping[str, Values], most: int = MOST_BARS) -> dict[str, Values]:
+    """Return at most so many bars: operators of equal names but for numbers become one, then the least do."""
+    bars = dict(rows)
+    if len(bars) > most:
+        layers: dict[str, list[Values]] = {}
+        for name, values in rows.items():
+            layers.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", name), []).append(values)
+        bars = {
+            f"{name} ({len(found)})" if len(found) > 1 else name: _added(found)
+            for name, found in layers.items()
+        }
+    if len(bars) > most:
+        kept = set(sorted(bars, key=lambda name: (-sum(bars[name]), name))[: most - 1])
+        rest = [values for name, values in bars.items() if name not in kept]
+        bars = {name: values for name, values in bars.items() if name in kept}
+        bars[f"{OTHERS} ({len(rest)})"] = _added(rest)
+    return bars
+
+
+def _added(rows: Sequence[Values]) -> Values:
+    return tuple(math.fsum(column) for column in zip(*rows, strict=True))
+
+
+def bars(
+    title: str,
+    label: str,
+    rows: Mapping[str, Values],
+    colours: Mapping[str, str],
+    text: Callable[[float], str],
+    scale: float = 1.0,
+) -> Painter:
+    """Draw a stacked bar a row, with its total beside it.
+
+    Args:
+        title: of the figure.
+        label: of the axis, with its unit.
+        rows: values of each bar, from the left.
+        colours: of the values, by their names.
+        text: writes a total.
+        scale: from the values to the unit of the axis.
+    """
+
+    def paint(width: float) -> Drawing:
+        figure, axes = new_figure(width, 1.3 + 0.19 * len(rows))
+        left = [0.0] * len(rows)
+        for i, (name, colour) in enumerate(colours.items()):
+            values = [scale * row[i] for row in rows.values()]
+            if not any(values):
+                continue
+            axes.barh(range(len(rows)), values, left=left, height=0.76, color=colour, label=name)
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        for at, (total, row) in enumerate(zip(left, rows.values(), strict=True)):
+            axes.annotate(
+                text(math.fsum(row)), (total, at), (4, 0), textcoords="offset points", va="center", fontsize=7
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=7)
+        axes.set_xlim(0, 1.13 * max(left, default=1.0))  # room for the totals
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(True, axis="x")
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.set_title(title, loc="left", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=4, handlelength=1.0, handleheight=1.0)
+        return Drawing(figure)
+
+    return paint
+
+
+def _short(name: str) -> str:
+    """Cut a long name in front, between its components where that can be."""
+    if len(name) <= LABEL:
+        return name
+    end = name[1 - LABEL :]
+    return "…" + end[end.find(".") + 1 :]
+
+
+def roofline_points(
+    operators: Sequence[OperatorCost], machine: Machine
+) -> tuple[list[Point], list[Roof]]:
+    """Return the products of an inference, equal ones together, and the roofs of the arrays that they use."""
+    total = sum(o.cycles for o in operators)
+    alike: dict[tuple[str, float, float], list[int]] = {}
+    roofs: dict[tuple[str, float], list[str]] = {}
+    for o in operators:
+        p = None if o.posed is None else o.posed.problem
+        if not isinstance(p, GemmProblem):
+            continue
+        macs = o.blocks * p.batch * p.m * p.n * p.k
+        moved = o.traffic_bytes.get("dram_load", 0) + o.traffic_bytes.get("dram_store", 0)
+        label = f"{o.op} {o.blocks * p.batch} × " if o.blocks * p.batch > 1 else f"{o.op} "
+        label += f"{p.m} × {p.n} × {p.k}"
+        key = (label, macs / moved if moved else math.inf, macs / o.cycles)
+        alike.setdefault(key, []).append(o.cycles)
+        array = machine.arrays[p.array]
+        block = array.block(p.a, p.w)
+        beat = array.passes(p.a, p.w) * array.initiation_interval(p.a, p.w, *block)
+        formats = roofs.setdefault((p.array, math.prod(block) / beat), [])
+        if f"{p.a} × {p.w}" not in formats:
+            formats.append(f"{p.a} × {p.w}")
+    points = [
+        Point(label, len(cycles), intensity, rate, sum(cycles) / total)
+        for (label, intensity, rate), cycles in alike.items()
+    ]
+    texts = (f"{array}, {', '.join(formats)}" for (array, _), formats in roofs.items())
+    return points, [Roof(text, rate) for text, (_, rate) in zip(texts, roofs, strict=True)]
+
+
+def roofline(
+    title: str, points: Sequence[Point], roofs: Sequence[Roof], bytes_per_cycle: float
+) -> Painter:
+    """Draw attained MAC a cycle over MAC a byte of DRAM traffic, below the roofs of the bus and the arrays.
+
+    A mark's area is its share of the cycles. Products without DRAM traffic stand in a panel of their own.
+    """
+    labels = sorted({p.label for p in points}, key=lambda x: -sum(p.share for p in points if p.label == x))  # fmt: skip
+    shown = labels if len(labels) <= MOST_SHAPES else labels[: MOST_SHAPES - 1]
+
+    def look(label: str) -> tuple[str, str]:
+        at = shown.index(label) if label in shown else MOST_SHAPES - 1
+        return SERIES[at], MARKERS[at]
+
+    def paint(width: float) -> Drawing:
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+
+        finite = [p for p in points if math.isfinite(p.intensity)]
+        figure = Figure(figsize=(width, 0.62 * WIDE), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 1))
+        top = max(r.rate for r in roofs)
+        ridge = [r.rate / bytes_per_cycle for r in roofs]
+        xs = [p.intensity for p in finite] + ridge
+        low, high = min(xs) / 3, max(xs) * 6
+        bottom = min(p.rate for p in points) / 3
+        for roof, at in zip(roofs, ridge, strict=True):
+            left.plot((at, high), (roof.rate, roof.rate), color=MUTED, lw=1.2)
+            right.axhline(roof.rate, color=MUTED, lw=1.2)
+            left.annotate(
+                f"{roof.label}: {roof.rate:,.4g} MAC a cycle", (high, roof.rate), (-2, 9), textcoords="offset points", ha="right", fontsize=7.5, color=MUTED
+            )  # fmt: skip
+        left.plot((low, max(ridge)), (low * bytes_per_cycle, top), color=MUTED, lw=1.2)
+        left.annotate(
+            f"bus: {bytes_per_cycle:.3g} bytes a cycle", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=7.5, color=MUTED
+        )  # fmt: skip
+        for p in points:
+            axes: Axes = left if math.isfinite(p.intensity) else right
+            colour, marker = look(p.label)
+            x = p.intensity if axes is left else 0.5
+            axes.scatter(
+                x, p.rate, s=24 + 700 * p.share, marker=marker, color=colour, edgecolor=PAPER, linewidth=0.7, alpha=0.85, zorder=3
+            )  # fmt: skip
+        left.set_xscale("log")
+        left.set_yscale("log")
+        left.set_xlim(low, high)
+        left.set_ylim(bottom, top * 2)
+        left.grid(True, which="major")
+        right.grid(True, which="major", axis="y")
+        left.set_xlabel("MAC a byte of DRAM traffic")
+        left.set_ylabel("MAC a cycle")
+        right.set_xlim(0, 1)
+        right.set_xticks([])
+        right.set_xlabel("no DRAM traffic")
+        left.set_title(title, loc="left", fontsize=9)
+        counts = {x: sum(p.count for p in points if p.label == x) for x in labels}
+        names = [f"{x} ({counts[x]})" if counts[x] > 1 else x for x in shown]
+        if len(shown) < len(labels):
+            names.append(f"{OTHERS} ({sum(counts[x] for x in labels if x not in shown)})")
+        handles = [
+            Line2D([], [], ls="", marker=MARKERS[i], color=SERIES[i], label=name)
+            for i, name in enumerate(names)
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=3, handletextpad=0.3, fontsize=8
+        )
+        return Drawing(figure)
+
+    return paint
