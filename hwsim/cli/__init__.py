@@ -1,10 +1,10 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (run, decode, verify, sizes), costs (explain, diff, plot), arrays (conformance)."""
 
 from __future__ import annotations
 
 import typer
 
-from hwsim.cli import arrays, machines, models, validate
+from hwsim.cli import arrays, machines, models, validate, views
 from hwsim.cli.errors import run_app
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app.command("run")(models.run)
 app.command("decode")(models.decode)
 app.command("verify")(models.verify)
 app.command("sizes")(models.sizes)
+app.command("explain")(views.explain)
+app.command("diff")(views.diff)
+app.command("plot")(views.plot)
 app.command("conformance")(arrays.conformance)
 
 
