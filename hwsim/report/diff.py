@@ -70,7 +70,7 @@ class Difference:
 
     `operators` and `kinds` have the largest difference first. `ratio` is the second energy over the first, with the
     band of joint draws, and `movers` are the (quantity, correlation) that move it most; both are None for files,
-    which hold no counts with prices.
+    which hold no counts with prices, and where a side has no energy.
     """
 
     model: str
@@ -122,10 +122,13 @@ def read_result(path: Path) -> Side:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: must be a result of `hwsim run --json`: {error}") from None
     version = result.get("schema_version") if isinstance(result, dict) else None
-    if version != RESULT_VERSION or "energy_by_part_pj" not in result:
+    if version != RESULT_VERSION:
         raise DataError(
-            f"{path}: must be a result of this version's `hwsim run --json` ({RESULT_VERSION}),"
-            f" not {version or 'other data'}; run it again"
+            f"{path}: must be a result of `hwsim run --json` ({RESULT_VERSION}), not {version or 'other data'}"
+        )
+    if "energy_by_part_pj" not in result:
+        raise DataError(
+            f"{path}: must be a result of `hwsim run --json` with energy_by_part_pj; run it again"
         )
     return Side(f"{result['machine']} ({path.name})", result)
 
@@ -154,10 +157,10 @@ def diff(first: Side, second: Side, key: Key = "cycles") -> Difference:
         if name in a["energy_by_part_pj"] or name in b["energy_by_part_pj"]
     }
     band, movers = None, None
-    if first.ledger is not None and second.ledger is not None:
+    energies = (a["energy_pj"]["nominal"], b["energy_pj"]["nominal"])
+    if first.ledger is not None and second.ledger is not None and min(energies) > 0:
         band, strength = ratio(first.ledger, second.ledger)
         movers = tuple(strength[:MOVERS])
-    energies = (a["energy_pj"]["nominal"], b["energy_pj"]["nominal"])
     total = _sum("total", "", rows)
     return Difference(
         model=str(a["model"]),

@@ -33,7 +33,9 @@ def print_difference(d: Difference, console: Console, top: int = TOP) -> None:
     console.print(_rows(title, shown, "operator"))
     console.print(_parts(d))
     if d.ratio is None or d.movers is None:
-        console.print("energy B/A has no band here: files hold totals; give the two machines")
+        console.print(
+            "energy B/A has no band here: that takes two machines, not files, and energies above 0"
+        )
         return
     console.print(
         f"energy B/A: {d.ratio.nominal:.3g}, {d.ratio.low:.3g} .. {d.ratio.high:.3g} in 5-95 % of the joint draws"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwsim.arch.component import ArrayComponent, ceil_div
 from hwsim.arch.machine import Machine
 from hwsim.engine.cost import CostReport, OperatorCost
 from hwsim.engine.energy import Count, Price, Prices
@@ -307,7 +308,18 @@ def _formula(run: Run, machine: Machine, size: tuple[int, ...], skipping: bool) 
         blocks += f" * {passes} passes"
     beats = part.beats(m, n, k, p.a, p.w)
     text = f"{blocks} = {beats:,} beats of {interval} cycle{'s' if interval > 1 else ''}"
+    if interval > part.spec.initiation_interval_cycles:
+        text += f" ({_port(part, p, min(m, r), min(n, c), min(k, l))})"
     return text + (", less the empty ones" if skipping else "")
+
+
+def _port(part: ArrayComponent, p: GemmProblem, rows: int, cols: int, lanes: int) -> str:
+    """Name the operand port that a beat waits for, with the bits that it delivers."""
+    s, (a_bits, w_bits) = part.spec, part.operand_bits(p.a, p.w)
+    a = ("activation", rows * lanes * a_bits, s.activation_port_bits_per_cycle)
+    w = ("weight", cols * lanes * w_bits, s.weight_port_bits_per_cycle)
+    name, bits, port = max(a, w, key=lambda x: ceil_div(x[1], x[2]))
+    return f"{name} port: ceil({bits}/{port})"
 
 
 def _vector_formula(op: str, rows: int, elements: int, machine: Machine) -> str:

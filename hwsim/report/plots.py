@@ -186,7 +186,7 @@ def bars(
                 text(math.fsum(row)), (total, at), (4, 0), textcoords="offset points", va="center", fontsize=7
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=7)
-        axes.set_xlim(0, 1.13 * max(left, default=1.0))  # room for the totals
+        axes.set_xlim(0, 1.13 * max(left) or 1.0)  # room for the totals
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

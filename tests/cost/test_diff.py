@@ -150,6 +150,14 @@ def test_results_from_files(pair: tuple[Side, Side], tmp_path: Path) -> None:
     assert "int8_edge (int8_edge.json)" in out.getvalue()
 
 
+def test_without_energy_there_is_no_ratio(pair: tuple[Side, Side]) -> None:
+    a, ledger = deepcopy(dict(pair[0].result)), pair[0].ledger
+    a["energy_pj"]["nominal"] = 0.0
+    assert ledger is not None
+    d = diff(Side("free", a, Ledger(ledger.prices, [])), pair[1])
+    assert (d.ratio, d.movers) == (None, None)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": "hwsim/decode/1"}', '{"schema_version": "hwsim/result/1"}'])  # fmt: skip
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "x.json"

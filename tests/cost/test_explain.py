@@ -75,7 +75,10 @@ def test_formulas_give_the_cycles_of_a_step(cases: dict[str, Case], name: str) -
         for s in e.steps:
             if s.what not in ("compute", "post") or "rhythm" in s.formula:
                 continue
-            beats = re.fullmatch(r"(.*) = ([\d,]+) beats of (\d+) cycles?(, less the empty ones)?", s.formula)  # fmt: skip
+            beats = re.fullmatch(
+                r"(.*) = ([\d,]+) beats of (\d+) cycles?(?: \([a-z]+ port: (.*)\))?(, less the empty ones)?",
+                s.formula,
+            )
             if beats is None:
                 wanted = sum(value(part.split(": ")[1]) for part in re.split(r" \+ (?=[a-z_]+:)", s.formula))  # fmt: skip
                 assert (s.least, s.most) == (wanted, wanted)
@@ -83,9 +86,20 @@ def test_formulas_give_the_cycles_of_a_step(cases: dict[str, Case], name: str) -
                 count = int(beats[2].replace(",", ""))
                 assert value(beats[1].replace(" passes", "")) == count
                 assert s.most <= count * int(beats[3])
-                assert beats[4] is not None or s.least == s.most == count * int(beats[3])
+                assert beats[4] is None or value(beats[4]) == int(beats[3])
+                assert beats[5] is not None or s.least == s.most == count * int(beats[3])
             checked += 1
     assert checked > 20
+
+
+def test_a_beat_names_the_port_that_it_waits_for(cases: dict[str, Case]) -> None:
+    graph = cases["spilled"].graph
+    machine = load_machine("toy", ["arrays.main.weight_port_bits_per_cycle=32"])
+    e = explain(cost(graph, machine), graph, machine, "q", "steady", "model")
+    formulas = [s.formula for s in e.steps if s.what == "compute"]
+    assert formulas
+    for formula in formulas:
+        assert re.search(r"beats of \d cycles \(weight port: ceil\(\d+/32\)\)$", formula)
 
 
 def test_formulas_of_planes(cases: dict[str, Case]) -> None:
