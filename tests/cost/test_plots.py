@@ -11,12 +11,11 @@ from view_cases import Case
 from hwsim.report.figure import WIDE, render_files, style
 from hwsim.report.plots import (
     MOST_BARS,
-    Roof,
     cost_figures,
     energies,
     gather,
-    roofline_points,
 )
+from hwsim.report.roofline import Roof, roofline_points
 
 pytest.importorskip("matplotlib")
 
