@@ -159,6 +159,7 @@ def _fastest(  # type: ignore[no-untyped-def]
     kept = 0
     best = np.int64(1) << 62
     compute = np.zeros((2, 2, 2), np.int64)
+    nothing = np.empty((6, 0, 4), np.int64)  # no times are recorded
     rs, cs, ls = (
         np.empty(full[0] + 1, np.int64),
         np.empty(full[1] + 1, np.int64),
@@ -205,6 +206,7 @@ def _fastest(  # type: ignore[no-untyped-def]
                     cycles = recurrence(
                         load, fresh, work, after, store, opens, emits, halves, owned, depth,
                         channels, overhead, places[t, 0], places[t, 1], handoff, store_on_bus, direct,
+                        nothing,
                     )  # fmt: skip
                     if cycles < best:
                         best, kept = cycles, 0
