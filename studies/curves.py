@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from studies.figures import MARKERS, SERIES, Drawing, Painter
+from hwsim.report.figure import MARKERS, SERIES, Drawing, Painter
 
 Student = Mapping[str, Any]
 COLUMNS = 2

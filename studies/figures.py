@@ -7,15 +7,26 @@ the marks get hover titles. No figure names an address: an inlined SVG needs no 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import MissingExtra
+from hwsim.report.figure import (
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    NARROW,
+    PAPER,
+    PARTS,
+    SERIES,
+    WIDE,
+    Drawing,
+    Painter,
+    new_figure,
+    style,
+)
 from studies.table import Point, judged
 from studies.text import hover, si
 
@@ -24,22 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # light value -> CSS variable; the report's style sheet gives each variable its light and dark value
-INK, MUTED, GRID, PAPER = "#1d2127", "#5b6470", "#dfe3e8", "#fefefe"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#a6761d", "#56b4e9", "#7f3c8d", "#666a70")
-PARTS = (
-    "#332288",
-    "#88ccee",
-    "#44aa99",
-    "#117733",
-    "#999933",
-    "#ddcc77",
-    "#cc6677",
-    "#882255",
-    "#aa4499",
-    "#b0b4ba",
-    "#6699cc",
-    "#e08a3c",
-)
 VARIABLES: Mapping[str, str] = {
     INK: "--ink",
     MUTED: "--muted",
@@ -48,76 +43,14 @@ VARIABLES: Mapping[str, str] = {
     **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)},
     **{colour: f"--part-{i}" for i, colour in enumerate(PARTS)},
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 FAINT = 0.35
 UNDECIDED = 0.7
-
-WIDE, NARROW = 7.4, 4.1
-"""widths in inches; a phone gets the narrow drawing instead of a shrunken wide one"""
 
 COST_AXES: Mapping[str, tuple[str, float]] = {
     "energy_pj": ("Energy an inference (µJ)", 1e-6),
     "latency_s": ("Latency of an inference, steady (ms)", 1e3),
 }
 """objective -> (axis label with unit, factor from the objective's own unit)"""
-
-
-@dataclass
-class Drawing:
-    """A figure with the hover text of its marks, by the id that the mark has in the SVG."""
-
-    figure: Figure
-    titles: dict[str, str] = field(default_factory=dict)
-
-
-UNDATED: Mapping[str, Mapping[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-}
-"""what is left out of a file of each format: it changes without the figure"""
-
-Painter = Callable[[float], Drawing]
-"""Draws the figure at a width in inches."""
-
-
-@contextmanager
-def _style(salt: str) -> Iterator[None]:
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtra("matplotlib", "report") from None
-    settings: dict[Any, Any] = {
-        "font.family": "sans-serif",
-        "font.size": 9.0,
-        "text.color": INK,
-        "axes.edgecolor": MUTED,
-        "axes.labelcolor": INK,
-        "axes.facecolor": "none",
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "figure.facecolor": PAPER,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "svg.fonttype": "none",  # text stays text: selectable, and in the reader's font
-        "svg.hashsalt": salt,  # the same figure gives the same file
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
 
 
 def front_figure(
@@ -133,7 +66,7 @@ def front_figure(
     """
 
     def paint(width: float) -> Drawing:
-        figure, axes = _new_figure(width, 5.0 if width < WIDE else 4.9)
+        figure, axes = new_figure(width, 5.0 if width < WIDE else 4.9)
         drawing = Drawing(figure)
         label, factor = COST_AXES[objective]
         axes.set_xscale("log")
@@ -253,7 +186,7 @@ def stack_figure(points: Sequence[Point]) -> Painter:
         wide = width >= WIDE
         columns = 5 if wide else 2
         height = 1.1 + (0.27 if wide else 0.36) * len(points) + 0.2 * -(-len(names) // columns)
-        figure, axes = _new_figure(width, height)
+        figure, axes = new_figure(width, height)
         drawing = Drawing(figure)
         left = [0.0] * len(points)
         for part, name in enumerate(names):
@@ -338,24 +271,11 @@ def _two_part_label(point: Point, width: float) -> str:
     return f"{point.student}{' · ' if width >= WIDE else chr(10)}{point.machine}"
 
 
-def render_files(
-    painter: Painter, path: Path, formats: Sequence[str] = ("png", "svg")
-) -> list[Path]:
-    """Write `path` in each of the formats (PNG with 200 dots an inch); return the files' paths."""
-    written = []
-    with _style(path.name):
-        figure = painter(WIDE).figure
-        for ending in formats:
-            written.append(path.with_suffix(f".{ending}"))
-            figure.savefig(written[-1], dpi=200, metadata=UNDATED[ending])
-    return written
-
-
 def render_inline(painter: Painter, name: str, description: str) -> str:
     """Return the figure as HTML: a wide and a narrow SVG, of which the style sheet shows one."""
     parts = []
     for variant, width in (("wide", WIDE), ("narrow", NARROW)):
-        with _style(f"{name}-{variant}"):
+        with style(f"{name}-{variant}"):
             drawing = painter(width)
             text = StringIO()
             drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

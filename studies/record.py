@@ -17,11 +17,11 @@ import typer
 from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
 from hwsim.provenance import source_revision
+from hwsim.report.figure import render_files
 from hwsim.report.table import bytes_text
 from studies.bench import SCHEMA as BENCH_SCHEMA
 from studies.bench import bench_section
 from studies.curves import curves_figure, families
-from studies.figures import render_files
 from studies.host import describe_host
 from studies.plan import write_atomically
 from studies.record_study import SCHEMA as STUDY_SCHEMA

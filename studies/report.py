@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
-from studies.figures import Painter, render_files, render_inline, study_figures
+from hwsim.report.figure import Painter, render_files
+from studies.figures import render_inline, study_figures
 from studies.plan import write_atomically
 from studies.table import Point, Results, load_results, write_csv
 from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table

@@ -23,6 +23,9 @@ SamplesOption = Annotated[
     int | None,
     typer.Option("--samples", min=1, help="Use the first N stored samples; all when not given."),
 ]
+ObjectiveOption = Annotated[
+    Literal["cycles", "energy"], typer.Option(help="What the mapping is chosen for.")
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result here, too.")
 ]
@@ -35,24 +38,38 @@ def run(
     cost: Annotated[
         bool, typer.Option("--cost", help="From the shapes only: no data, milliseconds.")
     ] = False,
-    objective: Annotated[
-        Literal["cycles", "energy"], typer.Option(help="What the mapping is chosen for.")
-    ] = "cycles",
+    objective: ObjectiveOption = "cycles",
     json_file: JsonOption = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", metavar="FILE", help="Timeline of a steady inference, for Perfetto."
+        ),
+    ] = None,
+    trace_cold: Annotated[
+        Path | None,
+        typer.Option("--trace-cold", metavar="FILE", help="That of a cold one."),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
     """Run a model on a machine: accuracy, cycles, energy and memory."""
     from hwsim import api
+    from hwsim.config.load import load_machine
+    from hwsim.graph.serialize import load
 
-    result = api.run(
-        model,
-        machine,
-        samples=samples,
-        cost_only=cost,
-        overrides=set_ or (),
-        objective=objective,
-    )
+    loaded, on = load(model), load_machine(machine, set_ or ())
+    result = api.run(loaded, on, samples=samples, cost_only=cost, objective=objective)
     show(result, json_file)
+    report = result.result.cost
+    for file, name in ((trace, "steady"), (trace_cold, "cold")):
+        if file is None:
+            continue
+        from hwsim.report.trace import trace as timeline
+
+        title = f"{loaded.name} on {on.name}, {name}"
+        made = timeline(getattr(report, name), report.graph, on, title)
+        made.write(file)
+        typer.echo(f"{file}: {made.summary()}")
 
 
 def decode(

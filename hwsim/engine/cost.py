@@ -22,9 +22,9 @@ from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement, Placer
-from hwsim.mapping.problems import ProblemMaker, Scenario
+from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
 from hwsim.mapping.site import Site
-from hwsim.mapping.skipping import without_empty_beats
+from hwsim.mapping.skipping import skips, without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
 NOT_MODELLED = (
@@ -45,7 +45,7 @@ class OperatorCost:
     """One row of the report: a group of nodes that runs as one, or a view.
 
     `blocks` is how many times over it ran, a head each in attention. `cycles` is its length, `compute_cycles` how long its unit (array or vector unit)
-    worked, `stall_cycles` the rest. `binding` names the busiest resource.
+    worked, `stall_cycles` the rest. `binding` names the busiest resource. `posed` is the mapping problem of one block.
     """
 
     node: str
@@ -61,6 +61,7 @@ class OperatorCost:
     counts: tuple[Count, ...]
     traffic_bytes: dict[str, int]
     mapping: Mapping | None
+    posed: Posed | None
 
     @property
     def stall_cycles(self) -> int:
@@ -117,6 +118,8 @@ class CostReport:
     """The cost of one inference on one machine. Energies are those of `steady` unless named cold."""
 
     machine: str
+    graph: QuantGraph
+    """what was costed: the model's graph, its convolutions as the products of their windows"""
     clock_hz: int
     sequence_length: int
     cold: ScenarioCost
@@ -154,6 +157,7 @@ class CostReport:
             "energy_pj": self.energy_pj.to_json(),
             "energy_cold_pj": self.cold.ledger.total.to_json(),
             "energy_by_component_pj": _bands(ledger.by_component()),
+            "energy_by_part_pj": _bands(ledger.by_part()),
             "energy_by_operator_pj": _bands(ledger.by_operator()),
             "energy_by_operand_pj": _bands(ledger.by_operand()),
             "energy_by_action_pj": _bands(ledger.by_action()),
@@ -226,6 +230,7 @@ def cost(
     )
     return CostReport(
         machine=machine.name,
+        graph=graph,
         clock_hz=machine.spec.clock_hz,
         sequence_length=length,
         cold=cold,
@@ -274,16 +279,16 @@ def _price(
     graph, plan, machine = maker.graph, placement.plan, maker.site.machine
     groups = plan.program.groups
     rows: list[OperatorCost] = []
-    work: list[tuple[Group, str, Mapping, tuple[Count, ...], float]] = []
+    work: list[tuple[Group, Posed, str, Mapping, tuple[Count, ...], float]] = []
     entries: list[tuple[str, Count]] = []
     for i, (group, found) in enumerate(zip(groups, placement.mappings, strict=True)):
         name, mapping = group.head.name, found
-        problem = maker.pose(i, placement.places[i]).problem
+        posed = maker.pose(i, placement.places[i])
+        problem = posed.problem
         if isinstance(problem, GemmProblem):
             array = machine.arrays[problem.array]
-            weight = graph.constant(group.head, "weight") if group.head.op == "linear" else None
-            # the products at the border of a convolution take a part of its weight, beat by beat
-            if array.spec.zero_skipping and weight is not None and weight.shape[1] == problem.k:
+            if skips(array, graph, group.head, problem):
+                weight = graph.constant(group.head, "weight")
                 mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
             unit = f"array:{problem.array}"
             busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
@@ -294,10 +299,10 @@ def _price(
             use = _vector_utilisation(mapping, machine)
         counts = (*mapping.counts, *waiting_counts(machine, mapping.timeline.cycles, busy))
         entries += [(name, c) for c in counts]
-        work.append((group, unit, mapping, counts, use))
+        work.append((group, posed, unit, mapping, counts, use))
     ledger = Ledger(prices, entries)
     energy = ledger.by_operator()
-    for (group, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
+    for (group, posed, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
         t = mapping.timeline
         resources = {unit: t.array_busy, "dram": t.bus_busy}
         if unit != "vector":
@@ -317,6 +322,7 @@ def _price(
                 counts=counts,
                 traffic_bytes=_traffic(counts, machine),
                 mapping=mapping,
+                posed=posed,
             )
         )
     free = [n for n in graph.nodes if OPERATORS[n.op].unit == "view"]
@@ -327,7 +333,7 @@ def _price(
 def _free(node: str, op: str) -> OperatorCost:
     unit = "view" if OPERATORS[op].unit == "view" else "output stage"
     zero = Band(0.0, 0.0, 0.0)
-    return OperatorCost(node, op, (), unit, 0, 0, "free", 1, 0.0, zero, (), {}, None)
+    return OperatorCost(node, op, (), unit, 0, 0, "free", 1, 0.0, zero, (), {}, None, None)
 
 
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:

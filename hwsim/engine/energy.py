@@ -27,6 +27,9 @@ SEED = 20250101
 """Seed of the draws; fixed, so that two machines compared with each other see the same worlds."""
 LOW_PERCENT, HIGH_PERCENT = 5, 95
 
+PARTS = ("array", "vector", "memory", "dram", "dma", "control", "leakage", "idle")
+"""what an energy is divided into where machines with other components are compared"""
+
 _PJ_PER_FJ = 1e-3
 _PJ_PER_S_OF_MW = 1e9
 
@@ -156,6 +159,13 @@ class Prices:
         return quantity
 
 
+def part(count: Count) -> str:
+    """Return which of `PARTS` a count belongs to."""
+    if count.action in ("leakage_cycle", "idle_cycle"):
+        return count.action.removesuffix("_cycle")
+    return count.component.partition(":")[0]
+
+
 def array_counts(
     array: ArrayComponent, a: DataType, w: DataType, steps: Sequence[tuple[int, Work]]
 ) -> list[Count]:
@@ -244,11 +254,21 @@ class Ledger:
         return {key: self._band(math.fsum(nominal[key]), units[key]) for key in nominal}
 
     def _band(self, nominal: float, units: dict[tuple[str, str], int]) -> Band:
+        return _percentiles(nominal, self._drawn_pj(units))
+
+    def _drawn_pj(self, units: dict[tuple[str, str], int]) -> Draws:
         totals = np.zeros(DRAWS)
         for unit, count in sorted(units.items()):
             totals += count * self._drawn_unit_pj(self.prices.price(*unit))
-        low, high = np.percentile(totals, (LOW_PERCENT, HIGH_PERCENT))
-        return Band(float(low), nominal, float(high))
+        return totals
+
+    @cached_property
+    def draws(self) -> Draws:
+        """Energy of everything in each draw: [draws] pJ."""
+        units: dict[tuple[str, str], int] = {}
+        for _, c in self.entries:
+            units[c.component, c.action] = units.get((c.component, c.action), 0) + c.count
+        return self._drawn_pj(units)
 
     @cached_property
     def total(self) -> Band:
@@ -264,6 +284,10 @@ class Ledger:
     def by_component(self) -> dict[str, Band]:
         """Return the energy of each component, its leakage and idle clock included."""
         return self.bands([c.component for _, c in self.entries])
+
+    def by_part(self) -> dict[str, Band]:
+        """Return the energy of each of `PARTS`: the kinds of component, leakage and idle clock apart."""
+        return self.bands([part(c) for _, c in self.entries])
 
     def by_operand(self) -> dict[str, Band]:
         """Return the energy spent on behalf of each operand; `-` is work for none in particular."""
@@ -286,3 +310,27 @@ class Ledger:
     def share_assumed_frac(self) -> float:
         """Return the share of the nominal joules that rests on unit energies of kind `assumed`."""
         return self.share_by_provenance().get("assumed", 0.0)
+
+
+def ratio(a: Ledger, b: Ledger) -> tuple[Band, list[tuple[str, float]]]:
+    """Return the energy of `b` over that of `a`, and which unknowns move it.
+
+    Both are drawn in the same worlds, so what the machines share does not widen the band.
+
+    Returns:
+        the ratio with its 5th and 95th percentile; the correlation of each quantity's draw with the ratio's
+        logarithm, the strongest first.
+    """
+    drawn = b.draws / a.draws
+    band = _percentiles(b.total.nominal / a.total.nominal, drawn)
+    prices = (x.prices.price(c.component, c.action) for x in (a, b) for _, c in x.entries)
+    names = {p.name for p in prices if p.quantity.low < p.quantity.high}
+    if np.ptp(drawn) == 0:
+        return band, []
+    strength = [(name, float(np.corrcoef(draw_position(name), np.log(drawn))[0, 1])) for name in names]  # fmt: skip
+    return band, sorted(strength, key=lambda item: (-abs(item[1]), item[0]))
+
+
+def _percentiles(nominal: float, drawn: Draws) -> Band:
+    low, high = np.percentile(drawn, (LOW_PERCENT, HIGH_PERCENT))
+    return Band(float(low), nominal, float(high))

@@ -121,32 +121,60 @@ class Timeline:
     bus_busy: int
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """When every step of a schedule ran: what `recurrence` fills in as it goes.
+
+    steps: [6, n, 4], rows in the order of `STEP_KINDS`, a column a tile; of each step the DMA channel (-1: none),
+    the cycles at which it takes its channel, at which it takes the bus or its unit, and at which it ends.
+    All are -1 where the tile has no such step. A load stands at the first tile that uses its block.
+    cycles: length of the schedule.
+    """
+
+    steps: Cycles
+    cycles: int
+
+
+STEP_KINDS = ("load_a", "load_w", "load_other", "compute", "post", "store")
+"""The steps of a tile, by their row in a record."""
+
+
 def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
-    # Contiguous columns throughout, so that the kernel is compiled for one memory layout.
-    end = int(
-        recurrence(
-            np.ascontiguousarray(steps.load),
-            np.ascontiguousarray(steps.fresh),
-            np.ascontiguousarray(steps.compute),
-            np.ascontiguousarray(steps.post),
-            np.ascontiguousarray(steps.store),
-            np.ascontiguousarray(steps.opens),
-            np.ascontiguousarray(steps.emits),
-            np.array(stage.halves, dtype=np.int64),
-            np.array(stage.owned, dtype=np.bool_),
-            stage.depth,
-            stage.channels,
-            stage.overhead,
-            stage.accumulator_halves,
-            stage.output_halves,
-            np.array(stage.handoff_cycles, dtype=np.int64),
-            stage.store_on_bus,
-            stage.direct,
-        )
-    )
+    nothing = np.empty((len(STEP_KINDS), 0, 4), dtype=np.int64)
+    end = int(recurrence(*_arguments(steps, stage), nothing))  # type: ignore[call-arg]
     bus = int(steps.load.sum()) + (int(steps.store.sum()) if stage.store_on_bus else 0)
     return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), bus)
+
+
+def record(steps: Steps, stage: Stage) -> Record:
+    """Run the same recurrence and keep when every step ran."""
+    times = np.full((len(STEP_KINDS), len(steps.compute), 4), -1, dtype=np.int64)
+    end = int(recurrence(*_arguments(steps, stage), times))  # type: ignore[call-arg]
+    return Record(times, end)
+
+
+def _arguments(steps: Steps, stage: Stage) -> tuple[object, ...]:
+    # Contiguous columns throughout, so that the kernel is compiled for one memory layout.
+    return (
+        np.ascontiguousarray(steps.load),
+        np.ascontiguousarray(steps.fresh),
+        np.ascontiguousarray(steps.compute),
+        np.ascontiguousarray(steps.post),
+        np.ascontiguousarray(steps.store),
+        np.ascontiguousarray(steps.opens),
+        np.ascontiguousarray(steps.emits),
+        np.array(stage.halves, dtype=np.int64),
+        np.array(stage.owned, dtype=np.bool_),
+        stage.depth,
+        stage.channels,
+        stage.overhead,
+        stage.accumulator_halves,
+        stage.output_halves,
+        np.array(stage.handoff_cycles, dtype=np.int64),
+        stage.store_on_bus,
+        stage.direct,
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -168,13 +196,17 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     handoff,
     store_on_bus,
     direct,
+    times,
 ):
     """Return the cycle at which the last step ends.
+
+    `times` [6, n, 4] is filled as `Record` says; with no columns nothing is recorded.
 
     Program order of the transfers: a load is issued as soon as the compute step that frees its half has
     been issued, ties by (tile, operand A < W < other); the store of a tile follows those loads.
     """
     n = compute.shape[0]
+    keep = times.shape[1] > 0
     # Blocks of each operand: first[x, q] .. last[x, q] are the tiles that use its q-th block.
     count = np.zeros(3, np.int64)
     first = np.zeros((3, n), np.int64)
@@ -216,6 +248,8 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                     start = max(start, posted[begun - accumulator_halves])
                 begun += 1
             array = start + compute[i]
+            if keep:
+                times[3, i] = -1, start, start, array
             released[i] = array
             end = max(end, array + depth)
             if emits[i]:
@@ -223,6 +257,8 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 if not direct and output_halves > 0 and group >= output_halves:
                     begin = max(begin, stored[group - output_halves])
                 posted[group] = begin + post[i]
+                if keep and post[i] > 0:
+                    times[4, i] = -1, begin, begin, posted[group]
                 if not direct:
                     vector = posted[group]
                 end = max(end, posted[group])
@@ -250,6 +286,9 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 continue
             c = np.argmin(channel)
             begin = max(max(channel[c], ready) + overhead, bus)
+            if keep:
+                taken = max(channel[c], ready)
+                times[best, first[best, q]] = c, taken, begin, begin + held
             bus = begin + held
             channel[c] = bus
             loaded[best, q] = bus + handoff[best]
@@ -259,11 +298,17 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             if store[i] > 0 and store_on_bus:
                 c = np.argmin(channel)
                 begin = max(max(channel[c], posted[group] + handoff[3]) + overhead, bus)
+                if keep:
+                    taken = max(channel[c], posted[group] + handoff[3])
+                    times[5, i] = c, taken, begin, begin + store[i]
                 bus = begin + store[i]
                 channel[c] = bus
                 stored[group] = bus
             elif store[i] > 0:
-                store_port = max(store_port, posted[group] + handoff[3]) + overhead + store[i]
+                begin = max(store_port, posted[group] + handoff[3])
+                store_port = begin + overhead + store[i]
+                if keep:
+                    times[5, i] = -1, begin, begin + overhead, store_port
                 stored[group] = store_port
             end = max(end, stored[group])
             group += 1

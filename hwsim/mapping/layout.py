@@ -229,6 +229,7 @@ def _lengths(  # type: ignore[no-untyped-def]
     cycles,
 ):
     """Fill `cycles` candidate by candidate, and return how many were worth it."""
+    nothing = np.empty((6, 0, 4), np.int64)  # no times are recorded
     for c in range(order.shape[0]):
         if bound[c] > cutoff:
             return c
@@ -253,6 +254,7 @@ def _lengths(  # type: ignore[no-untyped-def]
             handoff,
             store_on_bus,
             direct,
+            nothing,
         )
         if weight > 0:
             cutoff = min(cutoff, weight * cycles[c])

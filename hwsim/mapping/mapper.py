@@ -36,7 +36,8 @@ class Mapping:
 
     `tile` is (tm, tn, tk) for a product, (rows or other units,) for a vector operator; `order` is the operand that
     stays; `block` the rows, columns and lanes of a beat. `candidates` counts the tilings that bounds did not exclude.
-    `worth` is what the search minimised and
+    `runs` are the mappings that make up one that runs several times over, each with how many times; empty
+    where it is this one, once. `worth` is what the search minimised and
     `bound` what no candidate of the space can beat: smaller than `worth` only where tilings of too many tiles were left out.
     """
 
@@ -50,6 +51,7 @@ class Mapping:
     buffer_bytes: tuple[tuple[str, int], ...]
     worth: Worth
     bound: float
+    runs: tuple[tuple[Mapping, int], ...] = ()
 
     def then(self, other: Mapping, times: int) -> Mapping:
         """Return this mapping followed by another one, `times` over, without overlap."""
@@ -70,6 +72,7 @@ class Mapping:
                 self.worth[1] + times * other.worth[1],
             ),
             bound=self.bound + times * other.bound,
+            runs=((self, 1), (other, times)),
         )
 
     def to_json(self) -> dict[str, object]:

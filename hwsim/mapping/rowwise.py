@@ -92,7 +92,7 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
     fresh = np.zeros((3, tiles), dtype=np.bool_)
     counts: list[Count] = []
     for x, source in enumerate(streaming):
-        moved = [_source_bits(source, units, site) for units, _ in kinds]
+        moved = [source_bits(source, units, site) for units, _ in kinds]
         load[x] = np.repeat([link.bus_cycles(bits) for bits in moved], times)
         fresh[x] = True
         pairs = list(zip(moved, times, strict=True))
@@ -146,7 +146,7 @@ def least_cycles(p: RowProblem, size: int, site: Site) -> float:
     link = site.link
     work = bus = steps = 0
     for units, times in parts(p.units, size):
-        moved = [_source_bits(s, units, site) for s in p.sources if s.streams]
+        moved = [source_bits(s, units, site) for s in p.sources if s.streams]
         if p.out_streams:
             moved.append(link.moved_bits(1, units * p.out_bits_per_unit))
         steps += times * len(moved)
@@ -156,7 +156,8 @@ def least_cycles(p: RowProblem, size: int, site: Site) -> float:
     return max(work, bus, (bus + steps * link.overhead_cycles) / site.channels)
 
 
-def _source_bits(source: RowSource, units: int, site: Site) -> int:
+def source_bits(source: RowSource, units: int, site: Site) -> int:
+    """Return the bus bits of loading so many units of an input."""
     if source.gathered:
         return site.link.moved_bits(units, source.bits_per_unit)
     return site.link.moved_bits(1, units * source.bits_per_unit)

@@ -159,6 +159,7 @@ def _fastest(  # type: ignore[no-untyped-def]
     kept = 0
     best = np.int64(1) << 62
     compute = np.zeros((2, 2, 2), np.int64)
+    nothing = np.empty((6, 0, 4), np.int64)  # no times are recorded
     # No block is larger than the tile, the first tiling's or a later one's.
     room_r, room_c, room_l = sizes[:, 0, 0].max(), sizes[:, 1, 0].max(), sizes[:, 2, 0].max()
     rs, cs, ls = np.empty(room_r, np.int64), np.empty(room_c, np.int64), np.empty(room_l, np.int64)
@@ -203,6 +204,7 @@ def _fastest(  # type: ignore[no-untyped-def]
                     cycles = recurrence(
                         load, fresh, work, after, store, opens, emits, halves, owned, depth,
                         channels, overhead, places[t, 0], places[t, 1], handoff, store_on_bus, direct,
+                        nothing,
                     )  # fmt: skip
                     if cycles > cutoff:
                         continue

@@ -22,10 +22,16 @@ def energy_text(pj: float) -> str:
     >>> energy_text(50_179_487.2), energy_text(12.0)
     ('50.2 uJ', '12 pJ')
     """
+    factor, unit = energy_unit(pj)
+    return f"{pj / factor:.3g} {unit}"
+
+
+def energy_unit(pj: float) -> tuple[float, str]:
+    """Return the largest unit that an energy in pJ reaches, and how many pJ it is."""
     for factor, unit in _ENERGY_STEPS:
         if abs(pj) >= factor:
-            return f"{pj / factor:.3g} {unit}"
-    return f"{pj:.3g} pJ"
+            return factor, unit
+    return 1.0, "pJ"
 
 
 def time_text(seconds: float) -> str:

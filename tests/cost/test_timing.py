@@ -13,7 +13,7 @@ from hwsim.arch.dram import DmaSpec, Dram, DramSpec
 from hwsim.arch.machine import Machine
 from hwsim.arch.spec import Quantity
 from hwsim.config.load import load_machine
-from hwsim.engine.timing import Link, Stage, Steps, closed_form, simulate
+from hwsim.engine.timing import Link, Stage, Steps, closed_form, record, simulate
 from hwsim.graph.dtype import parse
 
 SMALL = st.integers(1, 12)
@@ -187,3 +187,66 @@ def test_worked_example_of_the_compute_step() -> None:
     assert array.beats(6, 5, 20, int8, int8) == 12
     steps = equal_tiles(1, load=0, compute=array.cycles(6, 5, 20, int8, int8), post=0, store=0)
     assert simulate(steps, stage(array.spec.pipeline_depth_cycles, direct=True)).cycles == 15
+
+
+def test_a_record_by_hand() -> None:
+    # The example of the single buffer: (channel, channel taken, bus or unit taken, end) of each step.
+    steps = equal_tiles(2, load=3, compute=4, post=1, store=5)
+    kept = record(steps, stage(depth=2, halves=1))
+    assert kept.cycles == 22
+    assert kept.steps[0].tolist() == [[0, 0, 0, 3], [0, 7, 7, 10]]
+    assert (kept.steps[1:3] == -1).all()  # nothing else is loaded
+    assert kept.steps[3].tolist() == [[-1, 3, 3, 7], [-1, 10, 10, 14]]
+    assert kept.steps[4].tolist() == [[-1, 9, 9, 10], [-1, 16, 16, 17]]
+    assert kept.steps[5].tolist() == [[-1, 10, 10, 15], [-1, 17, 17, 22]]
+
+
+def test_a_record_tells_set_up_from_transfer() -> None:
+    # Two channels: the set-up of the second load (0-2) runs beside the first's; then it waits for the bus.
+    steps = equal_tiles(3, load=3, compute=1, post=0, store=0)
+    kept = record(steps, stage(overhead=2, halves=0, channels=2))
+    assert kept.steps[0].tolist() == [[0, 0, 2, 5], [1, 0, 5, 8], [0, 5, 8, 11]]
+
+
+@QUIET
+@given(
+    st.lists(st.tuples(*[st.integers(0, 9)] * 6, st.booleans()), min_size=1, max_size=12),
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_record_is_the_schedule(
+    rows: list[tuple[int, ...]], halves: int, channels: int, on_bus: bool, direct: bool
+) -> None:
+    values = np.array(rows, dtype=np.int64).T
+    n = len(rows)
+    last_k = values[6].astype(np.bool_)
+    last_k[-1] = True
+    opens = np.concatenate([[True], last_k[:-1]])
+    ends = np.where(last_k, values[4], 0) * (not direct), np.where(last_k, values[5], 0)
+    fresh = np.stack([np.ones(n, np.bool_), np.arange(n) % 2 == 0, np.arange(n) == 0])
+    steps = Steps(values[:3] * fresh, fresh, values[3], *ends, opens, last_k)
+    how = stage(2, halves, channels=channels, overhead=1, store_on_bus=on_bus, direct=direct,
+                handoff_cycles=(1, 0, 2, 1))  # fmt: skip
+    timeline, kept = simulate(steps, how), record(steps, how)
+    times = kept.steps
+    assert kept.cycles == timeline.cycles
+    assert times[..., 3].max() <= kept.cycles
+    length = times[..., 3] - times[..., 2]
+    for row, cycles in ((3, steps.compute), (4, steps.post), (5, steps.store)):
+        assert length[row][cycles > 0].tolist() == cycles[cycles > 0].tolist()
+        assert row == 3 or (times[row][cycles == 0] == -1).all()
+    assert (length[:3] == steps.load).all()
+
+    def apart(spans: np.ndarray) -> bool:
+        spans = spans[spans[:, 0].argsort(kind="stable")]
+        return bool((spans[1:, 0] >= spans[:-1, 1]).all())
+
+    moving = times[[0, 1, 2, 5] if on_bus else [0, 1, 2]].reshape(-1, 4)
+    moving = moving[moving[:, 1] >= 0]
+    assert apart(moving[:, 2:])
+    assert all(apart(moving[moving[:, 0] == c][:, [1, 3]]) for c in range(channels))
+    assert (moving[:, 2] - moving[:, 1] >= 1).all()  # the set-up
+    assert apart(times[3][:, 2:])
+    assert apart(times[4][times[4][:, 2] >= 0][:, 2:])

@@ -10,8 +10,8 @@ import pytest
 from synthetic import MACHINES, STUDENTS, make_folder
 
 from hwsim.errors import CheckpointError
+from hwsim.report.figure import render_files
 from studies.curves import curve, curves_figure, families
-from studies.figures import render_files
 from studies.record import load_results, results_page, study
 from studies.record_study import collect_study, study_section
 from studies.text import SPACE

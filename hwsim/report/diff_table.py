@@ -1,0 +1,80 @@
+"""A comparison of two results on the console."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from hwsim.report.table import TOP, energy_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hwsim.report.diff import Difference, Row
+
+
+def print_difference(d: Difference, console: Console, top: int = TOP) -> None:
+    """Print totals, parts, kinds and the operators that differ most.
+
+    Args:
+        d: the comparison.
+        console: where to.
+        top: how many operators to list.
+    """
+    a, b = d.sides
+    console.print(escape(f"{d.model}, steady: A = {a.name}, B = {b.name}"))
+    if a.clock_hz != b.clock_hz:
+        console.print(f"clocks: A {a.clock_hz:,} Hz, B {b.clock_hz:,} Hz; B/A is of times")
+    console.print(_rows("Totals and kinds of operator", [d.total, *d.kinds], "kind"))
+    shown = d.operators[:top]
+    title = f"Operators that differ most in {d.key} ({len(shown)} of {len(d.operators)})"
+    console.print(_rows(title, shown, "operator"))
+    console.print(_parts(d))
+    if d.ratio is None or d.movers is None:
+        console.print(
+            "energy B/A has no band here: that takes two machines, not files, and energies above 0"
+        )
+        return
+    console.print(
+        f"energy B/A: {d.ratio.nominal:.3g}, {d.ratio.low:.3g} .. {d.ratio.high:.3g} in 5-95 % of the joint draws"
+    )
+    if d.movers:
+        moved = ", ".join(f"{name} ({r:+.2f})" for name, r in d.movers)
+        console.print(escape(f"moved most by (correlation): {moved}"))
+
+
+def _rows(title: str, rows: list[Row] | tuple[Row, ...], what: str) -> Table:
+    table = Table(title=title)
+    table.add_column(what, overflow="fold", min_width=20)
+    table.add_column("ops" if what == "kind" else "kind", justify="right" if what == "kind" else "left")  # fmt: skip
+    for name in ("cycles A", "cycles B", "B/A", "energy A", "energy B", "B/A", "B - A"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for r in rows:
+        table.add_row(
+            escape(r.name), str(r.operators) if what == "kind" else r.kind,
+            f"{r.cycles[0]:,}", f"{r.cycles[1]:,}", _over(*r.s),
+            energy_text(r.pj[0]), energy_text(r.pj[1]), _over(*r.pj), _signed(r.pj[1] - r.pj[0]),
+        )  # fmt: skip
+    return table
+
+
+def _parts(d: Difference) -> Table:
+    table = Table(title="Energy by part")
+    table.add_column("part")
+    for name in ("A", "B", "B/A", "B - A", "of the difference"):
+        table.add_column(name, justify="right")
+    whole = sum(b - a for a, b in d.parts.values())
+    for name, (a, b) in d.parts.items():
+        share = f"{(b - a) / whole + 0.0:.0%}" if whole else "-"
+        table.add_row(name, energy_text(a), energy_text(b), _over(a, b), _signed(b - a), share)
+    return table
+
+
+def _over(a: float, b: float) -> str:
+    return f"{b / a:.3g}" if a else "-"
+
+
+def _signed(pj: float) -> str:
+    return ("+" if pj > 0 else "") + energy_text(pj)

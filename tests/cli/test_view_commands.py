@@ -1,0 +1,109 @@
+"""`python -m hwsim run --trace`, `explain`, `diff` and `plot` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+OK, USER_ERROR = 0, 2
+
+
+def test_run_writes_a_timeline_of_each_scenario(hwsim, export, tmp_path):
+    files = tmp_path / "steady.json", tmp_path / "new" / "cold.json"
+    done = hwsim(
+        "run", export, "--machine", "ternary_edge", "--cost", "--json", tmp_path / "run.json",
+        "--trace", files[0], "--trace-cold", files[1],
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (OK, "")
+    result = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    for file, name in zip(files, ("steady", "cold"), strict=True):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        cycles = result["latency_cycles"][name]
+        assert data["otherData"]["cycles"] == cycles
+        assert data["otherData"]["name"] == f"sentences on ternary_edge, {name}"
+        operators = [e for e in data["traceEvents"] if e["ph"] == "X" and e["tid"] == 1]
+        assert sum(e["dur"] for e in operators) == cycles
+        assert f"{file}: " in done.stdout
+    assert "1 us = 1 core cycle" in done.stdout
+
+
+def test_explain_agrees_with_run(hwsim, export, tmp_path):
+    run, file = tmp_path / "run.json", tmp_path / "explain.json"
+    hwsim("run", export, "--machine", "int8_edge", "--cost", "--json", run)
+    result = json.loads(run.read_text(encoding="utf-8"))
+    row = next(o for o in result["operators"] if o["op"] == "linear")
+    explain = ("explain", export, "--machine", "int8_edge", "--operator", row["node"])
+    done = hwsim(*explain, "--json", file)
+    assert (done.returncode, done.stderr) == (OK, "")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert data["cycles"]["total"] == row["cycles"]
+    assert data["energy_pj"] == row["energy_pj"]
+    assert row["node"] in done.stdout
+    cold = next(o for o in result["cold_operators"] if o["node"] == row["node"])
+    hwsim(*explain, "--cold", "--json", file)
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert (data["scenario"], data["cycles"]["total"]) == ("cold", cold["cycles"])
+
+
+def test_explain_names_the_nearest_operator(hwsim, export):
+    done = hwsim("explain", export, "--machine", "int8_edge", "--operator", "logits.code")
+    assert (done.returncode, done.stdout) == (USER_ERROR, "")
+    assert done.stderr == "sentences: has no operator 'logits.code'; did you mean 'logits.codes'?\n"
+
+
+def test_diff_of_machines_and_of_their_results(hwsim, export, tmp_path):
+    file = tmp_path / "diff.json"
+    wide = "dram.bandwidth_bytes_per_s=6400000000"
+    machines = ("diff", "int8_edge", "ternary_edge", "--model", export, "--set-b", wide)
+    done = hwsim(*machines, "--json", file)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert f"B = ternary_edge {wide}" in done.stdout.replace("\n", " ")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert data["energy_ratio"]["low"] < data["energy_ratio"]["high"]
+    results = []
+    for name, more in (("int8_edge", ()), ("ternary_edge", ("--set", wide))):
+        results.append(tmp_path / f"{name}.json")
+        hwsim("run", export, "--machine", name, "--cost", *more, "--json", results[-1])
+    done = hwsim("diff", *results, "--json", file)
+    assert (done.returncode, done.stderr) == (OK, "")
+    again = json.loads(file.read_text(encoding="utf-8"))
+    assert again["energy_ratio"] is None
+    assert again["operators"] == data["operators"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("toy", "toy"), "give --model MODEL"),
+        (("toy", "x.json"), "two machines or two results must be compared, not one of each"),
+        (("x.json", "y.json", "--set-a", "clock_hz=1"), "are for machines, not for results"),
+        (("x.json", "y.json"), "x.json: must be a result of `hwsim run --json`"),
+    ],
+)
+def test_diff_says_what_is_missing(hwsim, arguments, text):
+    done = hwsim("diff", *arguments)
+    assert (done.returncode, done.stdout) == (USER_ERROR, "")
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_results_of_other_models_are_not_compared(hwsim, export, tmp_path):
+    file, other = tmp_path / "run.json", tmp_path / "other.json"
+    hwsim("run", export, "--machine", "int8_edge", "--cost", "--json", file)
+    result = json.loads(file.read_text(encoding="utf-8"))
+    result["hashes"]["model"] = "00" * 32
+    other.write_text(json.dumps(result), encoding="utf-8")
+    done = hwsim("diff", file, other)
+    assert (done.returncode, done.stdout) == (USER_ERROR, "")
+    assert "model: " in done.stderr
+
+
+def test_plot_writes_its_figures(hwsim, export, tmp_path):
+    pytest.importorskip("matplotlib")
+    done = hwsim("plot", export, "--machine", "int8_edge", "--out", tmp_path / "new")
+    assert (done.returncode, done.stderr) == (OK, "")
+    written = sorted(p.name for p in (tmp_path / "new").iterdir())
+    names = ("cycles_by_operator", "energy_by_operator", "roofline")
+    assert written == [f"{n}.{e}" for n in names for e in ("png", "svg")]
+    assert [line.rpartition("/")[2] for line in sorted(done.stdout.splitlines())] == written
