@@ -39,12 +39,15 @@ def run(
     limit: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="What each run of a tool may take.")
     ] = 600.0,
+    lpf_limit: Annotated[
+        int, typer.Option(min=1, help="Loops that ZigZag tries all orders of; slow above 7.")
+    ] = 6,
 ) -> None:
     """Install the tools where they are missing, run everything, write the record. Needs a package index once."""
     from studies.crosstool.compare import collect
     from studies.crosstool.tools import default_folder
 
-    record = collect((env or default_folder()).resolve(), limit, typer.echo)
+    record = collect((env or default_folder()).resolve(), limit, typer.echo, lpf_limit)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(record, indent=1) + "\n")
     typer.echo(f"{out}: written")

@@ -21,18 +21,21 @@ from studies.host import describe_host
 
 T = TypeVar("T")
 LPF_LIMIT = 6
-"""ZigZag's own default: it merges the prime factors of all loops until there are so many, and tries all their orders"""
+"""ZigZag's own default"""
 OPT: dict[Goal, str] = {"cycles": "latency", "energy": "energy"}
 SYSTOLIC = ("systolic_output", "systolic_weight")
 
 
-def collect(folder: Path, limit_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+def collect(
+    folder: Path, limit_s: float, say: Callable[[str], None], lpf_limit: int = LPF_LIMIT
+) -> dict[str, Any]:
     """Install what is missing, run everything and return the record.
 
     Args:
         folder: where environments and the tools' inputs lie.
         limit_s: seconds that each run of a tool may take.
         say: told what is being done.
+        lpf_limit: ZigZag merges the prime factors of all loops until there are so many, and tries all their orders.
     """
     say(f"environments in {folder}")
     zigzag_python = tools.environment(tools.ZIGZAG, folder, limit_s)
@@ -44,7 +47,7 @@ def collect(folder: Path, limit_s: float, say: Callable[[str], None]) -> dict[st
     for product in (*SMALL, *BERT):
         say(f"zigzag: {product.name}")
         work = folder / "runs" / f"zigzag_{product.name}"
-        rows.append(compare_zigzag(zigzag_python, work, product, dot, limit_s))
+        rows.append(compare_zigzag(zigzag_python, work, product, dot, limit_s, lpf_limit))
     systolic = {}
     for name in SYSTOLIC:
         say(f"scalesim: {name}")
@@ -56,7 +59,7 @@ def collect(folder: Path, limit_s: float, say: Callable[[str], None]) -> dict[st
         "date": datetime.now(UTC).date().isoformat(),
         "git_revision": source_revision(),
         "host": describe_host(),
-        "config": {"lpf_limit": LPF_LIMIT, "products": [asdict(p) for p in (*SMALL, *BERT)]},
+        "config": {"lpf_limit": lpf_limit, "products": [asdict(p) for p in (*SMALL, *BERT)]},
         "versions": {
             tool.name: {"pinned": tool.requirements, "all": tools.packages(python, limit_s)}
             for tool, python in (
@@ -71,7 +74,12 @@ def collect(folder: Path, limit_s: float, say: Callable[[str], None]) -> dict[st
 
 
 def compare_zigzag(
-    python: Path, work: Path, product: Product, machine: Machine, limit_s: float
+    python: Path,
+    work: Path,
+    product: Product,
+    machine: Machine,
+    limit_s: float,
+    lpf_limit: int,
 ) -> dict[str, Any]:
     """Map a product with both mappers for both goals, and price each choice in the other's model."""
     (array,) = machine.arrays.values()
@@ -87,7 +95,7 @@ def compare_zigzag(
                 "workload": zigzag.workload(product, array.spec.accumulator_bits),
                 "mapping": zigzag.mapping(machine, order),
                 "opt": OPT[goal],
-                "lpf_limit": LPF_LIMIT,
+                "lpf_limit": lpf_limit,
             }
         )
 

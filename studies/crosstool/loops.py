@@ -16,6 +16,9 @@ from studies.crosstool.ours import Ours
 from studies.crosstool.products import Product
 from studies.crosstool.zigzag import AXIS_NAMES, Loop, Theirs
 
+RELEVANT = {"I": {"M", "K"}, "W": {"N", "K"}}
+"""the dimensions of an input"""
+
 
 def order_of(product: Product, machine: Machine, mapped: Ours) -> list[Loop] | None:
     """Return the loops of a mapping of ours, innermost first; None where ZigZag has no such loops.
@@ -45,7 +48,8 @@ def tiling_of(product: Product, machine: Machine, theirs: Theirs) -> list[tuple[
     """Return the mappings of ours that a mapping of ZigZag is: (tiling, whether W stays on chip as a whole).
 
     The tile is what lies below the lowest cut into the memories next to DRAM; the loops above it must be in
-    the sequence of an order. Where they are not the list is empty: such a mapping is not in our space.
+    the sequence of an order. Where they are not the list is empty: such a mapping is not in our space, nor is one
+    with partial sums in DRAM, or one that keeps more than a tile of an input for later use (uneven).
     """
     (array,) = machine.arrays.values()
     block = (array.spec.rows, array.spec.cols, array.spec.lanes)
@@ -57,6 +61,11 @@ def tiling_of(product: Product, machine: Machine, theirs: Theirs) -> list[tuple[
     weights_stay = not above_w & {"N", "K"}
     cuts = [len(loops) for op, loops in on_chip.items() if op != "W" or not weights_stay]
     order = on_chip["O"] + list(theirs.loops["O"][-1])
+    inputs = "I" if weights_stay else "IW"
+    if "K" in {axis for axis, _ in theirs.loops["O"][-1]} or any(
+        _keeps_more(on_chip[op][min(cuts) :], RELEVANT[op]) for op in inputs
+    ):
+        return []
     below, above = order[: min(cuts)], order[min(cuts) :]
     tm, tn, tk = (
         min(size, part * prod(n for axis, n in below if axis == name))
@@ -69,3 +78,14 @@ def tiling_of(product: Product, machine: Machine, theirs: Theirs) -> list[tuple[
         if sequence == [axis for axis in axes if axis in sequence]:
             found.append((Tiling(tm, tn, tk, name, block), weights_stay))
     return found
+
+
+def _keeps_more(held: list[Loop], relevant: set[str]) -> bool:
+    """Tell whether loops above a tile, innermost first, come back to parts of an input that another one replaced."""
+    replaced = False
+    for axis, _ in held:
+        if axis in relevant:
+            replaced = True
+        elif replaced:
+            return True
+    return False

@@ -168,8 +168,8 @@ def _model_reason(row: Row, goal: str, theirs: Row, ours: Row) -> str:
 
 def _choice_reason(theirs: Row, ours: Row, goal: str) -> str:
     """C: one tile, nothing overlaps. D: more words from DRAM, in the proportion of the difference."""
-    if goal == "cycles" and theirs["bus_cycles"] == ours["bus_cycles"]:
-        alone = theirs.get("compute_cycles", 0) + theirs["bus_cycles"]
+    if "compute_cycles" in theirs and theirs["bus_cycles"] == ours["bus_cycles"]:
+        alone = theirs["compute_cycles"] + theirs["bus_cycles"]
         return "C" if theirs["cycles"] == alone else UNEXPLAINED
     more = theirs["bus_cycles"] / ours["bus_cycles"]
     ratio = theirs[WORTH[goal]] / ours[WORTH[goal]]
@@ -205,7 +205,8 @@ def _seconds(row: Row) -> list[str]:
 
 
 def _systolic(machines: Row) -> list[str]:
-    head = ["array", "product", "alone, ours", "theirs", "", "the whole, ours", "theirs", "", "why"]
+    head = ["array", "product", "alone, ours", "theirs", "difference"]
+    head += ["the whole, ours", "theirs", "difference", "why"]
     lines = []
     for name, machine in machines.items():
         for row in machine["rows"]:
