@@ -133,6 +133,8 @@ def compare_zigzag(
         "product": asdict(product),
         "goals": goals,
         "dram_word_pj": zigzag.dram_word_pj(machine),
+        "array": [array.spec.rows, array.spec.cols, array.spec.lanes],
+        "resident_words": zigzag.resident_words(product, machine, array.spec.accumulator_bits),
         "resident_cycles": zigzag.resident_cycles(product, machine, array.spec.accumulator_bits),
     }
 

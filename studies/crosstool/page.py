@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 from hwsim.errors import CheckpointError
@@ -178,7 +179,7 @@ def _choice_reason(theirs: Row, ours: Row, goal: str) -> str:
 
 def _parts(rows: Sequence[Row]) -> list[str]:
     head = ["product", "array, ours", "array, theirs", "stall", "first loads", "last stores", "sum"]
-    head += ["DRAM words, ours", "DRAM words, theirs", "in closed form"]
+    head += ["DRAM words, ours", "DRAM words, theirs", "in closed form", "why"]
     lines = []
     for row in rows:
         ours, theirs = row["goals"]["cycles"]["ours"], row["goals"]["cycles"]["theirs"]
@@ -190,8 +191,39 @@ def _parts(rows: Sequence[Row]) -> list[str]:
             theirs["bus_cycles"],
         )
         closed = f"{row['resident_cycles']:,}" if resident else NOTHING
-        lines.append([row["product"]["name"], *(f"{n:,}" for n in counts), closed])
+        lines.append(
+            [
+                row["product"]["name"],
+                *(f"{n:,}" for n in counts),
+                closed,
+                "".join(part_reasons(row)) or NOTHING,
+            ]
+        )
     return _table(head, lines)
+
+
+def part_reasons(row: Row) -> list[str]:
+    """Return the letters that explain differences of the array's cycles and of the words from DRAM.
+
+    H: tiles that are no whole blocks, by their count. B: padding, in closed form. D: the mapping, whose cycles differ alike.
+    """
+    ours, theirs = row["goals"]["cycles"]["ours"], row["goals"]["cycles"]["theirs"]
+    found = []
+    if _is_far(theirs["ideal"], ours["compute_cycles"]):
+        sizes = [row["product"][axis] for axis in "mnk"]
+        blocks = prod(
+            sum(-(-min(tile, size - at) // part) for at in range(0, size, tile))
+            for size, tile, part in zip(sizes, ours["tile"], row["array"], strict=True)
+        )
+        found.append("H" if blocks == ours["compute_cycles"] else UNEXPLAINED)
+    if _is_far(theirs["bus_cycles"], ours["bus_cycles"]):
+        words = {"padded": ours["bus_cycles"], "packed": theirs["bus_cycles"]}
+        if words == row["resident_words"]:
+            found.append("B")
+        else:
+            alike = theirs["bus_cycles"] / ours["bus_cycles"] - theirs["cycles"] / ours["cycles"]
+            found.append("D" if abs(alike) < NEAR else UNEXPLAINED)
+    return found
 
 
 def _seconds(row: Row) -> list[str]:

@@ -243,6 +243,20 @@ def read_answer(answer: Mapping[str, Any]) -> Theirs:
 # -- its latency in closed form --------------------------------------------------------------------
 
 
+def resident_words(product: Product, machine: Machine, sum_bits: int) -> dict[str, int]:
+    """Return the words of DRAM of a product that is loaded and stored once, in closed form.
+
+    `padded`: rows start on a word, as ours do; `packed`: tensors without gaps, as ZigZag's are.
+    """
+    bus = Site(machine).link.burst_bits
+    m, n, k = product.m, product.n, product.k
+    tensors = ((m, k * CODE.bits), (n, k * CODE.bits), (m, n * sum_bits))
+    return {
+        "padded": sum(rows * ceil_div(bits, bus) for rows, bits in tensors),
+        "packed": sum(ceil_div(rows * bits, bus) for rows, bits in tensors),
+    }
+
+
 def resident_cycles(product: Product, machine: Machine, sum_bits: int) -> int:
     """Return ZigZag's latency of a product that is on chip as a whole, in closed form.
 
