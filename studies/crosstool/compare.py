@@ -15,8 +15,9 @@ from hwsim.graph.dtype import parse
 from hwsim.provenance import source_revision
 from studies.crosstool import loops, ours, scalesim, tools, zigzag
 from studies.crosstool.ours import Goal, Ours
-from studies.crosstool.page import SCHEMA, WORTH
+from studies.crosstool.page import SCHEMA
 from studies.crosstool.products import BERT, SMALL, Product, own_machine
+from studies.crosstool.reasons import WORTH
 from studies.host import describe_host
 
 T = TypeVar("T")

@@ -1,25 +1,28 @@
-"""The tables of docs/crosstool.md, and which of the page's reasons explains a difference of more than 5 %."""
+"""The tables of docs/crosstool.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import prod
-from typing import Any
+from collections.abc import Sequence
 
 from hwsim.errors import CheckpointError
+from studies.crosstool.reasons import (
+    WORDS,
+    WORTH,
+    Row,
+    corners,
+    part_reasons,
+    ratio,
+    reasons,
+    systolic_reasons,
+    word_reasons,
+)
 from studies.text import SPACE
 
 SCHEMA = "studies/crosstool/1"
 BEGIN = "<!-- tables: begin, written by `python -m studies.crosstool tables` -->"
 END = "<!-- tables: end -->"
-NEAR = 0.05
-"""what need not be explained"""
-UNEXPLAINED = "?"
 NOTHING = "–"
 PJ_PER_NJ = 1e3
-WORTH = {"cycles": "cycles", "energy": "energy_pj"}
-
-Row = Mapping[str, Any]
 
 
 def page_with_tables(page: str, record: Row) -> str:
@@ -79,24 +82,17 @@ def tables(record: Row) -> list[str]:
 
 def record_section(record: Row) -> list[str]:
     """Return the lines of a record's section of the page of results, in Markdown."""
-    pair = [
-        row["goals"][goal][side][key]
-        for row in record["zigzag"]
-        if row["product"]["name"] == "attention"
-        for goal, key in WORTH.items()
-        for side in ("ours", "theirs")
-    ]
-    found = (
-        f" ZigZag's mapper: {_signed(pair[1] / pair[0] - 1)} cycles, {_signed(pair[3] / pair[2] - 1)} energy"
-        " on a 128 x 768 x 768 product."
-        if pair
-        else ""
-    )
+    (row,) = (r for r in record["zigzag"] if r["product"]["name"] == "attention")
+    more = []
+    for goal in WORTH:
+        _, _, forth, theirs = corners(row, goal)
+        more.append(f"{_signed(ratio(theirs, forth))} {goal}")
     return [
         f"## {record['name']}",
         "",
-        f"`python -m studies.crosstool run`: our products on other tools; revision"
-        f" `{(record['git_revision'] or 'unknown')[:12]}`, {record['date']}, {record['host']['processor']}.{found}"
+        f"`python -m studies.crosstool run`: the same products and machines in other tools; revision"
+        f" `{(record['git_revision'] or 'unknown')[:12]}`, {record['date']}, {record['host']['processor']}."
+        f" ZigZag's mapping of a 128 x 768 x 768 product against ours, both in ZigZag's model: {', '.join(more)}."
         " Tables and reasons: [crosstool.md](crosstool.md).",
         "",
     ]
@@ -112,8 +108,8 @@ def _crossed(rows: Sequence[Row], goal: str) -> list[str]:
     lines = []
     for row in rows:
         ours, back, forth, theirs = corners(row, goal)
-        model = [_ratio(forth, ours), _ratio(theirs, back)]
-        choice = [_ratio(back, ours), _ratio(theirs, forth)]
+        model = [ratio(forth, ours), ratio(theirs, back)]
+        choice = [ratio(back, ours), ratio(theirs, forth)]
         p = row["product"]
         lines.append(
             [
@@ -121,60 +117,10 @@ def _crossed(rows: Sequence[Row], goal: str) -> list[str]:
                 f"{p['m']} x {p['n']} x {p['k']}",
                 *(_worth(x, goal) for x in (ours, back, forth, theirs)),
                 *("; ".join(map(_signed, pair)) for pair in (model, choice)),
-                "".join(reasons(row, goal)) or NOTHING,
+                _letters(reasons(row, goal)),
             ]
         )
     return _table(head, lines)
-
-
-def corners(row: Row, goal: str) -> tuple[float | None, ...]:
-    """Return cycles or pJ of: our mapping and theirs in our model, then both in their model."""
-    cell = row["goals"][goal]
-    names = ("ours", "theirs_in_ours", "ours_in_theirs", "theirs")
-    return tuple(None if cell[n] is None else cell[n][WORTH[goal]] for n in names)
-
-
-def reasons(row: Row, goal: str) -> list[str]:
-    """Return the letters of the page that explain a row's differences of more than 5 %, checked by their arithmetic.
-
-    `?` stands for a difference that none of them explains.
-    """
-    ours, back, forth, theirs = corners(row, goal)
-    cell = row["goals"][goal]
-    found = set()
-    pairs = [(forth, ours, "ours"), (theirs, back, "theirs_in_ours")]
-    if back is None and forth is None:
-        pairs.append((theirs, ours, "ours"))
-    for new, old, name in pairs:
-        if _is_far(new, old):
-            answer = cell["theirs"] if new == theirs else cell["ours_in_theirs"]
-            found.add(_model_reason(row, goal, answer, cell[name]))
-    for new, old, names in (
-        (back, ours, ("theirs_in_ours", "ours")),
-        (theirs, forth, ("theirs", "ours_in_theirs")),
-    ):
-        if _is_far(new, old):
-            found.add(_choice_reason(cell[names[0]], cell[names[1]], goal))
-    return sorted(found)
-
-
-def _model_reason(row: Row, goal: str, theirs: Row, ours: Row) -> str:
-    """A: one port counted twice over, in closed form. B: words that are cut off or padded, by their price."""
-    if goal == "cycles":
-        return "A" if theirs["cycles"] == row["resident_cycles"] else UNEXPLAINED
-    words = ours["bus_cycles"] - theirs["bus_cycles"]
-    left = ours["energy_pj"] - theirs["energy_pj"] - words * row["dram_word_pj"]
-    return "B" if abs(left) < 0.005 * ours["energy_pj"] else UNEXPLAINED
-
-
-def _choice_reason(theirs: Row, ours: Row, goal: str) -> str:
-    """C: one tile, nothing overlaps. D: more words from DRAM, in the proportion of the difference."""
-    if "compute_cycles" in theirs and theirs["bus_cycles"] == ours["bus_cycles"]:
-        alone = theirs["compute_cycles"] + theirs["bus_cycles"]
-        return "C" if theirs["cycles"] == alone else UNEXPLAINED
-    more = theirs["bus_cycles"] / ours["bus_cycles"]
-    ratio = theirs[WORTH[goal]] / ours[WORTH[goal]]
-    return "D" if abs(ratio - more) < NEAR else UNEXPLAINED
 
 
 def _parts(rows: Sequence[Row]) -> list[str]:
@@ -196,34 +142,10 @@ def _parts(rows: Sequence[Row]) -> list[str]:
                 row["product"]["name"],
                 *(f"{n:,}" for n in counts),
                 closed,
-                "".join(part_reasons(row)) or NOTHING,
+                _letters(part_reasons(row)),
             ]
         )
     return _table(head, lines)
-
-
-def part_reasons(row: Row) -> list[str]:
-    """Return the letters that explain differences of the array's cycles and of the words from DRAM.
-
-    H: tiles that are no whole blocks, by their count. B: padding, in closed form. D: the mapping, whose cycles differ alike.
-    """
-    ours, theirs = row["goals"]["cycles"]["ours"], row["goals"]["cycles"]["theirs"]
-    found = []
-    if _is_far(theirs["ideal"], ours["compute_cycles"]):
-        sizes = [row["product"][axis] for axis in "mnk"]
-        blocks = prod(
-            sum(-(-min(tile, size - at) // part) for at in range(0, size, tile))
-            for size, tile, part in zip(sizes, ours["tile"], row["array"], strict=True)
-        )
-        found.append("H" if blocks == ours["compute_cycles"] else UNEXPLAINED)
-    if _is_far(theirs["bus_cycles"], ours["bus_cycles"]):
-        words = {"padded": ours["bus_cycles"], "packed": theirs["bus_cycles"]}
-        if words == row["resident_words"]:
-            found.append("B")
-        else:
-            alike = theirs["bus_cycles"] / ours["bus_cycles"] - theirs["cycles"] / ours["cycles"]
-            found.append("D" if abs(alike) < NEAR else UNEXPLAINED)
-    return found
 
 
 def _seconds(row: Row) -> list[str]:
@@ -249,34 +171,20 @@ def _systolic(machines: Row) -> list[str]:
                     row["product"]["name"],
                     *_pair(ours["compute"], theirs["compute"]),
                     *_pair(ours["total"], theirs["total"]),
-                    "".join(systolic_reasons(row)) or NOTHING,
+                    _letters(systolic_reasons(row)),
                 ]
             )
     return _table(head, lines)
 
 
-def systolic_reasons(row: Row) -> list[str]:
-    """Return the letters that explain a row: each needs SCALE-Sim's number in closed form."""
-    found = []
-    for key, letter in (("compute", "E"), ("total", "F")):
-        if _is_far(row["theirs"][key], row["ours"][key]):
-            same = row["theirs"][key] == row["closed_form"][key] and not row["theirs"]["stalls"]
-            found.append(letter if same else UNEXPLAINED)
-    return found
-
-
 def _words(machines: Row) -> list[str]:
-    keys = ("activation_words", "weight_words", "output_words")
     head = ["array", "product"]
-    head += [f"{key.partition('_')[0]}{part}" for key in keys for part in (", ours", ", theirs")]
+    head += [f"{key.partition('_')[0]}{part}" for key in WORDS for part in (", ours", ", theirs")]
     lines = []
     for name, machine in machines.items():
         for row in machine["rows"]:
-            both = [f"{row[side][key]:,}" for key in keys for side in ("ours", "theirs")]
-            far = any(_is_far(row["theirs"][key], row["ours"][key]) for key in keys)
-            same = all(row["theirs"][key] == row["closed_form"][key] for key in keys)
-            why = ("G" if same else UNEXPLAINED) if far else NOTHING
-            lines.append([name, row["product"]["name"], *both, why])
+            both = [f"{row[side][key]:,}" for key in WORDS for side in ("ours", "theirs")]
+            lines.append([name, row["product"]["name"], *both, _letters(word_reasons(row))])
     return _table([*head, "why"], lines)
 
 
@@ -288,13 +196,8 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in rows]
 
 
-def _ratio(new: float | None, old: float | None) -> float | None:
-    return None if new is None or old is None else new / old - 1
-
-
-def _is_far(new: float | None, old: float | None) -> bool:
-    ratio = _ratio(new, old)
-    return ratio is not None and abs(ratio) > NEAR
+def _letters(found: Sequence[str]) -> str:
+    return "".join(found) or NOTHING
 
 
 def _pair(ours: float, theirs: float) -> list[str]:

@@ -15,12 +15,15 @@ from hwsim.arch.machine import Machine
 from hwsim.arch.systolic_array import OutputStationaryArray, WeightStationaryArray
 from hwsim.arch.work import ceil_div
 from hwsim.errors import ConfigError, DataError
+from hwsim.graph.dtype import parse
 from hwsim.mapping.site import Site
+from studies.crosstool.ours import OPERAND
 from studies.crosstool.products import Product
 
 Dataflow = Literal["os", "ws"]
 DATAFLOWS: dict[type, Dataflow] = {OutputStationaryArray: "os", WeightStationaryArray: "ws"}
 BYTES_PER_KB = 1024
+CODE = parse(OPERAND)
 
 LAYOUT = "Layer,\n"
 """A file of layouts that SCALE-Sim insists on and that says nothing."""
@@ -53,6 +56,13 @@ def dataflow_of(machine: Machine) -> Dataflow:
         in DATAFLOWS,
         f"arrays.{name}.lanes must be 1": s.lanes == 1,
         f"arrays.{name}.overlap_folds must be false": not getattr(s, "overlap_folds", False),
+        f"arrays.{name}.pipeline_depth_cycles must be 0": s.pipeline_depth_cycles == 0,
+        f"arrays.{name}: ports must feed a step a cycle": array.initiation_interval(
+            CODE, CODE, *array.block(CODE, CODE)
+        )
+        == 1,
+        "dram.latency_cycles must be 0": site.link.latency_cycles == 0,
+        "dma.overhead_cycles must be 0": site.link.overhead_cycles == 0,
         "memories must be whole numbers of KiB": all(
             m.spec.capacity_bytes % BYTES_PER_KB == 0 for m in machine.memories.values()
         ),
