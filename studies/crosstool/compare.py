@@ -52,7 +52,7 @@ def collect(
     systolic = {}
     for name in SYSTOLIC:
         say(f"scalesim: {name}")
-        work = folder / "runs" / f"scalesim_{name}"
+        work = folder / "runs" / name
         systolic[name] = compare_scalesim(scalesim_python, work, SMALL, own_machine(name), limit_s)
     return {
         "schema": SCHEMA,
@@ -69,6 +69,10 @@ def collect(
             )
         },
         "machines": {name: own_machine(name).sha256 for name in ("dot", *SYSTOLIC)},
+        "inputs": {
+            "zigzag": zigzag.accelerator(dot),
+            "scalesim": {name: scalesim.config(own_machine(name), name) for name in SYSTOLIC},
+        },
         "zigzag": rows,
         "scalesim": systolic,
     }
@@ -150,7 +154,7 @@ def compare_scalesim(
     rows = []
     mapped, seconds = timed(lambda: [ours.best(p, machine, "cycles", "INT8") for p in products])
     reports, their_seconds = tools.run_scalesim(
-        python, work, scalesim.config(machine, machine.name), products, limit_s
+        python, work, scalesim.config(machine, work.name), products, limit_s
     )
     for product, chosen, report in zip(products, mapped, reports, strict=True):
         work_done = array.work(product.m, product.n, product.k, code, code)
