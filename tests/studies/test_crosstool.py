@@ -362,9 +362,11 @@ def test_a_difference_without_its_arithmetic_is_not_explained(record: dict[str, 
 
 
 def test_the_record_is_of_the_machines_beside_it_and_of_all_products(
-    record: dict[str, Any],
+    record: dict[str, Any], dot: Machine
 ) -> None:
-    assert record["machines"] == {name: own_machine(name).sha256 for name in record["machines"]}
+    assert record["inputs"]["zigzag"] == zigzag.accelerator(dot)
+    for name, text in record["inputs"]["scalesim"].items():
+        assert text == scalesim.config(own_machine(name), name)
     assert record["config"]["products"] == [asdict(p) for p in (*SMALL, *BERT)]
     assert [row["product"] for row in record["zigzag"]] == record["config"]["products"]
     for tool in (tools.ZIGZAG, tools.SCALESIM):
