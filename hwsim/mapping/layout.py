@@ -54,7 +54,8 @@ class Layout:
     out: Ints
     post: Ints
 
-    def _tables(self) -> tuple[Ints, ...]:
+    def tables(self) -> tuple[Ints, ...]:
+        """Return order, tiles, rest, compute, a, w, out and post as the compiled loops read them."""
         tables = (
             self.order,
             self.tiles,
@@ -84,8 +85,8 @@ class Layout:
         Returns:
             the steps; transfers [3, 2, 2]: A by kind (m, k), W by (n, k), output by (m, n).
         """
-        first = (x[0] for x in self._tables())
-        *steps, times = _lay_out(flow.numbers(), *first)  # type: ignore[call-arg]
+        first = (x[0] for x in self.tables())
+        *steps, times = lay_out(flow.numbers(), *first)  # type: ignore[call-arg]
         return Steps(*steps), times
 
     def lengths(self, flow: Flow, stage: Stage, bound: Any, weight: float, cutoff: float) -> Ints:
@@ -104,7 +105,7 @@ class Layout:
         cycles = np.zeros(len(self.order), dtype=np.int64)
         tried = _lengths(  # type: ignore[call-arg]
             flow.numbers(),
-            *self._tables(),
+            *self.tables(),
             np.ascontiguousarray(self.places),
             np.array(stage.halves, dtype=np.int64),
             np.array(stage.owned, dtype=np.bool_),
@@ -150,7 +151,7 @@ class Flow:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _lay_out(flow, order, tiles, rest, compute, a, w, out, post):  # type: ignore[no-untyped-def]
+def lay_out(flow, order, tiles, rest, compute, a, w, out, post):  # type: ignore[no-untyped-def]
     """Return the fields of `Steps`, and the transfers [3, 2, 2], of one candidate."""
     batch, a_moves, w_moves, w_fills, out_moves, constant = flow
     n = batch * tiles[0] * tiles[1] * tiles[2]
@@ -231,7 +232,7 @@ def _lengths(  # type: ignore[no-untyped-def]
     for c in range(order.shape[0]):
         if bound[c] > cutoff:
             return c
-        load, fresh, work, after, store, opens, emits, _ = _lay_out(
+        load, fresh, work, after, store, opens, emits, _ = lay_out(
             flow, order[c], tiles[c], rest[c], compute[c], a[c], w[c], out[c], post[c]
         )
         cycles[c] = recurrence(

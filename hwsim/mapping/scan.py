@@ -119,6 +119,17 @@ class Scan:
         t = self.tables
         return t.m.size[index[:, 0]], t.n.size[index[:, 1]], t.k.size[index[:, 2]]
 
+    def kinds(self, index: Ints) -> Ints:
+        """Return the sizes of full tiles, and of the last, smaller ones (0: none): [c, 3, 2]."""
+        cuts = zip((self.tables.m, self.tables.n, self.tables.k), index.T, strict=False)
+        return np.stack([np.stack([cut.size[x], cut.rest[x]], axis=1) for cut, x in cuts], axis=1)
+
+    def ends(self, index: Ints) -> Ints:
+        """Return the cycles before the first beat and after the last one, at least: [c]."""
+        t = self.tables
+        i, j, k, _ = index.T
+        return np.asarray(t.a.first[i, k] + t.w.first[j, k] + t.tail[i, j])
+
     def layout(self, index: Ints, block: tuple[Grid, Grid, Grid]) -> Layout:
         """Return what the tiles of candidates cost.
 
@@ -128,11 +139,10 @@ class Scan:
         """
         t, site = self.tables, self.tables.site
         i, j, k, order = index.T
-        cuts = ((t.m, i), (t.n, j), (t.k, k))
-        tiles = np.stack([cut.tiles[x] for cut, x in cuts], axis=1)
-        rest = np.stack([cut.rest[x] > 0 for cut, x in cuts], axis=1).astype(np.int64)
-        kinds = [np.stack([cut.size[x], cut.rest[x]], axis=1) for cut, x in cuts]
-        m, n, deep = kinds[0][:, :, None, None], kinds[1][:, None, :, None], kinds[2][:, None, None]
+        kinds = self.kinds(index)
+        tiles = np.stack([t.m.tiles[i], t.n.tiles[j], t.k.tiles[k]], axis=1)
+        rest = (kinds[:, :, 1] > 0).astype(np.int64)
+        m, n, deep = kinds[:, 0, :, None, None], kinds[:, 1, None, :, None], kinds[:, 2, None, None]
         r, c, l = (np.broadcast_to(x, len(index))[:, None, None, None] for x in block)  # noqa: E741
         split = tiles[:, 2] > 1
         band = np.where(

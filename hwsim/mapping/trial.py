@@ -20,13 +20,14 @@ from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.layout import Flow, Layout
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
 from hwsim.mapping.scan import Found, Scan
+from hwsim.mapping.sub_blocks import Fastest, fastest
 
 AT_ONCE = 256
 """Tilings that are laid out together."""
 MOST_TRIED = 1 << 14
-"""Tilings that are laid out in one search where the array is used whole. Where more are left, the gap is reported."""
+"""Tilings that are laid out in one search. Where more are left, the gap is reported."""
 MOST_DIVIDED = 1 << 8
-"""Tilings of which all sub-blocks are tried in one search; likewise."""
+"""Tilings of which all sub-blocks are tried for energy in one search; likewise."""
 ROUNDING = 1e-9
 """Relative room for rounding wherever a bound decides that a candidate need not be looked at."""
 
@@ -50,7 +51,10 @@ class Trial:
             found: the tilings, at least one with a bound of at most `cutoff`.
             cutoff: a worth that is known to be reached.
         """
-        return self._whole(found, cutoff) if self._whole_is_best else self._divided(found, cutoff)
+        if self._whole_is_best:
+            return self._whole(found, cutoff)
+        search = self._fastest if self.objective.weights[1] == 0 else self._divided
+        return search(found, cutoff)
 
     @property
     def _whole_is_best(self) -> bool:
@@ -138,6 +142,35 @@ class Trial:
             return work_pj(t.p, self.scan.tiles(index), block, array, t.site, self.prices)
         counts = (work_counts(t.p, self.scan.tiling(row), array, t.site) for row in index)
         return np.array([self.prices.nominal_pj(c) for c in counts])
+
+    def _fastest(self, found: Found, cutoff: float) -> Choice:
+        """Return the fastest tiling with the fastest of its sub-blocks; of equal ones that of less energy."""
+        scan, t = self.scan, self.scan.tables
+        lost = found.lost
+        best: list[tuple[Ints, Fastest]] = []  # rows of `found`, and what was found among them
+        for start in range(0, len(found.bound), AT_ONCE):
+            bound = found.bound[start : start + AT_ONCE]
+            if bound[0] > cutoff:
+                break
+            if start >= MOST_TRIED:
+                lost = min(lost, float(bound[0]))
+                break
+            index = found.index[start : start + AT_ONCE]
+            layout, how = scan.layout(index, t.blocks.whole), self._stage(index[0])
+            ends = scan.ends(index)
+            got = fastest(layout, scan.kinds(index), t.blocks, self._flow, how, bound, ends, cutoff)
+            if len(got.rows):
+                cutoff = float(got.cycles)  # none that is slower is returned
+                best = [b for b in best if b[1].cycles == got.cycles] + [(start + got.rows, got)]
+        rows = np.concatenate([r for r, _ in best])
+        r, c, l = np.concatenate([got.blocks for _, got in best]).T  # noqa: E741
+        index = found.index[rows]
+        cycles = np.full(len(rows), best[0][1].cycles)
+        busy = sum(scan.layout(index, (r, c, l)).busy(self._flow.batch))
+        pj = work_pj(t.p, scan.tiles(index), (r, c, l), t.blocks.array, t.site, self.prices)
+        pj = pj + scan.transfer_pj(index) + self.power.pj(cycles, busy)
+        x = _first_best(cycles, pj, found.bytes[rows])
+        return replace(scan.tiling(index[x]), block=(int(r[x]), int(c[x]), int(l[x]))), lost
 
     def _divided(self, found: Found, cutoff: float) -> Choice:
         """Return the best tiling with the best of its sub-blocks."""
