@@ -21,6 +21,8 @@ from hwsim.report.figure import render_files
 from hwsim.report.table import bytes_text
 from studies.bench import SCHEMA as BENCH_SCHEMA
 from studies.bench import bench_section
+from studies.crosstool.page import SCHEMA as CROSSTOOL_SCHEMA
+from studies.crosstool.page import record_section
 from studies.curves import curves_figure, families
 from studies.host import describe_host
 from studies.plan import write_atomically
@@ -301,7 +303,12 @@ def _other_parts(result: Mapping[str, Any]) -> str:
     return f"On further parts ({who}, in float32 fake quantisation): {'; '.join(found)}."
 
 
-SECTIONS = {SCHEMA: _section, STUDY_SCHEMA: study_section, BENCH_SCHEMA: bench_section}
+SECTIONS = {
+    SCHEMA: _section,
+    STUDY_SCHEMA: study_section,
+    BENCH_SCHEMA: bench_section,
+    CROSSTOOL_SCHEMA: record_section,
+}
 """what each kind of result file looks like on the page"""
 
 
