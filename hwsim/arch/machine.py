@@ -19,6 +19,8 @@ from hwsim.graph.ops import OPERATORS
 
 __all__ = ["Machine", "MachineSpec", "operand_types"]
 
+_LATER = {"backing": None, "latency_cycles": 0}
+
 
 class Machine:
     """A machine built from its description."""
@@ -46,12 +48,23 @@ class Machine:
         data: dict[str, Any] = self.spec.model_dump(
             mode="json", by_alias=True, exclude={"validation"}
         )
+        for memory in data["memories"].values():
+            # Keys that came later: a machine that does not use them is what it was.
+            for key in [k for k, unused in _LATER.items() if memory[k] == unused]:
+                del memory[key]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def memory(self, role: Literal["activation", "weight", "output"]) -> Memory:
         """Return the memory that plays a role."""
         return self.memories[getattr(self.spec.roles, role)]
+
+    def chain(self, memory: str) -> tuple[str, ...]:
+        """Return a memory and those behind it, nearest first, DRAM left out."""
+        names = [memory]
+        while (behind := self.memories[names[-1]].spec.backing) is not None:
+            names.append(behind)
+        return tuple(names)
 
     def array_for(self, a: DataType, w: DataType) -> ArrayComponent:
         """Return the first array, in the file's order, that multiplies these operand types.

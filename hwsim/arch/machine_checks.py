@@ -34,6 +34,7 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
     """Return every fault between the parts of a machine."""
     return [
         *_roles(machine),
+        *_backings(machine),
         *_formats(machine),
         *_zero_skipping(machine),
         *_capacities(machine),
@@ -55,6 +56,62 @@ def _roles(machine: MachineSpec) -> Iterator[Fault]:
                 f"must name a memory of this machine ({', '.join(known)}),"
                 f" not {name!r}{nearest(name, known)}",
             )
+
+
+def _backings(machine: MachineSpec) -> Iterator[Fault]:
+    """What stands behind another memory is a memory without a role, and all ways lead to DRAM."""
+    memories, roles = machine.memories, machine.roles
+    of_role = {roles.activation, roles.weight, roles.output}
+    if "dram" in memories:
+        yield Fault(("memories", "dram"), "must have another name: dram is what is off chip", True)
+    behind = {m.backing for m in memories.values() if m.backing is not None}
+    able = [name for name in memories if name not in of_role]
+    for name, memory in memories.items():
+        path = ("memories", name)
+        if memory.backing is not None and memory.backing not in able:
+            yield Fault(
+                (*path, "backing"),
+                f"must name a memory of this machine without a role ({', '.join(able) or 'none'}),"
+                f" not {memory.backing!r}{nearest(memory.backing, able)}",
+            )
+        elif (circle := _circle(machine, name)) is not None:
+            yield Fault((*path, "backing"), f"must lead to DRAM, not in a circle: {circle}")
+        if name in behind and memory.buffering != "single":
+            yield Fault(
+                (*path, "buffering"),
+                "must be single: in a memory behind others whole tensors stay, it has no halves",
+            )
+        if name in behind and memory.handoff_cycles:
+            yield Fault(
+                (*path, "handoff_cycles"),
+                f"must be 0 in a memory behind others, not {memory.handoff_cycles}: no halves change hands",
+            )
+        if name not in behind and memory.latency_cycles:
+            yield Fault(
+                (*path, "latency_cycles"),
+                f"must be 0 in a memory that is behind no other, not {memory.latency_cycles}: what an"
+                " array's own access takes is part of its pipeline_depth_cycles",
+            )
+    if not of_role <= memories.keys():
+        return  # named above
+    first, second = memories[roles.activation].backing, memories[roles.output].backing
+    if first != second:
+        yield Fault(
+            ("memories", roles.output, "backing"),
+            f"must be {first or 'absent'}, as that of {roles.activation}, not {second or 'absent'}:"
+            " what the output memory writes the activation memory reads",
+        )
+
+
+def _circle(machine: MachineSpec, name: str) -> str | None:
+    """Return the names of a circle that the memories behind one form, or None."""
+    seen = [name]
+    while (behind := machine.memories[seen[-1]].backing) in machine.memories:
+        assert behind is not None
+        seen.append(behind)
+        if behind in seen[:-1]:
+            return " -> ".join(seen)
+    return None
 
 
 def _formats(machine: MachineSpec) -> Iterator[Fault]:

@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
-from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_program, resident_choices
+from hwsim.engine.memory_plan import (
+    Group,
+    MemoryPlan,
+    backed_choices,
+    bind_length,
+    make_program,
+    resident_choices,
+)
 from hwsim.errors import CapacityError
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.ops import OPERATORS
@@ -21,7 +28,7 @@ from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement, Placer
 from hwsim.mapping.problems import ProblemMaker, Scenario
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 from hwsim.mapping.skipping import without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
@@ -244,8 +251,13 @@ def _best_residents(
     scenario: Scenario = "steady"
     best: tuple[ProblemMaker, Placement] | None = None
     refused: CapacityError | None = None
-    for resident in resident_choices(program, site):
-        maker = ProblemMaker(graph, program, site, scenario, resident)
+    choices = (
+        (resident, backed)
+        for resident in resident_choices(program, site)
+        for backed in backed_choices(program, site, resident)
+    )
+    for resident, backed in choices:
+        maker = ProblemMaker(graph, program, site, scenario, resident, backed)
         try:
             placement = Placer(maker, mapper).place(math.inf if best is None else best[1].worth[0])
         except CapacityError as error:
@@ -287,7 +299,8 @@ def _price(maker: ProblemMaker, placement: Placement, prices: Prices) -> Scenari
     energy = ledger.by_operator()
     for (group, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
         t = mapping.timeline
-        resources = {unit: t.array_busy, "dram": t.bus_busy}
+        links = zip(maker.site.levels, t.links_busy, maker.site.ports, strict=True)
+        resources = {unit: t.array_busy, **{level: busy / n for level, busy, n in links}}
         if unit != "vector":
             resources["vector"] = t.vector_busy
         rows.append(
@@ -366,14 +379,28 @@ def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
         for o in steady.operators
         if o.mapping is not None
     ]
-    on_chip = [plan.live_bytes(i, on_chip=True) + size for i, size in enumerate(buffers)]
-    peak = [plan.live_bytes(i, on_chip=False) + size for i, size in enumerate(on_chip)]
+    elsewhere = (*site.activation_homes[1:-1], DRAM)
+    on_chip = [plan.live_bytes(i, site.activation) + size for i, size in enumerate(buffers)]
+    peak = [
+        sum(plan.live_bytes(i, home) for home in elsewhere) + size for i, size in enumerate(on_chip)
+    ]
     weights = [s for s in program.stores.values() if s.is_weight]
     return {
         "weight_bytes": sum(s.bytes for s in program.stores.values()),
         "weight_codes_bytes": sum(s.bytes for s in weights),
         "resident_bytes": plan.resident_bytes(),
         "streamed": sorted(set(program.stores) - plan.resident),
+        "behind": {
+            level: {
+                "constant_bytes": plan.backed_bytes(level),
+                "peak_activation_bytes": max(
+                    (plan.live_bytes(i, level) for i in range(len(program.groups))), default=0
+                ),
+                "constants": sorted(n for n, home in plan.backed.items() if home == level),
+                "activations": sorted(n for n, home in plan.homes.items() if home == level),
+            }
+            for level in site.levels[1:]
+        },
         "peak_activation_bytes": max(peak, default=0),
         "peak_activation_on_chip_bytes": max(on_chip, default=0),
         "graph_liveness_bytes": program.graph_liveness_bytes,

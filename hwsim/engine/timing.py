@@ -2,10 +2,11 @@
 
 All times are integer core cycles; cycle 0 is when the first load is issued. One step is one tile:
 
-    load (DMA channel + DRAM bus) -> compute (array) -> post (vector unit) -> store (DMA, DRAM bus)
+    load (DMA channel + bus) -> compute (array) -> post (vector unit) -> store (DMA channel + bus)
 
 Between the stages stand buffers of one half (`single`) or two (`double`): a half belongs to one tile
-from the moment that a stage starts to fill it until the next stage lets go of it. Every resource takes
+from the moment that a stage starts to fill it until the next stage lets go of it. A bus is that of the DRAM,
+or a port of an on-chip memory that stands behind others. Every resource takes
 its steps in program order, and a step starts at the maximum of what it needs, so the schedule is a
 max-plus recurrence: making any step shorter never makes the whole longer (docs/machine.md, section 1).
 """
@@ -33,7 +34,8 @@ LOOK_AHEAD = 2
 class Link:
     """What a data step costs: DMA channel and DRAM (or another memory) behind it.
 
-    `bits_per_cycle` is an exact rational: the narrower of the DMA width and the DRAM bandwidth.
+    `bits_per_cycle` is an exact rational: the narrower of the DMA width and the bandwidth behind it.
+    `burst_bits` are those of a burst of the DRAM, or of an access of a memory.
     """
 
     overhead_cycles: int
@@ -72,31 +74,35 @@ def closed_form(n: int, load: int, compute: int, depth: int, post: int, store: i
 class Stage:
     """How the buffers and links around the array behave during one operator.
 
-    `halves` and `owned` have one entry for each loaded operand, in the order A, W, other. An operand
+    `halves` and `owned` have one entry for each loaded operand, in the order A, W, others. An operand
     that is not `owned` keeps a place for each of its tiles (weights that stay on chip), so its loads
     wait for nobody. `accumulator_halves` and `output_halves` count places of one output tile each.
-    `handoff_cycles` is added where a filled half changes hands (A, W, other, output). With `direct` the
+    `handoff_cycles` is added where a filled half changes hands (A, W, others, output). With `direct` the
     array fills the output half itself: no accumulator buffer and no post step stand between.
+    `wires` says over which link each operand and the output move, `ports` how many transfers a link
+    serves at once.
     """
 
     depth: int
     channels: int
     overhead: int
-    halves: tuple[int, int, int]
-    owned: tuple[bool, bool, bool]
+    halves: tuple[int, ...]
+    owned: tuple[bool, ...]
     accumulator_halves: int
     output_halves: int
-    handoff_cycles: tuple[int, int, int, int] = (0, 0, 0, 0)
+    handoff_cycles: tuple[int, ...] = (0, 0, 0, 0)
     store_on_bus: bool = True
     direct: bool = False
+    wires: tuple[int, ...] = (0, 0, 0, 0)
+    ports: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """The steps of one operator in program order, one entry a tile.
 
-    load: [3, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
-    fresh: [3, n] whether the tile needs another block of the operand than the tile before it.
+    load: [x, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
+    fresh: [x, n] whether the tile needs another block of the operand than the tile before it.
     compute, post, store: [n] cycles; `opens` [n] says where an output tile is begun (first K part) and
     `emits` [n] where it is complete (last K part). Output tiles are completed in the order in which
     they are begun.
@@ -113,12 +119,30 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Length of a schedule and how long each resource was busy, in cycles."""
+    """Length of a schedule and how long each resource was busy, in cycles.
+
+    `links_busy` has an entry a link: the DRAM's bus, then all ports of each memory behind others.
+    """
 
     cycles: int
     array_busy: int
     vector_busy: int
-    bus_busy: int
+    links_busy: tuple[int, ...]
+
+    @property
+    def bus_busy(self) -> int:
+        """Cycles that the DRAM's bus was held."""
+        return self.links_busy[0]
+
+    def then(self, other: Timeline, times: int) -> Timeline:
+        """Return this schedule followed by another one, `times` over, without overlap."""
+        links = zip(self.links_busy, other.links_busy, strict=True)
+        return Timeline(
+            self.cycles + times * other.cycles,
+            self.array_busy + times * other.array_busy,
+            self.vector_busy + times * other.vector_busy,
+            tuple(a + times * b for a, b in links),
+        )
 
 
 def simulate(steps: Steps, stage: Stage) -> Timeline:
@@ -141,12 +165,18 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
             stage.accumulator_halves,
             stage.output_halves,
             np.array(stage.handoff_cycles, dtype=np.int64),
+            np.array(stage.wires, dtype=np.int64),
+            np.array(stage.ports, dtype=np.int64),
             stage.store_on_bus,
             stage.direct,
         )
     )
-    bus = int(steps.load.sum()) + (int(steps.store.sum()) if stage.store_on_bus else 0)
-    return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), bus)
+    links = [0] * len(stage.ports)
+    for x, wire in enumerate(stage.wires[:-1]):
+        links[wire] += int(steps.load[x].sum())
+    if stage.store_on_bus:
+        links[stage.wires[-1]] += int(steps.store.sum())
+    return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), tuple(links))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -166,21 +196,24 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     accumulator_halves,
     output_halves,
     handoff,
+    wires,
+    ports,
     store_on_bus,
     direct,
 ):
     """Return the cycle at which the last step ends.
 
     Program order of the transfers: a load is issued as soon as the compute step that frees its half has
-    been issued, ties by (tile, operand A < W < other); the store of a tile follows those loads.
+    been issued, ties by (tile, operand A < W < others); the store of a tile follows those loads.
     """
     n = compute.shape[0]
+    operands = load.shape[0]
     # Blocks of each operand: first[x, q] .. last[x, q] are the tiles that use its q-th block.
-    count = np.zeros(3, np.int64)
-    first = np.zeros((3, n), np.int64)
-    last = np.zeros((3, n), np.int64)
-    block = np.full((3, n), -1, np.int64)
-    for x in range(3):
+    count = np.zeros(operands, np.int64)
+    first = np.zeros((operands, n), np.int64)
+    last = np.zeros((operands, n), np.int64)
+    block = np.full((operands, n), -1, np.int64)
+    for x in range(operands):
         for i in range(n):
             if fresh[x, i]:
                 first[x, count[x]] = i
@@ -188,13 +221,13 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             if count[x] > 0:
                 block[x, i] = count[x] - 1
                 last[x, count[x] - 1] = i
-    loaded = np.zeros((3, n), np.int64)  # cycle at which a block is usable
-    issued = np.zeros(3, np.int64)
+    loaded = np.zeros((operands, n), np.int64)  # cycle at which a block is usable
+    issued = np.zeros(operands, np.int64)
     released = np.zeros(n, np.int64)  # cycle at which a tile lets go of its input halves
     posted = np.zeros(n + 1, np.int64)  # by output tile: accumulators free
     stored = np.zeros(n + 1, np.int64)  # by output tile: output half free
     channel = np.zeros(channels, np.int64)
-    bus = np.int64(0)
+    bus = np.zeros((ports.shape[0], ports.max()), np.int64)  # cycle at which a port is free
     store_port = np.int64(0)
     array = np.int64(0)
     vector = np.int64(0)
@@ -204,7 +237,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     for i in range(-1, n):
         if i >= 0:
             start = array
-            for x in range(3):
+            for x in range(operands):
                 if block[x, i] >= 0:
                     start = max(start, loaded[x, block[x, i]])
             if opens[i]:
@@ -228,7 +261,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 end = max(end, posted[group])
         while True:
             best = -1
-            for x in range(3):
+            for x in range(operands):
                 q = issued[x]
                 if q >= count[x]:
                     continue
@@ -249,21 +282,26 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 loaded[best, q] = ready
                 continue
             c = np.argmin(channel)
-            begin = max(max(channel[c], ready) + overhead, bus)
-            bus = begin + held
-            channel[c] = bus
-            loaded[best, q] = bus + handoff[best]
-            end = max(end, bus)
+            link = wires[best]
+            port = np.argmin(bus[link, : ports[link]])
+            begin = max(max(channel[c], ready) + overhead, bus[link, port])
+            arrived = begin + held
+            bus[link, port] = channel[c] = arrived
+            loaded[best, q] = arrived + handoff[best]
+            end = max(end, arrived)
         if i >= 0 and emits[i]:
             stored[group] = posted[group]
             if store[i] > 0 and store_on_bus:
                 c = np.argmin(channel)
-                begin = max(max(channel[c], posted[group] + handoff[3]) + overhead, bus)
-                bus = begin + store[i]
-                channel[c] = bus
-                stored[group] = bus
+                link = wires[operands]
+                port = np.argmin(bus[link, : ports[link]])
+                ready = posted[group] + handoff[operands]
+                begin = max(max(channel[c], ready) + overhead, bus[link, port])
+                stored[group] = begin + store[i]
+                bus[link, port] = channel[c] = stored[group]
             elif store[i] > 0:
-                store_port = max(store_port, posted[group] + handoff[3]) + overhead + store[i]
+                ready = posted[group] + handoff[operands]
+                store_port = max(store_port, ready) + overhead + store[i]
                 stored[group] = store_port
             end = max(end, stored[group])
             group += 1
