@@ -353,7 +353,13 @@ def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:
 
 def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
     """Return bytes by level: `dram_load`, `dram_store`, and read and write of each memory."""
-    bits: dict[str, int] = {}
+    bits = _traffic_bits(counts, machine)
+    return {level: -(-sum(part.values()) // 8) for level, part in bits.items()}
+
+
+def _traffic_bits(counts: Iterable[Count], machine: Machine) -> dict[str, dict[str, int]]:
+    """Return bits by level and operand: accesses of a memory are of its full width."""
+    bits: dict[str, dict[str, int]] = {}
     for c in counts:
         kind, _, name = c.component.partition(":")
         if kind == "dram":
@@ -364,8 +370,9 @@ def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
             level = f"{name}_{c.action}"
         else:
             continue
-        bits[level] = bits.get(level, 0) + c.count * width
-    return {level: -(-total // 8) for level, total in sorted(bits.items())}
+        part = bits.setdefault(level, {})
+        part[c.operand] = part.get(c.operand, 0) + c.count * width
+    return {level: dict(sorted(part.items())) for level, part in sorted(bits.items())}
 
 
 def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
@@ -406,6 +413,9 @@ def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
         "graph_liveness_bytes": program.graph_liveness_bytes,
         "spills": {name: plan.spilled_bytes(name) for name in plan.spilled},
         "traffic_bytes": steady.traffic_bytes(),
+        "traffic_by_operand_bits": _traffic_bits(
+            (c for o in steady.operators for c in o.counts), site.machine
+        ),
     }
 
 

@@ -157,8 +157,8 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
             np.ascontiguousarray(steps.store),
             np.ascontiguousarray(steps.opens),
             np.ascontiguousarray(steps.emits),
-            np.array(stage.halves, dtype=np.int64),
-            np.array(stage.owned, dtype=np.bool_),
+            stage.halves,  # tuples: loops over operands are of a length known to the compiler
+            stage.owned,
             stage.depth,
             stage.channels,
             stage.overhead,
@@ -207,7 +207,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     been issued, ties by (tile, operand A < W < others); the store of a tile follows those loads.
     """
     n = compute.shape[0]
-    operands = load.shape[0]
+    operands = len(halves)
     # Blocks of each operand: first[x, q] .. last[x, q] are the tiles that use its q-th block.
     count = np.zeros(operands, np.int64)
     first = np.zeros((operands, n), np.int64)
@@ -283,7 +283,10 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 continue
             c = np.argmin(channel)
             link = wires[best]
-            port = np.argmin(bus[link, : ports[link]])
+            port = 0
+            for other in range(1, ports[link]):
+                if bus[link, other] < bus[link, port]:
+                    port = other
             begin = max(max(channel[c], ready) + overhead, bus[link, port])
             arrived = begin + held
             bus[link, port] = channel[c] = arrived
@@ -294,7 +297,10 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             if store[i] > 0 and store_on_bus:
                 c = np.argmin(channel)
                 link = wires[operands]
-                port = np.argmin(bus[link, : ports[link]])
+                port = 0
+                for other in range(1, ports[link]):
+                    if bus[link, other] < bus[link, port]:
+                        port = other
                 ready = posted[group] + handoff[operands]
                 begin = max(max(channel[c], ready) + overhead, bus[link, port])
                 stored[group] = begin + store[i]

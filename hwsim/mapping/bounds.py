@@ -7,11 +7,21 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def busiest(held, ports):  # type: ignore[no-untyped-def]
-    """Return how long the busiest link works at least, each port taking one transfer at a time."""
+def busiest(links, ports, wires, a, w, out):  # type: ignore[no-untyped-def]
+    """Return how long the busiest link works at least, each port taking one transfer at a time.
+
+    `links` are the cycles of the constants of each, to which come those of A, W and the output.
+    """
     most = 0.0
-    for link in range(held.shape[0]):
-        most = max(most, held[link] / ports[link])
+    for link in range(links.shape[0]):
+        held = float(links[link])
+        if wires[0] == link:
+            held += a
+        if wires[1] == link:
+            held += w
+        if wires[2] == link:
+            held += out
+        most = max(most, held / ports[link])
     return most
 
 
@@ -70,8 +80,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     channels, overhead = shape[6], shape[7]
     a_halves, w_halves, out_halves = shape[8], shape[9], shape[10]
     a_memory, w_memory, out_memory = shape[11], shape[12], shape[13]
-    a_wire, w_wire, out_wire = wires[0], wires[1], wires[2]
-    held = np.zeros(ports.shape[0])  # cycles that transfers hold each link
+    constants_held = constant_cycles.sum()
     # One channel takes one transfer after the other, whatever their links.
     in_turn = channels == 1
     fixed, step_pj, row_pj, constant_pj, update_pj = constants[:5]
@@ -108,11 +117,10 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             if out_used > free[out_memory]:
                 continue
             # What every cut of K and every order costs at least; where that is too much, go on.
-            held[:] = constant_cycles
-            held[out_wire] += batch * out_cycles[i, j]
-            held[a_wire] += batch * least_a[i]
-            held[w_wire] += w_batch * least_w[j]
-            moved = busiest(held, ports)
+            least_out = batch * out_cycles[i, j]
+            moved = busiest(
+                constant_cycles, ports, wires, batch * least_a[i], w_batch * least_w[j], least_out
+            )
             work = batch * m_work[i] * n_work[j] * least_k
             cycles = max(work + tail[i, j], moved)
             value = w_weight * cycles
@@ -135,10 +143,12 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                     continue
                 work = batch * m_work[i] * n_work[j] * k_work[k] * unit[0]
                 work += batch * own[i * s, j * s, k * s]
-                held[:] = constant_cycles
-                held[a_wire] += a_first[i, k]
-                held[w_wire] += w_first[j, k]
-                head = first_overhead + (held.sum() if in_turn else busiest(held, ports))
+                if in_turn:
+                    head = first_overhead + a_first[i, k] + w_first[j, k] + constants_held
+                else:
+                    head = first_overhead + busiest(
+                        constant_cycles, ports, wires, a_first[i, k], w_first[j, k], 0
+                    )
                 end = m_end[i] * n_end[j] * k_end[k] * unit[0] + tail[i, j]
                 end += own_end[i * s, j * s, k * s]
                 busy = head + work + tail[i, j]
@@ -159,12 +169,11 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                             continue
                     a_again = 1 if order == 0 else nt
                     w_again = 1 if fill or order == 1 or (nt == 1 and kt == 1) else mt
-                    held[:] = constant_cycles
-                    held[a_wire] += batch * a_again * a_cycles[i, k]
-                    held[w_wire] += w_batch * w_again * w_cycles[j, k]
-                    load = busiest(held, ports)
-                    held[out_wire] += batch * out_cycles[i, j]
-                    moved = busiest(held, ports)
+                    a_held = batch * a_again * a_cycles[i, k]
+                    w_held = w_batch * w_again * w_cycles[j, k]
+                    load = busiest(constant_cycles, ports, wires, a_held, w_held, 0)
+                    moved = busiest(constant_cycles, ports, wires, a_held, w_held, least_out)
+                    total = constants_held + a_held + w_held + least_out
                     loads = batch * a_again * mt * a_streams * kt
                     loads += w_batch * w_again * nt * w_streams * kt
                     set_up = (loads + constant + out_tiles * out_streams) * overhead
@@ -172,7 +181,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                         busy,
                         some_overhead + load + end,
                         moved,
-                        (held.sum() + set_up) / channels,
+                        (total + set_up) / channels,
                     )
                     cycles = np.ceil(cycles - 1e-6)
                     value = w_weight * cycles

@@ -106,8 +106,8 @@ class Layout:
             flow.numbers(),
             *self._tables(),
             np.ascontiguousarray(self.places),
-            np.array(stage.halves, dtype=np.int64),
-            np.array(stage.owned, dtype=np.bool_),
+            stage.halves,  # tuples: loops over operands are of a length known to the compiler
+            stage.owned,
             stage.depth,
             stage.channels,
             stage.overhead,
