@@ -19,7 +19,7 @@ from hwsim.graph.ops import OPERATORS
 
 __all__ = ["Machine", "MachineSpec", "operand_types"]
 
-_LATER = {"backing": None, "latency_cycles": 0}
+_LATER = (("backing", None), ("latency_cycles", 0), ("latency_ns", None))
 
 
 class Machine:
@@ -48,10 +48,10 @@ class Machine:
         data: dict[str, Any] = self.spec.model_dump(
             mode="json", by_alias=True, exclude={"validation"}
         )
-        for memory in data["memories"].values():
-            # Keys that came later: a machine that does not use them is what it was.
-            for key in [k for k, unused in _LATER.items() if memory[k] == unused]:
-                del memory[key]
+        # Keys that came later: a machine that does not use them is what it was.
+        for part in (data["dram"], *data["memories"].values()):
+            for key in [k for k, unused in _LATER if k in part and part[k] == unused]:
+                del part[key]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwsim.config.compose import compose
+from hwsim.config.compose import compose, with_preset
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
 from hwsim.errors import ConfigError, nearest
@@ -22,6 +22,8 @@ M = TypeVar("M", bound=BaseModel)
 
 PUBLISHED = "published"
 """folder, within that of the machines, of the models of published chips"""
+DRAM = "dram"
+"""folder, within that of the machines, of the presets of off-chip memories"""
 WORKLOADS = "workloads"
 """folder, within that of the machines, of the networks that published figures are about"""
 
@@ -83,6 +85,12 @@ def list_machines(*, published: bool) -> list[tuple[str, str]]:
     ]
 
 
+def list_dram() -> list[tuple[str, str]]:
+    """Return (name, one-line description) of the off-chip memories that `dram.preset` may name."""
+    files = sorted((machines_folder() / DRAM).glob("*.yaml"))
+    return [(path.stem, str(read_yaml(path).data["description"])) for path in files]
+
+
 def find_machine(name_or_path: str | Path) -> Path:
     """Return the file of a machine given by a shipped machine's name or by a path.
 
@@ -121,7 +129,10 @@ def compose_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: as `find_machine` and `compose`.
     """
-    return compose(find_machine(name_or_path), overrides, machines_folder())
+    folder = machines_folder()
+    return with_preset(
+        compose(find_machine(name_or_path), overrides, folder), "dram", folder / DRAM
+    )
 
 
 def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Machine:
@@ -161,6 +172,12 @@ def machine_schema() -> dict[str, Any]:
         "type": "string",
         "description": "YAML file beside this one, or a shipped file's name, that this one changes",
     }
+    dram = schema["$defs"]["DramSpec"]
+    dram["properties"]["preset"] = {
+        "enum": [name for name, _ in list_dram()],
+        "description": "shipped off-chip memory that the other keys change",
+    }
+    dram["anyOf"] = [{"required": dram.pop("required")}, {"required": ["preset"]}]
     # A file that extends another need not repeat what the other says.
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]

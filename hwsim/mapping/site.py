@@ -39,7 +39,7 @@ class Site:
         self.has_control = spec.control_pj_per_step is not None
         self.link = Link(
             overhead_cycles=spec.dma.overhead_cycles,
-            latency_cycles=spec.dram.latency_cycles,
+            latency_cycles=machine.dram.latency_cycles,
             bits_per_cycle=min(
                 machine.dram.bits_per_cycle, Fraction(spec.dma.width_bits_per_cycle)
             ),
