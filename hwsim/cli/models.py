@@ -38,6 +38,10 @@ def run(
     objective: Annotated[
         Literal["cycles", "energy"], typer.Option(help="What the mapping is chosen for.")
     ] = "cycles",
+    operating_point: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One of the machine's own: another voltage and clock."),
+    ] = None,
     json_file: JsonOption = None,
     set_: Overrides = None,
 ) -> None:
@@ -51,6 +55,7 @@ def run(
         cost_only=cost,
         overrides=set_ or (),
         objective=objective,
+        operating_point=operating_point,
     )
     _show(result, json_file)
 
