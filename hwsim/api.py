@@ -23,6 +23,7 @@ from hwsim.engine.decode_cost import (
 )
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
+from hwsim.engine.ratio import Ratio, ratio
 from hwsim.errors import DataError
 from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.ir import QuantGraph
@@ -127,6 +128,17 @@ def run(
     )
     cache = None if decode_faults(graph) else cache_sizes(graph, report.sequence_length)
     return RunResult(result, dict(loaded.file_bytes), cache)
+
+
+def energy_ratio(first: RunResult, second: RunResult) -> Ratio:
+    """Return the energy of one result over that of another, both `steady`, on the same draws.
+
+    The results are of the same code; models and machines may differ, for they are what is compared.
+
+    Raises:
+        DataError: the second took no energy.
+    """
+    return ratio(first.result.cost.steady.ledger, second.result.cost.steady.ledger)
 
 
 def verify(

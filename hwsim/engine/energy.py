@@ -59,11 +59,17 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """An energy in pJ: nominal, and the 5th and 95th percentile over the draws."""
+    """An energy in pJ, or a ratio of two: nominal, and the 5th and 95th percentile over the draws."""
 
     low: float
     nominal: float
     high: float
+
+    @classmethod
+    def of(cls, draws: Draws, nominal: float) -> Band:
+        """Return the band of some draws."""
+        low, high = np.percentile(draws, (LOW_PERCENT, HIGH_PERCENT))
+        return cls(float(low), nominal, float(high))
 
     def to_json(self) -> dict[str, float]:
         """Return the three numbers by name."""
@@ -244,11 +250,30 @@ class Ledger:
         return {key: self._band(math.fsum(nominal[key]), units[key]) for key in nominal}
 
     def _band(self, nominal: float, units: dict[tuple[str, str], int]) -> Band:
+        return Band.of(self._drawn(units), nominal)
+
+    def _drawn(self, units: dict[tuple[str, str], int]) -> Draws:
         totals = np.zeros(DRAWS)
         for unit, count in sorted(units.items()):
             totals += count * self._drawn_unit_pj(self.prices.price(*unit))
-        low, high = np.percentile(totals, (LOW_PERCENT, HIGH_PERCENT))
-        return Band(float(low), nominal, float(high))
+        return totals
+
+    def drawn_totals(self) -> Draws:
+        """Return the energy of everything in each draw: [draws] pJ."""
+        units: dict[tuple[str, str], int] = {}
+        for _, c in self.entries:
+            unit = (c.component, c.action)
+            units[unit] = units.get(unit, 0) + c.count
+        return self._drawn(units)
+
+    def by_quantity(self) -> dict[str, tuple[float, Quantity]]:
+        """Return what rests on each physical unknown: nominal pJ, and one of its quantities."""
+        found: dict[str, tuple[float, Quantity]] = {}
+        for (_, c), energy in zip(self.entries, self._energies, strict=True):
+            price = self.prices.price(c.component, c.action)
+            before = found.get(price.name, (0.0, price.quantity))[0]
+            found[price.name] = before + energy, price.quantity
+        return found
 
     @cached_property
     def total(self) -> Band:
