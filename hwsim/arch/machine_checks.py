@@ -41,6 +41,7 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
         *_operators(machine),
         *_scopes(machine),
         *_shared(machine),
+        *_operating_points(machine),
         *_targets(machine),
         *_calibrations(machine),
     ]
@@ -219,6 +220,27 @@ def _shared(machine: MachineSpec) -> Iterator[Fault]:
                 f" {quantity.shared!r}, not {spread[0]:g} and {spread[1]:g} against"
                 f" {seen[1][0]:g} and {seen[1][1]:g}",
             )
+
+
+def _operating_points(machine: MachineSpec) -> Iterator[Fault]:
+    """Names are new, and neither energy nor leakage falls where the voltage rises, the file's own included."""
+    own = (machine.technology.voltage_v, 1.0, 1.0)
+    points = [(p.voltage_v, p.dynamic_scale, p.leakage_scale) for p in machine.operating_points]
+    names = [p.name for p in machine.operating_points]
+    for index, (voltage, *scales) in enumerate(points):
+        path = ("operating_points", index)
+        if names.index(names[index]) < index:
+            yield Fault((*path, "name"), f"must be new, not {names[index]!r} again")
+        for key, at in (("dynamic_scale", 0), ("leakage_scale", 1)):
+            # Compared with the points before it: each pair is looked at once.
+            for other, *known in (own, *points[:index]):
+                if (voltage - other) * (scales[at] - known[at]) < 0:
+                    yield Fault(
+                        (*path, key),
+                        f"must not fall where the voltage rises: {known[at]:g} at {other:g} V,"
+                        f" not {scales[at]:g} at {voltage:g} V",
+                    )
+                    break
 
 
 def _targets(machine: MachineSpec) -> Iterator[Fault]:

@@ -77,7 +77,8 @@ class MemorySpec(Spec):
         if s is not None and not s.valid_from_bytes <= self.capacity_bytes <= s.valid_to_bytes:
             raise ValueError(
                 f"must have capacity_bytes within its scaling's validity,"
-                f" {s.valid_from_bytes} to {s.valid_to_bytes}, not {self.capacity_bytes}"
+                f" {s.valid_from_bytes} to {s.valid_to_bytes}, not {self.capacity_bytes}: stay within it, or state"
+                " the energies, leakage and area of this size and leave `scaling:` out"
             )
         return self
 
