@@ -12,17 +12,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwsim.api import decode, run, verify
+    from hwsim.api import decode, energy_ratio, run, verify
     from hwsim.graph.serialize import load
     from hwsim.random_weights import random_model
     from hwsim.workload import cost_workload
 
-__all__ = ["cost_workload", "decode", "load", "random_model", "run", "verify"]
+__all__ = [
+    "cost_workload",
+    "decode",
+    "energy_ratio",
+    "load",
+    "random_model",
+    "run",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: listing machines must not wait for numba and torch."""
-    if name in ("decode", "run", "verify"):
+    if name in ("decode", "energy_ratio", "run", "verify"):
         from hwsim import api
 
         return getattr(api, name)

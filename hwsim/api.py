@@ -22,6 +22,7 @@ from hwsim.engine.decode_cost import (
 )
 from hwsim.engine.execute import execute, numeric_profiles
 from hwsim.engine.inject import Injection
+from hwsim.engine.ratio import Ratio, ratio
 from hwsim.errors import DataError
 from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.ir import QuantGraph
@@ -70,6 +71,7 @@ def run(
     overrides: Sequence[str] = (),
     dataset: Iterable[Any] | None = None,
     objective: Literal["cycles", "energy"] = "cycles",
+    operating_point: str | None = None,
 ) -> RunResult:
     """Execute a model on a machine and report accuracy, cycles, energy and memory.
 
@@ -82,14 +84,21 @@ def run(
         dataset: labelled rows to run instead of the stored samples: a Hugging Face data set, or a list of
             mappings, as the model's tokenizer or image processor makes them (`hwsim.dataset.Rows`).
         objective: what the mapping is chosen for, `cycles` or `energy`.
+        operating_point: one of the machine's own, for another voltage and clock; its file's for None.
 
     Raises:
+        ConfigError: the machine has no such operating point.
         GraphError: the machine lacks an operator or a format.
         CapacityError: not even one tile of an operator fits.
         OverflowRefused: an accumulator left its range under the rule `error`.
         DataError: data is to run, and there are no samples, or rows that do not fit, or no labels.
     """
     loaded, on = _load(model, machine, overrides)
+    point: dict[str, Any] | None = None
+    if operating_point is not None:
+        on = on.at(operating_point)
+        voltage, clock = on.spec.technology.voltage_v, on.spec.clock_hz
+        point = {"name": operating_point, "voltage_v": voltage, "clock_hz": clock}
     graph = loaded.graph
     on.check(graph)
     accuracy, length = None, None
@@ -107,9 +116,28 @@ def run(
                 " bound does not fit, the array's own order of accumulation was executed"
             )
     report = cost(graph, on, length, Objective(objective))
-    result = Result(loaded.name, loaded.sha256, on.sha256, report, accuracy, notes)
+    result = Result(
+        model=loaded.name,
+        model_sha256=loaded.sha256,
+        machine_sha256=on.sha256,
+        cost=report,
+        accuracy=accuracy,
+        notes=notes,
+        operating_point=point,
+    )
     cache = None if decode_faults(graph) else cache_sizes(graph, report.sequence_length)
     return RunResult(result, dict(loaded.file_bytes), cache)
+
+
+def energy_ratio(first: RunResult, second: RunResult) -> Ratio:
+    """Return the energy of one result over that of another, both `steady`, on the same draws.
+
+    The results are of the same code; models and machines may differ, for they are what is compared.
+
+    Raises:
+        DataError: the second took no energy.
+    """
+    return ratio(first.result.cost.steady.ledger, second.result.cost.steady.ledger)
 
 
 def verify(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from pydantic import model_validator
+
 from hwsim.arch.component import ceil_div
 from hwsim.arch.spec import Count, NonNegative, Quantity, Spec
 
@@ -15,10 +17,19 @@ class DramSpec(Spec):
     """bytes a second on the bus"""
     burst_bytes: Count
     """a contiguous run is rounded up to whole bursts"""
-    latency_cycles: NonNegative
-    """core cycles from a request to its first data"""
+    latency_cycles: NonNegative | None = None
+    """core cycles from a request to its first data; this or `latency_ns`"""
+    latency_ns: NonNegative | None = None
+    """the same in nanoseconds, rounded up to core cycles"""
     energy_pj_per_bit: Quantity
     """pJ a bit on the bus, device and interface together"""
+
+    @model_validator(mode="after")
+    def _one_latency(self) -> DramSpec:
+        if (self.latency_cycles is None) == (self.latency_ns is None):
+            both = "neither" if self.latency_ns is None else "both"
+            raise ValueError(f"must have one of latency_cycles and latency_ns, not {both}")
+        return self
 
 
 class DmaSpec(Spec):
@@ -41,6 +52,12 @@ class Dram:
         self.spec = spec
         self.bits_per_cycle = Fraction(spec.bandwidth_bytes_per_s * 8, clock_hz)
         """bus bits a core cycle, an exact rational"""
+        self.latency_cycles = (
+            ceil_div((spec.latency_ns or 0) * clock_hz, 10**9)
+            if spec.latency_cycles is None
+            else spec.latency_cycles
+        )
+        """core cycles from a request to its first data"""
 
     def bus_bits(self, run_bits: int) -> int:
         """Return the bits on the bus for one contiguous run: whole bursts."""
@@ -54,4 +71,4 @@ class Dram:
         """
         rate = min(self.bits_per_cycle, Fraction(dma.width_bits_per_cycle))
         moving = ceil_div(bus_bits * rate.denominator, rate.numerator)
-        return dma.overhead_cycles + self.spec.latency_cycles + moving
+        return dma.overhead_cycles + self.latency_cycles + moving

@@ -11,6 +11,7 @@ from hwsim.arch.component import ArrayComponent
 from hwsim.arch.dram import Dram
 from hwsim.arch.machine_spec import MachineSpec, array_class
 from hwsim.arch.memory import Memory
+from hwsim.arch.operating_point import at_operating_point
 from hwsim.arch.vector_unit import VectorUnit
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType
@@ -19,6 +20,8 @@ from hwsim.graph.ops import OPERATORS
 from hwsim.graph.output_stage import staged
 
 __all__ = ["Machine", "MachineSpec", "operand_types"]
+
+_LATER = (("backing", None), ("latency_cycles", 0), ("latency_ns", None))
 
 
 class Machine:
@@ -48,14 +51,33 @@ class Machine:
         data: dict[str, Any] = self.spec.model_dump(
             mode="json", by_alias=True, exclude={"validation"}
         )
+        # Keys that came later: a machine that does not use them is what it was.
         if not data["output_stage"]:
             del data["output_stage"]
+        for part in (data["dram"], *data["memories"].values()):
+            for key in [k for k, unused in _LATER if k in part and part[k] == unused]:
+                del part[key]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def at(self, operating_point: str) -> Machine:
+        """Return the machine at one of its operating points.
+
+        Raises:
+            ConfigError: it has no such point.
+        """
+        return Machine(at_operating_point(self.spec, operating_point))
 
     def memory(self, role: Literal["activation", "weight", "output"]) -> Memory:
         """Return the memory that plays a role."""
         return self.memories[getattr(self.spec.roles, role)]
+
+    def chain(self, memory: str) -> tuple[str, ...]:
+        """Return a memory and those behind it, nearest first, DRAM left out."""
+        names = [memory]
+        while (behind := self.memories[names[-1]].spec.backing) is not None:
+            names.append(behind)
+        return tuple(names)
 
     def array_for(self, a: DataType, w: DataType) -> ArrayComponent:
         """Return the first array, in the file's order, that multiplies these operand types.

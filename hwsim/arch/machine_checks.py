@@ -34,12 +34,14 @@ def find_faults(machine: MachineSpec) -> list[Fault]:
     """Return every fault between the parts of a machine."""
     return [
         *_roles(machine),
+        *_backings(machine),
         *_formats(machine),
         *_zero_skipping(machine),
         *_capacities(machine),
         *_operators(machine),
         *_scopes(machine),
         *_shared(machine),
+        *_operating_points(machine),
         *_targets(machine),
         *_calibrations(machine),
     ]
@@ -55,6 +57,62 @@ def _roles(machine: MachineSpec) -> Iterator[Fault]:
                 f"must name a memory of this machine ({', '.join(known)}),"
                 f" not {name!r}{nearest(name, known)}",
             )
+
+
+def _backings(machine: MachineSpec) -> Iterator[Fault]:
+    """What stands behind another memory is a memory without a role, and all ways lead to DRAM."""
+    memories, roles = machine.memories, machine.roles
+    of_role = {roles.activation, roles.weight, roles.output}
+    if "dram" in memories:
+        yield Fault(("memories", "dram"), "must have another name: dram is what is off chip", True)
+    behind = {m.backing for m in memories.values() if m.backing is not None}
+    able = [name for name in memories if name not in of_role]
+    for name, memory in memories.items():
+        path = ("memories", name)
+        if memory.backing is not None and memory.backing not in able:
+            yield Fault(
+                (*path, "backing"),
+                f"must name a memory of this machine without a role ({', '.join(able) or 'none'}),"
+                f" not {memory.backing!r}{nearest(memory.backing, able)}",
+            )
+        elif (circle := _circle(machine, name)) is not None:
+            yield Fault((*path, "backing"), f"must lead to DRAM, not in a circle: {circle}")
+        if name in behind and memory.buffering != "single":
+            yield Fault(
+                (*path, "buffering"),
+                "must be single: in a memory behind others whole tensors stay, it has no halves",
+            )
+        if name in behind and memory.handoff_cycles:
+            yield Fault(
+                (*path, "handoff_cycles"),
+                f"must be 0 in a memory behind others, not {memory.handoff_cycles}: no halves change hands",
+            )
+        if name not in behind and memory.latency_cycles:
+            yield Fault(
+                (*path, "latency_cycles"),
+                f"must be 0 in a memory that is behind no other, not {memory.latency_cycles}: what an"
+                " array's own access takes is part of its pipeline_depth_cycles",
+            )
+    if not of_role <= memories.keys():
+        return  # named above
+    first, second = memories[roles.activation].backing, memories[roles.output].backing
+    if first != second:
+        yield Fault(
+            ("memories", roles.output, "backing"),
+            f"must be {first or 'absent'}, as that of {roles.activation}, not {second or 'absent'}:"
+            " what the output memory writes the activation memory reads",
+        )
+
+
+def _circle(machine: MachineSpec, name: str) -> str | None:
+    """Return the names of a circle that the memories behind one form, or None."""
+    seen = [name]
+    while (behind := machine.memories[seen[-1]].backing) in machine.memories:
+        assert behind is not None
+        seen.append(behind)
+        if behind in seen[:-1]:
+            return " -> ".join(seen)
+    return None
 
 
 def _formats(machine: MachineSpec) -> Iterator[Fault]:
@@ -162,6 +220,27 @@ def _shared(machine: MachineSpec) -> Iterator[Fault]:
                 f" {quantity.shared!r}, not {spread[0]:g} and {spread[1]:g} against"
                 f" {seen[1][0]:g} and {seen[1][1]:g}",
             )
+
+
+def _operating_points(machine: MachineSpec) -> Iterator[Fault]:
+    """Names are new, and neither energy nor leakage falls where the voltage rises, the file's own included."""
+    own = (machine.technology.voltage_v, 1.0, 1.0)
+    points = [(p.voltage_v, p.dynamic_scale, p.leakage_scale) for p in machine.operating_points]
+    names = [p.name for p in machine.operating_points]
+    for index, (voltage, *scales) in enumerate(points):
+        path = ("operating_points", index)
+        if names.index(names[index]) < index:
+            yield Fault((*path, "name"), f"must be new, not {names[index]!r} again")
+        for key, at in (("dynamic_scale", 0), ("leakage_scale", 1)):
+            # Compared with the points before it: each pair is looked at once.
+            for other, *known in (own, *points[:index]):
+                if (voltage - other) * (scales[at] - known[at]) < 0:
+                    yield Fault(
+                        (*path, key),
+                        f"must not fall where the voltage rises: {known[at]:g} at {other:g} V,"
+                        f" not {scales[at]:g} at {voltage:g} V",
+                    )
+                    break
 
 
 def _targets(machine: MachineSpec) -> Iterator[Fault]:

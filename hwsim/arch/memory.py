@@ -47,13 +47,17 @@ class MemorySpec(Spec):
     write_width_bits: Count
     """bits of one write access"""
     ports: Count = 1
-    """steps served at once"""
+    """of a memory behind others: transfers served at once"""
     banks: Count = 1
-    """banks behind the ports"""
+    """words that one transfer from or to a memory behind others moves in a cycle"""
     buffering: Literal["single", "double"]
-    """`double`: two halves, each with its own port"""
+    """`double`: two halves, each with a port to the arrays and one to the DMA"""
     handoff_cycles: NonNegative = 0
     """cycles to hand a half from its producer to its consumer"""
+    backing: str | None = None
+    """memory behind this one, from which tiles come and where results go; without it, DRAM alone is"""
+    latency_cycles: NonNegative = 0
+    """of a memory behind others: core cycles from a request to its first data"""
     read_pj: Quantity
     """pJ of one read access of the read width, at the reference point"""
     write_pj: Quantity
@@ -73,7 +77,8 @@ class MemorySpec(Spec):
         if s is not None and not s.valid_from_bytes <= self.capacity_bytes <= s.valid_to_bytes:
             raise ValueError(
                 f"must have capacity_bytes within its scaling's validity,"
-                f" {s.valid_from_bytes} to {s.valid_to_bytes}, not {self.capacity_bytes}"
+                f" {s.valid_from_bytes} to {s.valid_to_bytes}, not {self.capacity_bytes}: stay within it, or state"
+                " the energies, leakage and area of this size and leave `scaling:` out"
             )
         return self
 

@@ -17,12 +17,13 @@ MachineArgument = Annotated[
 
 
 def list_() -> None:
-    """List the machines that come with the package."""
-    from hwsim.config.load import list_machines
+    """List the machines that come with the package, and the off-chip memories that they can be given."""
+    from hwsim.config.load import list_dram, list_machines
 
-    groups = [list_machines(published=False), list_machines(published=True)]
+    groups = [list_machines(published=False), list_machines(published=True), list_dram()]
     width = max(len(name) for group in groups for name, _ in group)
-    for heading, group in zip(("To study with", "Published"), groups, strict=True):
+    headings = ("To study with", "Published", "Off-chip memory, for dram.preset")
+    for heading, group in zip(headings, groups, strict=True):
         typer.echo(f"{heading}:")
         for name, description in group:
             typer.echo(f"  {name:<{width}}  {description}")

@@ -39,6 +39,10 @@ def run(
         bool, typer.Option("--cost", help="From the shapes only: no data, milliseconds.")
     ] = False,
     objective: ObjectiveOption = "cycles",
+    operating_point: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One of the machine's own: another voltage and clock."),
+    ] = None,
     json_file: JsonOption = None,
     trace: Annotated[
         Path | None,
@@ -58,7 +62,14 @@ def run(
     from hwsim.graph.serialize import load
 
     loaded, on = load(model), load_machine(machine, set_ or ())
-    result = api.run(loaded, on, samples=samples, cost_only=cost, objective=objective)
+    result = api.run(
+        loaded,
+        on,
+        samples=samples,
+        cost_only=cost,
+        objective=objective,
+        operating_point=operating_point,
+    )
     show(result, json_file)
     report = result.result.cost
     for file, name in ((trace, "steady"), (trace_cold, "cold")):
@@ -66,8 +77,9 @@ def run(
             continue
         from hwsim.report.trace import trace as timeline
 
+        priced = on.at(operating_point) if operating_point else on
         title = f"{loaded.name} on {on.name}, {name}"
-        made = timeline(getattr(report, name), report.graph, on, title)
+        made = timeline(getattr(report, name), report.graph, priced, title)
         made.write(file)
         typer.echo(f"{file}: {made.summary()}")
 

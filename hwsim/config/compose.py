@@ -1,13 +1,14 @@
 """`extends:` and `--set`: one way to build a configuration from others, places kept.
 
-A mapping is merged key by key, anything else replaces. A mapping that states its own `kind:` replaces
-the base's as a whole: a quantity never keeps the bounds of the number it replaces, nor an array of one
-kind the keys of another.
+A mapping is merged key by key, anything else replaces. A mapping that states its own `kind:` or `preset:`
+replaces the base's as a whole: a quantity never keeps the bounds of the number it replaces, nor an array of
+one kind the keys of another, nor a preset what was said of another part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hwsim.config.source import Document, KeyPath, Place, dotted, parse_yaml, re
 from hwsim.errors import ConfigError, nearest
 
 EXTENDS = "extends"
+PRESET = "preset"
+_WHOLE = ("kind", PRESET)
 
 
 Rewrite = Callable[[Document], Document]
@@ -48,6 +51,37 @@ def compose(
     if faults:
         raise ConfigError(faults)
     return rewrite(document)
+
+
+def with_preset(document: Document, key: str, folder: Path) -> Document:
+    """Return the document with the part `key` filled from the preset that it names, if it names one.
+
+    Args:
+        document: composed data.
+        key: of the part, a mapping.
+        folder: of the presets, one file each.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    part = document.data.get(key)
+    if not isinstance(part, dict) or PRESET not in part:
+        return document
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    name = part[PRESET]
+    if name not in known:
+        raise ConfigError(
+            f"{document.place((key, PRESET))}: {key}.{PRESET}: must be one of {', '.join(known)},"
+            f" not {name!r}{nearest(str(name), list(known))}"
+        )
+    preset = _without(read_yaml(known[name]), ("description",))
+    below = Document(
+        {key: preset.data},
+        {(key, *p): place for p, place in preset.values.items()},
+        {(key, *p): place for p, place in preset.keys.items()},
+    )
+    rest = {k: v for k, v in part.items() if k != PRESET}
+    return _merge(below, replace(document, data={**document.data, key: rest}))
 
 
 def _with_bases(
@@ -124,7 +158,9 @@ def _merge(base: Document, top: Document) -> Document:
 
 
 def _mergeable(below: object, above: object) -> bool:
-    return isinstance(below, dict) and isinstance(above, dict) and "kind" not in above
+    return (
+        isinstance(below, dict) and isinstance(above, dict) and not any(k in above for k in _WHOLE)
+    )
 
 
 def _without(document: Document, path: KeyPath) -> Document:
@@ -144,6 +180,8 @@ def _apply(document: Document, override: str) -> Document:
     if not equals or not all(parts):
         raise ConfigError(f"{origin}: must be PATH=VALUE, for example clock_hz=100000000")
     value, below = _override_value(text, origin)
+    if parts[-1] == PRESET and len(parts) > 1:  # replaces the mapping that it stands in
+        parts, value, below = parts[:-1], {PRESET: value}, [(PRESET,)]
     place = Place(origin)
     data = _copy(document.data)
     path = _put(data, parts, value, origin)

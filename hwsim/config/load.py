@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwsim.config.compose import compose
+from hwsim.config.compose import compose, with_preset
 from hwsim.config.energy_table import FROM, with_energy_tables
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
@@ -23,6 +23,8 @@ M = TypeVar("M", bound=BaseModel)
 
 PUBLISHED = "published"
 """folder, within that of the machines, of the models of published chips"""
+DRAM = "dram"
+"""folder, within that of the machines, of the presets of off-chip memories"""
 WORKLOADS = "workloads"
 """folder, within that of the machines, of the networks that published figures are about"""
 
@@ -84,6 +86,12 @@ def list_machines(*, published: bool) -> list[tuple[str, str]]:
     ]
 
 
+def list_dram() -> list[tuple[str, str]]:
+    """Return (name, one-line description) of the off-chip memories that `dram.preset` may name."""
+    files = sorted((machines_folder() / DRAM).glob("*.yaml"))
+    return [(path.stem, str(read_yaml(path).data["description"])) for path in files]
+
+
 def find_machine(name_or_path: str | Path) -> Path:
     """Return the file of a machine given by a shipped machine's name or by a path.
 
@@ -122,7 +130,9 @@ def compose_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: as `find_machine` and `compose`.
     """
-    return compose(find_machine(name_or_path), overrides, machines_folder(), with_energy_tables)
+    folder = machines_folder()
+    document = compose(find_machine(name_or_path), overrides, folder, with_energy_tables)
+    return with_preset(document, "dram", folder / DRAM)
 
 
 def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Machine:
@@ -169,6 +179,12 @@ def machine_schema() -> dict[str, Any]:
                 "description": "CSV beside this file with the quantities, a row each",
             }
             part["anyOf"] = [{"required": part.pop("required")}, {"required": [FROM]}]
+    dram = schema["$defs"]["DramSpec"]
+    dram["properties"]["preset"] = {
+        "enum": [name for name, _ in list_dram()],
+        "description": "shipped off-chip memory that the other keys change",
+    }
+    dram["anyOf"] = [{"required": dram.pop("required")}, {"required": ["preset"]}]
     # A file that extends another need not repeat what the other says.
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
-from hwsim.engine.memory_plan import Group, MemoryPlan, bind_length, make_program, resident_choices
+from hwsim.engine.memory_plan import (
+    Group,
+    MemoryPlan,
+    backed_choices,
+    bind_length,
+    make_program,
+    resident_choices,
+)
 from hwsim.engine.products import as_products
 from hwsim.errors import CapacityError
 from hwsim.graph.ir import Node, QuantGraph
@@ -23,7 +30,7 @@ from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement, Placer
 from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 from hwsim.mapping.skipping import skips, without_empty_beats
 from hwsim.mapping.tile import WORD_BITS
 
@@ -255,8 +262,13 @@ def _best_residents(
     scenario: Scenario = "steady"
     best: tuple[ProblemMaker, Placement] | None = None
     refused: CapacityError | None = None
-    for resident in resident_choices(program, site):
-        maker = ProblemMaker(graph, program, site, scenario, resident)
+    choices = (
+        (resident, backed)
+        for resident in resident_choices(program, site)
+        for backed in backed_choices(program, site, resident)
+    )
+    for resident, backed in choices:
+        maker = ProblemMaker(graph, program, site, scenario, resident, backed)
         try:
             placement = Placer(maker, mapper).place(math.inf if best is None else best[1].worth[0])
         except CapacityError as error:
@@ -304,7 +316,8 @@ def _price(
     energy = ledger.by_operator()
     for (group, posed, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
         t = mapping.timeline
-        resources = {unit: t.array_busy, "dram": t.bus_busy}
+        links = zip(maker.site.levels, t.links_busy, maker.site.ports, strict=True)
+        resources = {unit: t.array_busy, **{level: busy / n for level, busy, n in links}}
         if unit != "vector":
             resources["vector"] = t.vector_busy
         rows.append(
@@ -360,7 +373,13 @@ def _vector_utilisation(mapping: Mapping, machine: Machine) -> float:
 
 def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
     """Return bytes by level: `dram_load`, `dram_store`, and read and write of each memory."""
-    bits: dict[str, int] = {}
+    bits = _traffic_bits(counts, machine)
+    return {level: -(-sum(part.values()) // 8) for level, part in bits.items()}
+
+
+def _traffic_bits(counts: Iterable[Count], machine: Machine) -> dict[str, dict[str, int]]:
+    """Return bits by level and operand: accesses of a memory are of its full width."""
+    bits: dict[str, dict[str, int]] = {}
     for c in counts:
         kind, _, name = c.component.partition(":")
         if kind == "dram":
@@ -371,8 +390,9 @@ def _traffic(counts: Iterable[Count], machine: Machine) -> dict[str, int]:
             level = f"{name}_{c.action}"
         else:
             continue
-        bits[level] = bits.get(level, 0) + c.count * width
-    return {level: -(-total // 8) for level, total in sorted(bits.items())}
+        part = bits.setdefault(level, {})
+        part[c.operand] = part.get(c.operand, 0) + c.count * width
+    return {level: dict(sorted(part.items())) for level, part in sorted(bits.items())}
 
 
 def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
@@ -386,19 +406,36 @@ def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
         for o in steady.operators
         if o.mapping is not None
     ]
-    on_chip = [plan.live_bytes(i, on_chip=True) + size for i, size in enumerate(buffers)]
-    peak = [plan.live_bytes(i, on_chip=False) + size for i, size in enumerate(on_chip)]
+    elsewhere = (*site.activation_homes[1:-1], DRAM)
+    on_chip = [plan.live_bytes(i, site.activation) + size for i, size in enumerate(buffers)]
+    peak = [
+        sum(plan.live_bytes(i, home) for home in elsewhere) + size for i, size in enumerate(on_chip)
+    ]
     weights = [s for s in program.stores.values() if s.is_weight]
     return {
         "weight_bytes": sum(s.bytes for s in program.stores.values()),
         "weight_codes_bytes": sum(s.bytes for s in weights),
         "resident_bytes": plan.resident_bytes(),
         "streamed": sorted(set(program.stores) - plan.resident),
+        "behind": {
+            level: {
+                "constant_bytes": plan.backed_bytes(level),
+                "peak_activation_bytes": max(
+                    (plan.live_bytes(i, level) for i in range(len(program.groups))), default=0
+                ),
+                "constants": sorted(n for n, home in plan.backed.items() if home == level),
+                "activations": sorted(n for n, home in plan.homes.items() if home == level),
+            }
+            for level in site.levels[1:]
+        },
         "peak_activation_bytes": max(peak, default=0),
         "peak_activation_on_chip_bytes": max(on_chip, default=0),
         "graph_liveness_bytes": program.graph_liveness_bytes,
         "spills": {name: plan.spilled_bytes(name) for name in plan.spilled},
         "traffic_bytes": steady.traffic_bytes(),
+        "traffic_by_operand_bits": _traffic_bits(
+            (c for o in steady.operators for c in o.counts), site.machine
+        ),
     }
 
 

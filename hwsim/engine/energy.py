@@ -62,11 +62,17 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """An energy in pJ: nominal, and the 5th and 95th percentile over the draws."""
+    """An energy in pJ, or a ratio of two: nominal, and the 5th and 95th percentile over the draws."""
 
     low: float
     nominal: float
     high: float
+
+    @classmethod
+    def of(cls, draws: Draws, nominal: float) -> Band:
+        """Return the band of some draws."""
+        low, high = np.percentile(draws, (LOW_PERCENT, HIGH_PERCENT))
+        return cls(float(low), nominal, float(high))
 
     def to_json(self) -> dict[str, float]:
         """Return the three numbers by name."""
@@ -254,7 +260,7 @@ class Ledger:
         return {key: self._band(math.fsum(nominal[key]), units[key]) for key in nominal}
 
     def _band(self, nominal: float, units: dict[tuple[str, str], int]) -> Band:
-        return _percentiles(nominal, self._drawn_pj(units))
+        return Band.of(self._drawn_pj(units), nominal)
 
     def _drawn_pj(self, units: dict[tuple[str, str], int]) -> Draws:
         totals = np.zeros(DRAWS)
@@ -269,6 +275,15 @@ class Ledger:
         for _, c in self.entries:
             units[c.component, c.action] = units.get((c.component, c.action), 0) + c.count
         return self._drawn_pj(units)
+
+    def by_quantity(self) -> dict[str, tuple[float, Quantity]]:
+        """Return what rests on each physical unknown: nominal pJ, and one of its quantities."""
+        found: dict[str, tuple[float, Quantity]] = {}
+        for (_, c), energy in zip(self.entries, self._energies, strict=True):
+            price = self.prices.price(c.component, c.action)
+            before = found.get(price.name, (0.0, price.quantity))[0]
+            found[price.name] = before + energy, price.quantity
+        return found
 
     @cached_property
     def total(self) -> Band:
@@ -310,27 +325,3 @@ class Ledger:
     def share_assumed_frac(self) -> float:
         """Return the share of the nominal joules that rests on unit energies of kind `assumed`."""
         return self.share_by_provenance().get("assumed", 0.0)
-
-
-def ratio(a: Ledger, b: Ledger) -> tuple[Band, list[tuple[str, float]]]:
-    """Return the energy of `b` over that of `a`, and which unknowns move it.
-
-    Both are drawn in the same worlds, so what the machines share does not widen the band.
-
-    Returns:
-        the ratio with its 5th and 95th percentile; the correlation of each quantity's draw with the ratio's
-        logarithm, the strongest first.
-    """
-    drawn = b.draws / a.draws
-    band = _percentiles(b.total.nominal / a.total.nominal, drawn)
-    prices = (x.prices.price(c.component, c.action) for x in (a, b) for _, c in x.entries)
-    names = {p.name for p in prices if p.quantity.low < p.quantity.high}
-    if np.ptp(drawn) == 0:
-        return band, []
-    strength = [(name, float(np.corrcoef(draw_position(name), np.log(drawn))[0, 1])) for name in names]  # fmt: skip
-    return band, sorted(strength, key=lambda item: (-abs(item[1]), item[0]))
-
-
-def _percentiles(nominal: float, drawn: Draws) -> Band:
-    low, high = np.percentile(drawn, (LOW_PERCENT, HIGH_PERCENT))
-    return Band(float(low), nominal, float(high))

@@ -1,8 +1,8 @@
 """What a graph is to a memory: groups in order, lives and sizes, and the decisions on where things are.
 
-Weights and the vector unit's constants: resident in the weight memory, or streamed from DRAM each time.
-Activations: on chip for their whole life, or in DRAM for their whole life (a spill, counted). Which is
-which is decided by hwsim.mapping.placement; docs/machine.md, section 4.
+Weights and the vector unit's constants: resident in the weight memory, or streamed each time from DRAM or
+a memory behind that one. Activations: in the activation memory, in one behind it or in DRAM (a spill,
+counted), each for its whole life. Which is which is decided by hwsim.mapping.placement; docs/machine.md, section 4.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from hwsim.errors import GraphError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 from hwsim.mapping.tile import row_bits, stored_bytes
 
 FUSIBLE = ("requant", "threshold", "table")
@@ -135,14 +136,16 @@ class MemoryPlan:
 
     Attributes:
         program: what runs.
-        resident: names of the stores that stay on chip.
-        on_chip: storage roots that live on chip.
+        resident: names of the stores that stay in the weight memory.
+        backed: stores that stay in a memory behind it -> which.
+        homes: storage roots that live on chip -> the memory.
         repeats: how many blocks each group is run in, one head at a time in attention; else 1.
     """
 
     program: Program
     resident: frozenset[str]
-    on_chip: frozenset[str]
+    backed: Mapping[str, str]
+    homes: Mapping[str, str]
     repeats: tuple[int, ...]
 
     def resident_bytes(self) -> int:
@@ -153,29 +156,34 @@ class MemoryPlan:
     def spilled(self) -> tuple[str, ...]:
         """Storage roots in DRAM that are neither input nor output of the graph."""
         p = self.program
-        return tuple(r for r in p.life if r not in self.on_chip and r not in p.external)
+        return tuple(r for r in p.life if r not in self.homes and r not in p.external)
 
     def spilled_bytes(self, root: str) -> int:
         """Return the bytes that a root takes in DRAM at a time."""
         first, _ = self.program.life[root]
         return self.program.bytes_of(root, self.repeats[max(first, 0)])
 
-    def live_bytes(self, index: int, *, on_chip: bool) -> int:
-        """Return the bytes of the activations on chip, or in DRAM, while a group runs."""
+    def live_bytes(self, index: int, home: str) -> int:
+        """Return the bytes of the activations in a memory, or in DRAM, while a group runs."""
         p = self.program
         return sum(
             p.bytes_of(root, self.repeats[max(first, 0)])
             for root, (first, last) in p.life.items()
-            if first <= index <= last and (root in self.on_chip) == on_chip
+            if first <= index <= last and self.homes.get(root, DRAM) == home
         )
+
+    def backed_bytes(self, level: str) -> int:
+        """Return the bytes of the constants that stay in a memory behind the weight memory."""
+        stores = self.program.stores
+        return sum(stores[name].bytes for name, home in self.backed.items() if home == level)
 
     def free_bytes(self, index: int, site: Site) -> dict[str, int]:
         """Return the bytes left for tiles in each memory while a group runs."""
-        return room(site, self.resident_bytes(), self.live_bytes(index, on_chip=True))
+        return room(site, self.resident_bytes(), self.live_bytes(index, site.activation))
 
 
 def room(site: Site, constants: int, activations: int) -> dict[str, int]:
-    """Return the bytes of each memory that so many resident and live bytes leave; may be negative."""
+    """Return the bytes of each role memory that so many resident and live bytes leave; may be negative."""
     free = {m: site.capacity_bytes(m) for m in (site.activation, site.weight, site.output)}
     free[site.activation] -= activations
     free[site.weight] -= constants
@@ -190,21 +198,47 @@ def resident_choices(program: Program, site: Site) -> tuple[frozenset[str], ...]
     or all of the weight memory. In a memory that also holds activations, constants may take half.
     """
     capacity = site.capacity_bytes(site.weight) // (1 if site.weight != site.activation else 2)
-    line = sorted(
-        program.stores.values(), key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), s.bytes, s.name)
-    )
     choices: list[frozenset[str]] = []
     for kept in (0, 1, 2, TILE_SHARE):
         budget = capacity - kept * capacity // TILE_SHARE
-        chosen: set[str] = set()
-        for store in line:
-            budget -= store.bytes
-            if budget < 0:
-                break
-            chosen.add(store.name)
-        if frozenset(chosen) not in choices:
-            choices.append(frozenset(chosen))
+        chosen = frozenset(s.name for s in _that_fit(_line(program), budget))
+        if chosen not in choices:
+            choices.append(chosen)
     return tuple(choices)
+
+
+def backed_choices(
+    program: Program, site: Site, resident: frozenset[str]
+) -> tuple[dict[str, str], ...]:
+    """Return where constants that do not stay in the weight memory may stay behind it, the most first.
+
+    The line goes on: as many stores as fit the nearest memory, then the next. In each, nothing, a quarter,
+    a half or all of it is kept for activations. Without such a memory there is one choice, nothing.
+    """
+    choices: list[dict[str, str]] = []
+    for kept in (0, 1, 2, TILE_SHARE):
+        left = [s for s in _line(program) if s.name not in resident]
+        homes: dict[str, str] = {}
+        for level in site.constant_homes[1:-1]:
+            capacity = site.capacity_bytes(level)
+            chosen = _that_fit(left, capacity - kept * capacity // TILE_SHARE)
+            homes |= {s.name: level for s in chosen}
+            left = left[len(chosen) :]
+        if homes not in choices:
+            choices.append(homes)
+    return tuple(choices)
+
+
+def _line(program: Program) -> list[Store]:
+    """Return all stores, those that save most bytes an inference for a byte held first."""
+    stores = program.stores.values()
+    return sorted(stores, key=lambda s: (-(s.used_bytes / max(s.bytes, 1)), s.bytes, s.name))
+
+
+def _that_fit(line: Sequence[Store], budget: int) -> list[Store]:
+    """Return as many stores from the front of a line as fit."""
+    totals = accumulate(store.bytes for store in line)
+    return [store for store, total in zip(line, totals, strict=True) if total <= budget]
 
 
 def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:

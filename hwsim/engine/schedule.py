@@ -7,24 +7,52 @@ was chosen, and the same recurrence (hwsim.engine.timing) says when each of them
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.engine.cost import OperatorCost
 from hwsim.engine.timing import Cycles, Record, Stage, Steps, record
+from hwsim.graph.dtype import DataType
 from hwsim.graph.ir import QuantGraph
 from hwsim.mapping.block import is_divisible, part_of
 from hwsim.mapping.gemm import GemmProblem, Tiling, build, moved_bits
 from hwsim.mapping.layout import AXES
 from hwsim.mapping.mapper import Mapping
 from hwsim.mapping.rowwise import RowProblem, build_rows, source_bits
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import Bits, Site
 from hwsim.mapping.skipping import occupied_cycles, skips, tiling_of
 
-TRANSFERS = (0, 1, 2, 5)
-"""rows of a record that move data: the loads of A, W and others, and the store"""
+Verb = Literal["load", "store"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """The transfers of one operand: from a level to a memory, or back.
+
+    Attributes:
+        verb: `load` or `store`, as the memory of the role sees it.
+        operand: on whose behalf.
+        memory: the end with a role.
+        level: the other end, the DRAM or a memory behind.
+        row: where the transfers stand in a record.
+        cycles: [n] how long each holds the link; 0 where a tile has none.
+        bits: [n] what each moves, bursts included.
+    """
+
+    verb: Verb
+    operand: str
+    memory: str
+    level: str
+    row: int
+    cycles: Cycles
+    bits: Cycles
+
+    @property
+    def name(self) -> str:
+        """What it is called: `load weight`."""
+        return f"{self.verb} {self.operand}"
 
 
 @dataclass(frozen=True)
@@ -38,9 +66,7 @@ class Run:
         steps: the steps in program order, n tiles.
         stage: buffers and links around them.
         record: when each step ran, from the start of the run.
-        moved_bits: [4, n] bus bits of the loads of A, W and others and of the store, bursts included.
-        operands: on whose behalf each of the four moves.
-        memories: the on-chip end of each of the four.
+        moves: what is transferred, by operand and level.
         axes: names of the columns of `index`.
         index: [n, axes] the tile's number along each axis.
         sizes: [n, 3] the tile's tm, tn, tk; of a vector operator [n, 1], its units.
@@ -53,13 +79,21 @@ class Run:
     steps: Steps
     stage: Stage
     record: Record
-    moved_bits: Cycles
-    operands: tuple[str, str, str, str]
-    memories: tuple[str, str, str, str]
+    moves: tuple[Move, ...]
     axes: tuple[str, ...]
     index: Cycles
     sizes: Cycles
     beats: Cycles | None
+
+    @property
+    def compute(self) -> Cycles:
+        """[n, 4] the compute steps in the record."""
+        return np.asarray(self.record.steps[-3])
+
+    @property
+    def post(self) -> Cycles:
+        """[n, 4] the vector unit's steps behind them."""
+        return np.asarray(self.record.steps[-2])
 
 
 @dataclass(frozen=True)
@@ -111,7 +145,7 @@ def runs_of(operator: OperatorCost, graph: QuantGraph, site: Site) -> tuple[Run,
         weight = graph.constant(node, "weight")
     # Constants come before the first block only; without any, all blocks may be alike.
     parts = list(mapping.runs) or [(mapping, 1)]
-    problems = [posed.problem, *(replace(posed.problem, constant_bits=0) for _ in parts[1:])]
+    problems = [posed.problem, *(replace(posed.problem, constant_bits=()) for _ in parts[1:])]
     if len(parts) == 2 and problems[0] == problems[1] and _same(parts[0][0], parts[1][0]):
         parts = [(parts[0][0], parts[0][1] + parts[1][1])]
     runs = []
@@ -140,22 +174,36 @@ def _gemm(p: GemmProblem, mapping: Mapping, times: int, weight: Any, site: Site)
     if weight is not None:
         steps = replace(steps, compute=occupied_cycles(p, t, weight, array))
     index, sizes = _tiles(p, t)
-    link = site.link
-    moved = np.zeros((4, len(index)), dtype=np.int64)
-    ends = ((0, (0, 2), p.k, p.a), (1, (1, 2), p.k, p.w), (3, (0, 1), p.out_row, p.out))
-    for row, (first, second), whole, dtype in ends:
-        kinds, kind = np.unique(sizes[:, [first, second]], axis=0, return_inverse=True)
+    ends: tuple[tuple[Verb, str, str, str, tuple[int, int], int, DataType], ...] = (
+        ("load", "activation", site.activation, p.a_from, (0, 2), p.k, p.a),
+        ("load", "weight", site.weight, p.w_from, (1, 2), p.k, p.w),
+        ("store", "output", site.output, p.out_to, (0, 1), p.out_row, p.out),
+    )
+    moves = _constants(p.constant_bits, len(index), steps, site)
+    for row, (verb, operand, memory, level, axes, whole, dtype) in enumerate(ends):
+        link = site.link_to(level, memory, verb)
+        kinds, kind = np.unique(sizes[:, axes], axis=0, return_inverse=True)
         bits = np.array([moved_bits(int(r), int(c), whole, dtype, link) for r, c in kinds])
-        held = steps.load[row] if row < 3 else steps.store
-        moved[row] = np.where(held > 0, bits[kind.reshape(-1)], 0)
-    if p.constant_bits:
-        moved[2, 0] = link.moved_bits(1, p.constant_bits)
+        held = steps.load[row] if verb == "load" else steps.store
+        moved = np.where(held > 0, bits[kind.reshape(-1)], 0)
+        at = row if verb == "load" else len(steps.load) + 2
+        moves.append(Move(verb, operand, memory, level, at, held, moved))
     return Run(
-        times, p, mapping, steps, mapped.stage, record(steps, mapped.stage), moved,
-        ("activation", "weight", "constant", "output"),
-        (site.activation, site.weight, site.weight, site.output),
+        times, p, mapping, steps, mapped.stage, record(steps, mapped.stage), tuple(moves),
         ("batch", "m", "n", "k"), index, sizes, _beats(p, part_of(array, t.block), steps, sizes),
     )  # fmt: skip
+
+
+def _constants(constant_bits: Bits, tiles: int, steps: Steps, site: Site) -> list[Move]:
+    """Return the loads of constants before the first tile, one from each level that holds some."""
+    moves = []
+    for x, (level, bits) in enumerate(zip(site.levels, constant_bits, strict=False)):
+        if bits:
+            moved = np.zeros(tiles, dtype=np.int64)
+            moved[0] = site.link_to(level, site.weight, "load").moved_bits(1, bits)
+            cycles = steps.load[2 + x]
+            moves.append(Move("load", "constant", site.weight, level, 2 + x, cycles, moved))
+    return moves
 
 
 def _rows(p: RowProblem, mapping: Mapping, times: int, site: Site) -> Run:
@@ -164,20 +212,19 @@ def _rows(p: RowProblem, mapping: Mapping, times: int, site: Site) -> Run:
     tiles = len(mapped.steps.compute)
     units = np.full(tiles, size, dtype=np.int64)
     units[-1] = p.units - (tiles - 1) * size
-    moved = np.zeros((4, tiles), dtype=np.int64)
-    streaming = [s for s in p.sources if s.streams]
-    for x, source in enumerate(streaming):
-        moved[x] = [source_bits(source, int(n), site) for n in units]
-    if p.constant_bits:
-        moved[2, 0] = site.link.moved_bits(1, p.constant_bits)
+    steps = mapped.steps
+    moves = _constants(p.constant_bits, tiles, steps, site)
+    for x, source in enumerate(s for s in p.sources if s.streams):
+        bits = np.array([source_bits(source, int(n), site) for n in units])
+        end = (source.operand, source.memory, source.level)
+        moves.append(Move("load", *end, x, steps.load[x], bits))
     if p.out_streams:
-        moved[3] = [site.link.moved_bits(1, int(n) * p.out_bits_per_unit) for n in units]
-    inputs = [(s.operand, s.memory) for s in streaming] + [("-", "-")] * (2 - len(streaming))
-    (first, first_memory), (second, second_memory) = inputs
+        link = site.link_to(p.out_to, site.output, "store")
+        bits = np.array([link.moved_bits(1, int(n) * p.out_bits_per_unit) for n in units])
+        row = len(steps.load) + 2
+        moves.append(Move("store", "output", site.output, p.out_to, row, steps.store, bits))
     return Run(
-        times, p, mapping, mapped.steps, mapped.stage, record(mapped.steps, mapped.stage), moved,
-        (first, second, "constant", "output"),
-        (first_memory, second_memory, site.weight, site.output),
+        times, p, mapping, steps, mapped.stage, record(steps, mapped.stage), tuple(moves),
         ("tile",), np.arange(tiles)[:, None], units[:, None], None,
     )  # fmt: skip
 
@@ -204,12 +251,9 @@ def _beats(p: GemmProblem, part: ArrayComponent, steps: Steps, sizes: Cycles) ->
 
 
 def _split(run: Run) -> tuple[int, int, int, int]:
-    times = run.record.steps
-    spans = (
-        times[3][:, 2:],
-        times[4][:, 2:],
-        np.concatenate([times[row][:, 2:] for row in TRANSFERS]),
-    )
+    moving = [run.record.steps[move.row][:, 2:] for move in run.moves]
+    none = np.empty((0, 2), dtype=np.int64)
+    spans = (run.compute[:, 2:], run.post[:, 2:], np.concatenate([none, *moving]))
     end = run.record.cycles
     edges = np.unique(np.concatenate([[0, end], *(span.ravel() for span in spans)]))
     edges = edges[edges >= 0]  # steps that there are not stand at -1

@@ -2,10 +2,11 @@
 
 All times are integer core cycles; cycle 0 is when the first load is issued. One step is one tile:
 
-    load (DMA channel + DRAM bus) -> compute (array) -> post (vector unit) -> store (DMA, DRAM bus)
+    load (DMA channel + bus) -> compute (array) -> post (vector unit) -> store (DMA channel + bus)
 
 Between the stages stand buffers of one half (`single`) or two (`double`): a half belongs to one tile
-from the moment that a stage starts to fill it until the next stage lets go of it. Every resource takes
+from the moment that a stage starts to fill it until the next stage lets go of it. A bus is that of the DRAM,
+or a port of an on-chip memory that stands behind others. Every resource takes
 its steps in program order, and a step starts at the maximum of what it needs, so the schedule is a
 max-plus recurrence: making any step shorter never makes the whole longer (docs/machine.md, section 1).
 """
@@ -33,7 +34,8 @@ LOOK_AHEAD = 2
 class Link:
     """What a data step costs: DMA channel and DRAM (or another memory) behind it.
 
-    `bits_per_cycle` is an exact rational: the narrower of the DMA width and the DRAM bandwidth.
+    `bits_per_cycle` is an exact rational: the narrower of the DMA width and the bandwidth behind it.
+    `burst_bits` are those of a burst of the DRAM, or of an access of a memory.
     """
 
     overhead_cycles: int
@@ -72,31 +74,35 @@ def closed_form(n: int, load: int, compute: int, depth: int, post: int, store: i
 class Stage:
     """How the buffers and links around the array behave during one operator.
 
-    `halves` and `owned` have one entry for each loaded operand, in the order A, W, other. An operand
+    `halves` and `owned` have one entry for each loaded operand, in the order A, W, others. An operand
     that is not `owned` keeps a place for each of its tiles (weights that stay on chip), so its loads
     wait for nobody. `accumulator_halves` and `output_halves` count places of one output tile each.
-    `handoff_cycles` is added where a filled half changes hands (A, W, other, output). With `direct` the
+    `handoff_cycles` is added where a filled half changes hands (A, W, others, output). With `direct` the
     array fills the output half itself: no accumulator buffer and no post step stand between.
+    `wires` says over which link each operand and the output move, `ports` how many transfers a link
+    serves at once.
     """
 
     depth: int
     channels: int
     overhead: int
-    halves: tuple[int, int, int]
-    owned: tuple[bool, bool, bool]
+    halves: tuple[int, ...]
+    owned: tuple[bool, ...]
     accumulator_halves: int
     output_halves: int
-    handoff_cycles: tuple[int, int, int, int] = (0, 0, 0, 0)
+    handoff_cycles: tuple[int, ...] = (0, 0, 0, 0)
     store_on_bus: bool = True
     direct: bool = False
+    wires: tuple[int, ...] = (0, 0, 0, 0)
+    ports: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """The steps of one operator in program order, one entry a tile.
 
-    load: [3, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
-    fresh: [3, n] whether the tile needs another block of the operand than the tile before it.
+    load: [x, n] bus cycles of the load of each operand before this tile, 0 where nothing is loaded.
+    fresh: [x, n] whether the tile needs another block of the operand than the tile before it.
     compute, post, store: [n] cycles; `opens` [n] says where an output tile is begun (first K part) and
     `emits` [n] where it is complete (last K part). Output tiles are completed in the order in which
     they are begun.
@@ -113,20 +119,39 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Length of a schedule and how long each resource was busy, in cycles."""
+    """Length of a schedule and how long each resource was busy, in cycles.
+
+    `links_busy` has an entry a link: the DRAM's bus, then all ports of each memory behind others.
+    """
 
     cycles: int
     array_busy: int
     vector_busy: int
-    bus_busy: int
+    links_busy: tuple[int, ...]
+
+    @property
+    def bus_busy(self) -> int:
+        """Cycles that the DRAM's bus was held."""
+        return self.links_busy[0]
+
+    def then(self, other: Timeline, times: int) -> Timeline:
+        """Return this schedule followed by another one, `times` over, without overlap."""
+        links = zip(self.links_busy, other.links_busy, strict=True)
+        return Timeline(
+            self.cycles + times * other.cycles,
+            self.array_busy + times * other.array_busy,
+            self.vector_busy + times * other.vector_busy,
+            tuple(a + times * b for a, b in links),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """When every step of a schedule ran: what `recurrence` fills in as it goes.
 
-    steps: [6, n, 4], rows in the order of `STEP_KINDS`, a column a tile; of each step the DMA channel (-1: none),
-    the cycles at which it takes its channel, at which it takes the bus or its unit, and at which it ends.
+    steps: [operands + 3, n, 4], a column a tile. Rows: the loads of A, of W and of other things by the level that they
+    come from, then compute, post and store. Of each step the DMA channel (-1: none), the cycles at which it takes its
+    channel, at which it takes the link or its unit, and at which it ends.
     All are -1 where the tile has no such step. A load stands at the first tile that uses its block.
     cycles: length of the schedule.
     """
@@ -135,21 +160,21 @@ class Record:
     cycles: int
 
 
-STEP_KINDS = ("load_a", "load_w", "load_other", "compute", "post", "store")
-"""The steps of a tile, by their row in a record."""
-
-
 def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
-    nothing = np.empty((len(STEP_KINDS), 0, 4), dtype=np.int64)
+    nothing = np.empty((0, 0, 4), dtype=np.int64)
     end = int(recurrence(*_arguments(steps, stage), nothing))  # type: ignore[call-arg]
-    bus = int(steps.load.sum()) + (int(steps.store.sum()) if stage.store_on_bus else 0)
-    return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), bus)
+    links = [0] * len(stage.ports)
+    for x, wire in enumerate(stage.wires[:-1]):
+        links[wire] += int(steps.load[x].sum())
+    if stage.store_on_bus:
+        links[stage.wires[-1]] += int(steps.store.sum())
+    return Timeline(end, int(steps.compute.sum()), int(steps.post.sum()), tuple(links))
 
 
 def record(steps: Steps, stage: Stage) -> Record:
     """Run the same recurrence and keep when every step ran."""
-    times = np.full((len(STEP_KINDS), len(steps.compute), 4), -1, dtype=np.int64)
+    times = np.full((len(steps.load) + 3, len(steps.compute), 4), -1, dtype=np.int64)
     end = int(recurrence(*_arguments(steps, stage), times))  # type: ignore[call-arg]
     return Record(times, end)
 
@@ -164,14 +189,16 @@ def _arguments(steps: Steps, stage: Stage) -> tuple[object, ...]:
         np.ascontiguousarray(steps.store),
         np.ascontiguousarray(steps.opens),
         np.ascontiguousarray(steps.emits),
-        np.array(stage.halves, dtype=np.int64),
-        np.array(stage.owned, dtype=np.bool_),
+        stage.halves,  # tuples: loops over operands are of a length known to the compiler
+        stage.owned,
         stage.depth,
         stage.channels,
         stage.overhead,
         stage.accumulator_halves,
         stage.output_halves,
         np.array(stage.handoff_cycles, dtype=np.int64),
+        np.array(stage.wires, dtype=np.int64),
+        np.array(stage.ports, dtype=np.int64),
         stage.store_on_bus,
         stage.direct,
     )
@@ -194,25 +221,28 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     accumulator_halves,
     output_halves,
     handoff,
+    wires,
+    ports,
     store_on_bus,
     direct,
     times,
 ):
     """Return the cycle at which the last step ends.
 
-    `times` [6, n, 4] is filled as `Record` says; with no columns nothing is recorded.
+    `times` [operands + 3, n, 4] is filled as `Record` says; with no columns nothing is recorded.
 
     Program order of the transfers: a load is issued as soon as the compute step that frees its half has
-    been issued, ties by (tile, operand A < W < other); the store of a tile follows those loads.
+    been issued, ties by (tile, operand A < W < others); the store of a tile follows those loads.
     """
     n = compute.shape[0]
     keep = times.shape[1] > 0
+    operands = len(halves)
     # Blocks of each operand: first[x, q] .. last[x, q] are the tiles that use its q-th block.
-    count = np.zeros(3, np.int64)
-    first = np.zeros((3, n), np.int64)
-    last = np.zeros((3, n), np.int64)
-    block = np.full((3, n), -1, np.int64)
-    for x in range(3):
+    count = np.zeros(operands, np.int64)
+    first = np.zeros((operands, n), np.int64)
+    last = np.zeros((operands, n), np.int64)
+    block = np.full((operands, n), -1, np.int64)
+    for x in range(operands):
         for i in range(n):
             if fresh[x, i]:
                 first[x, count[x]] = i
@@ -220,13 +250,13 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             if count[x] > 0:
                 block[x, i] = count[x] - 1
                 last[x, count[x] - 1] = i
-    loaded = np.zeros((3, n), np.int64)  # cycle at which a block is usable
-    issued = np.zeros(3, np.int64)
+    loaded = np.zeros((operands, n), np.int64)  # cycle at which a block is usable
+    issued = np.zeros(operands, np.int64)
     released = np.zeros(n, np.int64)  # cycle at which a tile lets go of its input halves
     posted = np.zeros(n + 1, np.int64)  # by output tile: accumulators free
     stored = np.zeros(n + 1, np.int64)  # by output tile: output half free
     channel = np.zeros(channels, np.int64)
-    bus = np.int64(0)
+    bus = np.zeros((ports.shape[0], ports.max()), np.int64)  # cycle at which a port is free
     store_port = np.int64(0)
     array = np.int64(0)
     vector = np.int64(0)
@@ -236,7 +266,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     for i in range(-1, n):
         if i >= 0:
             start = array
-            for x in range(3):
+            for x in range(operands):
                 if block[x, i] >= 0:
                     start = max(start, loaded[x, block[x, i]])
             if opens[i]:
@@ -249,7 +279,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 begun += 1
             array = start + compute[i]
             if keep:
-                times[3, i] = -1, start, start, array
+                times[operands, i] = -1, start, start, array
             released[i] = array
             end = max(end, array + depth)
             if emits[i]:
@@ -258,13 +288,13 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                     begin = max(begin, stored[group - output_halves])
                 posted[group] = begin + post[i]
                 if keep and post[i] > 0:
-                    times[4, i] = -1, begin, begin, posted[group]
+                    times[operands + 1, i] = -1, begin, begin, posted[group]
                 if not direct:
                     vector = posted[group]
                 end = max(end, posted[group])
         while True:
             best = -1
-            for x in range(3):
+            for x in range(operands):
                 q = issued[x]
                 if q >= count[x]:
                     continue
@@ -285,30 +315,39 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 loaded[best, q] = ready
                 continue
             c = np.argmin(channel)
-            begin = max(max(channel[c], ready) + overhead, bus)
+            link = wires[best]
+            port = 0
+            for other in range(1, ports[link]):
+                if bus[link, other] < bus[link, port]:
+                    port = other
+            taken = max(channel[c], ready)
+            begin = max(taken + overhead, bus[link, port])
+            arrived = begin + held
             if keep:
-                taken = max(channel[c], ready)
-                times[best, first[best, q]] = c, taken, begin, begin + held
-            bus = begin + held
-            channel[c] = bus
-            loaded[best, q] = bus + handoff[best]
-            end = max(end, bus)
+                times[best, first[best, q]] = c, taken, begin, arrived
+            bus[link, port] = channel[c] = arrived
+            loaded[best, q] = arrived + handoff[best]
+            end = max(end, arrived)
         if i >= 0 and emits[i]:
             stored[group] = posted[group]
             if store[i] > 0 and store_on_bus:
                 c = np.argmin(channel)
-                begin = max(max(channel[c], posted[group] + handoff[3]) + overhead, bus)
+                link = wires[operands]
+                port = 0
+                for other in range(1, ports[link]):
+                    if bus[link, other] < bus[link, port]:
+                        port = other
+                taken = max(channel[c], posted[group] + handoff[operands])
+                begin = max(taken + overhead, bus[link, port])
+                stored[group] = begin + store[i]
+                bus[link, port] = channel[c] = stored[group]
                 if keep:
-                    taken = max(channel[c], posted[group] + handoff[3])
-                    times[5, i] = c, taken, begin, begin + store[i]
-                bus = begin + store[i]
-                channel[c] = bus
-                stored[group] = bus
+                    times[operands + 2, i] = c, taken, begin, stored[group]
             elif store[i] > 0:
-                begin = max(store_port, posted[group] + handoff[3])
+                begin = max(store_port, posted[group] + handoff[operands])
                 store_port = begin + overhead + store[i]
                 if keep:
-                    times[5, i] = -1, begin, begin + overhead, store_port
+                    times[operands + 2, i] = -1, begin, begin + overhead, store_port
                 stored[group] = store_port
             end = max(end, stored[group])
             group += 1

@@ -7,6 +7,25 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def busiest(links, ports, wires, a, w, out):  # type: ignore[no-untyped-def]
+    """Return how long the busiest link works at least, each port taking one transfer at a time.
+
+    `links` are the cycles of the constants of each, to which come those of A, W and the output.
+    """
+    most = 0.0
+    for link in range(links.shape[0]):
+        held = float(links[link])
+        if wires[0] == link:
+            held += a
+        if wires[1] == link:
+            held += w
+        if wires[2] == link:
+            held += out
+        most = max(most, held / ports[link])
+    return most
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the sums
     free,
     shape,
@@ -42,6 +61,9 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     m_blocks,
     k_blocks,
     nk,
+    wires,
+    ports,
+    constant_cycles,
     w_weight,
     pj_weight,
     cutoff,
@@ -55,9 +77,12 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     Returns how many there are, and the least bound beyond `step_limit`.
     """
     batch, fill, a_streams, w_streams, out_streams, constant = shape[:6]
-    channels, overhead, constant_cycles = shape[6], shape[7], shape[8]
-    a_halves, w_halves, out_halves = shape[9], shape[10], shape[11]
-    a_memory, w_memory, out_memory = shape[12], shape[13], shape[14]
+    channels, overhead = shape[6], shape[7]
+    a_halves, w_halves, out_halves = shape[8], shape[9], shape[10]
+    a_memory, w_memory, out_memory = shape[11], shape[12], shape[13]
+    constants_held = constant_cycles.sum()
+    # One channel takes one transfer after the other, whatever their links.
+    in_turn = channels == 1
     fixed, step_pj, row_pj, constant_pj, update_pj = constants[:5]
     write_pj, read_pj, a_code_pj, w_code_pj, time_pj = constants[5:10]
     idle_pj, units = constants[10], constants[11]
@@ -92,8 +117,10 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             if out_used > free[out_memory]:
                 continue
             # What every cut of K and every order costs at least; where that is too much, go on.
-            moved = batch * (out_cycles[i, j] + least_a[i]) + constant_cycles
-            moved += w_batch * least_w[j]
+            least_out = batch * out_cycles[i, j]
+            moved = busiest(
+                constant_cycles, ports, wires, batch * least_a[i], w_batch * least_w[j], least_out
+            )
             work = batch * m_work[i] * n_work[j] * least_k
             cycles = max(work + tail[i, j], moved)
             value = w_weight * cycles
@@ -116,7 +143,12 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                     continue
                 work = batch * m_work[i] * n_work[j] * k_work[k] * unit[0]
                 work += batch * own[i * s, j * s, k * s]
-                head = first_overhead + a_first[i, k] + w_first[j, k] + constant_cycles
+                if in_turn:
+                    head = first_overhead + a_first[i, k] + w_first[j, k] + constants_held
+                else:
+                    head = first_overhead + busiest(
+                        constant_cycles, ports, wires, a_first[i, k], w_first[j, k], 0
+                    )
                 end = m_end[i] * n_end[j] * k_end[k] * unit[0] + tail[i, j]
                 end += own_end[i * s, j * s, k * s]
                 busy = head + work + tail[i, j]
@@ -137,14 +169,19 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                             continue
                     a_again = 1 if order == 0 else nt
                     w_again = 1 if fill or order == 1 or (nt == 1 and kt == 1) else mt
-                    load = batch * (a_again * a_cycles[i, k]) + constant_cycles
-                    load += w_batch * w_again * w_cycles[j, k]
-                    moved = load + batch * out_cycles[i, j]
+                    a_held = batch * a_again * a_cycles[i, k]
+                    w_held = w_batch * w_again * w_cycles[j, k]
+                    load = busiest(constant_cycles, ports, wires, a_held, w_held, 0)
+                    moved = busiest(constant_cycles, ports, wires, a_held, w_held, least_out)
+                    total = constants_held + a_held + w_held + least_out
                     loads = batch * a_again * mt * a_streams * kt
                     loads += w_batch * w_again * nt * w_streams * kt
                     set_up = (loads + constant + out_tiles * out_streams) * overhead
                     cycles = max(
-                        busy, some_overhead + load + end, float(moved), (moved + set_up) / channels
+                        busy,
+                        some_overhead + load + end,
+                        moved,
+                        (total + set_up) / channels,
                     )
                     cycles = np.ceil(cycles - 1e-6)
                     value = w_weight * cycles
@@ -197,10 +234,10 @@ def least_lacking(  # type: ignore[no-untyped-def]
             for k in range(k_tiles.shape[0]):
                 out_tiles = batch * m_tiles[i] * n_tiles[j]
                 used[:] = 0
-                used[shape[12]] += min(shape[9], batch * m_tiles[i] * k_tiles[k]) * a_bytes[i, k]
-                used[shape[13]] += min(shape[10], batch * n_tiles[j] * k_tiles[k]) * w_bytes[j, k]
-                used[shape[14]] += min(shape[11], out_tiles) * wait_bytes[i, j]
-                used[shape[14]] += min(shape[11], out_tiles) * result_bytes[i, j]
+                used[shape[11]] += min(shape[8], batch * m_tiles[i] * k_tiles[k]) * a_bytes[i, k]
+                used[shape[12]] += min(shape[9], batch * n_tiles[j] * k_tiles[k]) * w_bytes[j, k]
+                used[shape[13]] += min(shape[10], out_tiles) * wait_bytes[i, j]
+                used[shape[13]] += min(shape[10], out_tiles) * result_bytes[i, j]
                 lacking = np.int64(0)
                 for x in range(3):
                     lacking += max(0, used[x] - free[x])

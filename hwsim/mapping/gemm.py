@@ -25,12 +25,12 @@ from hwsim.engine.timing import UNLIMITED, Link, Stage, Steps
 from hwsim.graph.dtype import DataType
 from hwsim.mapping.block import Block, part_of
 from hwsim.mapping.layout import ORDERS, Flow, Layout, Order
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Bits, Direction, Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
 Place = Literal["chip", "fill", "stream"]
-"""`chip`: on chip before the operator starts. `fill`: comes from DRAM once, into a place of its own.
-`stream`: comes from DRAM tile by tile through a buffer, again whenever it is needed again."""
+"""`chip`: in its role memory before the operator starts. `fill`: comes from DRAM once, into a place of its own.
+`stream`: comes from behind tile by tile through a buffer, again whenever it is needed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class GemmProblem:
 
     `epilogue` names the vector operators that run on each output tile before it is stored, `out` is the
     number type after them, and `out_row` the codes of a stored row of the result. `w_memory` is the memory that W is read from where it is on chip.
-    `constant_bits` are loaded from DRAM before the first tile. `whole_lanes`: an accumulator may
-    overflow, so that K must be summed in whole beats of the array's lanes.
+    `constant_bits` are loaded from each level before the first tile. `whole_lanes`: an accumulator may
+    overflow, so that K must be summed in whole beats of the array's lanes. `a_from`, `w_from` and `out_to`
+    are the levels that streams come from and go to.
     """
 
     array: str
@@ -57,9 +58,12 @@ class GemmProblem:
     w_memory: str
     out_streams: bool
     epilogue: tuple[str, ...]
-    constant_bits: int
+    constant_bits: Bits
     constant_fetch_bits: int
     whole_lanes: bool = False
+    a_from: str = DRAM
+    w_from: str = DRAM
+    out_to: str = DRAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,8 @@ def _accumulator_places(p: GemmProblem, t: Tiling, site: Site) -> int:
 
 
 def flow(p: GemmProblem, site: Site) -> Flow:
-    """Return what moves between DRAM and the chip."""
-    constant = site.link.bus_cycles(site.link.moved_bits(1, p.constant_bits))
+    """Return what moves between the role memories and those behind them."""
+    constant = tuple(site.constant_cycles(p.constant_bits))
     streams, fills = p.w_place == "stream", p.w_place == "fill"
     return Flow(p.batch, p.a_place == "stream", streams, fills, p.out_streams, constant)
 
@@ -154,17 +158,19 @@ def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage
         depth=array.spec.pipeline_depth_cycles,
         channels=site.channels,
         overhead=site.link.overhead_cycles,
-        halves=(site.halves(site.activation), site.halves(site.weight), 1),
-        owned=(True, p.w_place == "stream", False),
+        halves=(site.halves(site.activation), site.halves(site.weight), *(1 for _ in site.levels)),
+        owned=(True, p.w_place == "stream", *(False for _ in site.levels)),
         accumulator_halves=places,
         output_halves=output_halves if p.out_streams else UNLIMITED,
         handoff_cycles=(
             site.handoff(site.activation),
             site.handoff(site.weight),
-            site.handoff(site.weight),
+            *(site.handoff(site.weight) for _ in site.levels),
             site.handoff(site.output),
         ),
         direct=not p.epilogue,
+        wires=site.wires(p.a_from, p.w_from, p.out_to),
+        ports=site.ports,
     )
 
 
@@ -177,14 +183,17 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         array: the array that runs it.
         site: memories by role and the vector unit.
     """
-    link, part = site.link, part_of(array, t.block)
+    part = part_of(array, t.block)
+    a_link = site.link_to(p.a_from, site.activation, "load")
+    w_link = site.link_to(p.w_from, site.weight, "load")
+    out_link = site.link_to(p.out_to, site.output, "store")
     ms, ns, ks = (
         [size for size, _ in parts(total, tile)]
         for total, tile in ((p.m, t.tm), (p.n, t.tn), (p.k, t.tk))
     )
-    a = [[moved_bits(m, k, p.k, p.a, link) for k in ks] for m in ms]
-    w = [[moved_bits(n, k, p.k, p.w, link) for k in ks] for n in ns]
-    out = [[moved_bits(m, n, p.out_row, p.out, link) for n in ns] for m in ms]
+    a = [[moved_bits(m, k, p.k, p.a, a_link) for k in ks] for m in ms]
+    w = [[moved_bits(n, k, p.k, p.w, w_link) for k in ks] for n in ns]
+    out = [[moved_bits(m, n, p.out_row, p.out, out_link) for n in ns] for m in ms]
     compute = [[[part.cycles(m, n, k, p.a, p.w) for k in ks] for n in ns] for m in ms]
     post = [[post_cycles(p, m, n, site) for n in ns] for m in ms]
     how = stage(p, t, array, site)
@@ -194,25 +203,23 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
         rest=np.array([[len(ms) - 1, len(ns) - 1, len(ks) - 1]]),
         places=np.array([[how.accumulator_halves, how.output_halves]]),
         compute=_by_kind(compute),
-        a=_by_kind([[link.bus_cycles(bits) for bits in row] for row in a]),
-        w=_by_kind([[link.bus_cycles(bits) for bits in row] for row in w]),
-        out=_by_kind([[link.bus_cycles(bits) for bits in row] for row in out]),
+        a=_by_kind([[a_link.bus_cycles(bits) for bits in row] for row in a]),
+        w=_by_kind([[w_link.bus_cycles(bits) for bits in row] for row in w]),
+        out=_by_kind([[out_link.bus_cycles(bits) for bits in row] for row in out]),
         post=_by_kind(post),
     )
     steps, times = layout.steps(flow(p, site))
     transfers: list[Count] = []
-    ends = (
-        ("activation", site.activation, "load", a, times[0]),
-        ("weight", site.weight, "load", w, times[1]),
-        ("output", site.output, "store", out, times[2]),
+    ends: tuple[tuple[str, str, Direction, str, Any, Any], ...] = (
+        ("activation", site.activation, "load", p.a_from, a, times[0]),
+        ("weight", site.weight, "load", p.w_from, w, times[1]),
+        ("output", site.output, "store", p.out_to, out, times[2]),
     )
-    for operand, memory, direction, bits, often in ends:
+    for operand, memory, direction, level, bits, often in ends:
         kinds = ((i, j) for i in range(len(bits)) for j in range(len(bits[0])) if often[i, j])
         moved = [(bits[i][j], int(often[i, j])) for i, j in kinds]
-        transfers += site.transfer(operand, memory, direction, moved)
-    if p.constant_bits:
-        once = [(link.moved_bits(1, p.constant_bits), 1)]
-        transfers += site.transfer("constant", site.weight, "load", once)
+        transfers += site.transfer(operand, memory, direction, moved, level)
+    transfers += site.constant_transfers(p.constant_bits)
     return MappedGemm(steps, how, tuple(transfers))
 
 

@@ -107,12 +107,14 @@ class Layout:
             flow.numbers(),
             *self.tables(),
             np.ascontiguousarray(self.places),
-            np.array(stage.halves, dtype=np.int64),
-            np.array(stage.owned, dtype=np.bool_),
+            stage.halves,  # tuples: loops over operands are of a length known to the compiler
+            stage.owned,
             stage.depth,
             stage.channels,
             stage.overhead,
             np.array(stage.handoff_cycles, dtype=np.int64),
+            np.array(stage.wires, dtype=np.int64),
+            np.array(stage.ports, dtype=np.int64),
             stage.store_on_bus,
             stage.direct,
             np.ascontiguousarray(bound, dtype=np.float64),
@@ -125,9 +127,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What moves between DRAM and the chip, whatever the candidate.
+    """What moves between the role memories and those behind them, whatever the candidate.
 
-    `w_fills`: each tile of W comes once, into a place of its own. `constant_cycles` on the bus come before the first tile.
+    `w_fills`: each tile of W comes once, into a place of its own. `constant_cycles` on each link come before the first tile.
     """
 
     batch: int
@@ -135,7 +137,7 @@ class Flow:
     w_streams: bool
     w_fills: bool
     out_streams: bool
-    constant_cycles: int
+    constant_cycles: tuple[int, ...]
 
     def numbers(self) -> Ints:
         """Return the fields as the compiled loops read them."""
@@ -145,7 +147,7 @@ class Flow:
             self.w_streams or self.w_fills,
             self.w_fills,
             self.out_streams,
-            self.constant_cycles,
+            *self.constant_cycles,
         )
         return np.array(fields, dtype=np.int64)
 
@@ -153,10 +155,11 @@ class Flow:
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def lay_out(flow, order, tiles, rest, compute, a, w, out, post):  # type: ignore[no-untyped-def]
     """Return the fields of `Steps`, and the transfers [3, 2, 2], of one candidate."""
-    batch, a_moves, w_moves, w_fills, out_moves, constant = flow
+    batch, a_moves, w_moves, w_fills, out_moves = flow[0], flow[1], flow[2], flow[3], flow[4]
+    constants = flow[5:]
     n = batch * tiles[0] * tiles[1] * tiles[2]
-    load = np.zeros((3, n), np.int64)
-    fresh = np.zeros((3, n), np.bool_)
+    load = np.zeros((2 + constants.shape[0], n), np.int64)
+    fresh = np.zeros((2 + constants.shape[0], n), np.bool_)
     work = np.empty(n, np.int64)
     after = np.zeros(n, np.int64)
     store = np.zeros(n, np.int64)
@@ -197,9 +200,9 @@ def lay_out(flow, order, tiles, rest, compute, a, w, out, post):  # type: ignore
                             times[2, m, nn] += 1
                     held_m, held_n, held_k = at[0], at[1], at[2]
                     step += 1
-    if constant > 0:
-        fresh[2, 0] = True
-        load[2, 0] = constant
+    for x in range(constants.shape[0]):
+        fresh[2 + x, 0] = constants[x] > 0
+        load[2 + x, 0] = constants[x]
     return load, fresh, work, after, store, opens, emits, times
 
 
@@ -221,6 +224,8 @@ def _lengths(  # type: ignore[no-untyped-def]
     channels,
     overhead,
     handoff,
+    wires,
+    ports,
     store_on_bus,
     direct,
     bound,
@@ -252,6 +257,8 @@ def _lengths(  # type: ignore[no-untyped-def]
             places[c, 0],
             places[c, 1],
             handoff,
+            wires,
+            ports,
             store_on_bus,
             direct,
             nothing,

@@ -20,7 +20,7 @@ from hwsim.mapping.gemm_counts import work_counts
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
 from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buffer_bytes
 from hwsim.mapping.scan import Scan
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import Bits, Site
 from hwsim.mapping.tables import Tables
 from hwsim.mapping.tile import code_bits, tile_sizes
 from hwsim.mapping.trial import ROUNDING, Trial, above
@@ -55,16 +55,10 @@ class Mapping:
 
     def then(self, other: Mapping, times: int) -> Mapping:
         """Return this mapping followed by another one, `times` over, without overlap."""
-        a, b = self.timeline, other.timeline
         return replace(
             self,
             tiles=self.tiles + times * other.tiles,
-            timeline=Timeline(
-                a.cycles + times * b.cycles,
-                a.array_busy + times * b.array_busy,
-                a.vector_busy + times * b.vector_busy,
-                a.bus_busy + times * b.bus_busy,
-            ),
+            timeline=self.timeline.then(other.timeline, times),
             counts=(*self.counts, *(replace(c, count=times * c.count) for c in other.counts)),
             buffer_bytes=_larger(self.buffer_bytes, other.buffer_bytes),
             worth=(
@@ -126,8 +120,27 @@ class Mapper:
             self._known[p].append((dict(free), found))
         if found is None or blocks == 1:
             return found
-        others = self.best(replace(p, constant_bits=0), free)
+        others = self.best(replace(p, constant_bits=tuple(0 for _ in p.constant_bits)), free)
         return None if others is None else found.then(others, blocks - 1)
+
+    def arrival(self, bits: Bits) -> Mapping:
+        """Return what it takes to fill memories behind others from DRAM: one transfer each, one by one.
+
+        Args:
+            bits: what each level takes; nothing for DRAM itself.
+        """
+        link, site = self._site.link, self._site
+        moved = [link.moved_bits(1, b) for b in bits]
+        filled = [(level, m) for level, m in zip(site.levels, moved, strict=True) if m]
+        counts = [
+            count
+            for level, m in filled
+            for count in site.transfer("constant", level, "load", [(m, 1)])
+        ]
+        bus = sum(link.bus_cycles(m) for m in moved)
+        cycles = bus + len(filled) * link.overhead_cycles
+        timeline = Timeline(cycles, 0, 0, (bus, *(0 for _ in site.levels[1:])))
+        return self._mapping((), "rows", (), 0, timeline, tuple(counts), {})
 
     def least(self, p: GemmProblem | RowProblem) -> float:
         """Return what no mapping of an operator can beat, with its activations on chip or not.
@@ -135,7 +148,7 @@ class Mapper:
         It is the roofline: the busier of its unit and of the bus that brings its constants.
         """
         site = self._site
-        bits = p.constant_bits
+        held = [float(x) for x in self._site.constant_cycles(p.constant_bits)]
         if isinstance(p, RowProblem):
             rows, elements = p.units * p.rows_per_unit, p.units * p.elements_per_unit
             cycles = float(site.vector.cycles(p.op, rows, elements))
@@ -144,8 +157,9 @@ class Mapper:
             blocks = Blocks(array, p.a, p.w, p.whole_lanes)
             cycles = float(p.batch * blocks.least_cycles(p.m, p.n, p.k))
             if p.w_place != "chip" and p.w_memory == site.weight:
-                bits += code_bits(p.w, p.n * p.k)
-        cycles = max(cycles, float(bits / site.link.bits_per_cycle) // 1)
+                link = site.link_to(p.w_from, site.weight, "load")
+                held[site.wire(p.w_from)] += float(code_bits(p.w, p.n * p.k) / link.bits_per_cycle)
+        cycles = max(cycles, *(h // n for h, n in zip(held, site.ports, strict=True)))
         w_cycles, w_pj = self._objective.weights
         return cycles * (w_cycles + w_pj * self._power.leakage_pj) * (1 - w_pj * ROUNDING)
 

@@ -1,11 +1,11 @@
 """The mapper of a graph: the best way through the sets of activations that are on chip.
 
 Groups run in a fixed order with a barrier after each, so what a group costs depends on the past through
-nothing but the set of live tensors on chip: which of its operands are there, and how many bytes are left
+nothing but the homes of live tensors: where its operands are, and how many bytes are left
 for its tiles. An additive objective is therefore solved exactly by dynamic programming, group by group over
-such sets. The sets are taken in the order of A* (Hart, Nilsson, Raphael, 1968): least sum of the cost so far
+such sets of homes. The sets are taken in the order of A* (Hart, Nilsson, Raphael, 1968): least sum of the cost so far
 and of the rooflines of the groups left, so that most operators are never mapped in places that cannot
-matter. A tensor is on chip for its whole life or in DRAM for its whole life. Where an attention starts,
+matter. A tensor has one home for its whole life: the memory that feeds the rows, one behind it, or DRAM. Where an attention starts,
 running it one head at a time is one more choice.
 """
 
@@ -21,7 +21,7 @@ from hwsim.errors import CapacityError
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Worth
 from hwsim.mapping.problems import Places, Posed, ProblemMaker
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 
 STATE_LIMIT = 256
 """Sets followed after a group. Where there are more, the best are, and the gap is reported."""
@@ -32,11 +32,11 @@ class State:
     """What the rest of an inference depends on.
 
     Attributes:
-        on_chip: live storage roots on chip.
+        homes: live storage roots that are on chip, each with the memory.
         heads: blocks that the attention in progress runs in; 1 outside.
     """
 
-    on_chip: frozenset[str]
+    homes: frozenset[tuple[str, str]]
     heads: int = 1
 
 
@@ -105,6 +105,11 @@ class Placer:
         self._posed: dict[tuple[int, Places], Posed] = {}
         stores = maker.program.stores
         self._resident_bytes = sum(stores[name].bytes for name in maker.resident)
+        self._room_behind = {
+            level: maker.site.capacity_bytes(level)
+            - sum(stores[name].bytes for name, home in maker.backed.items() if home == level)
+            for level in maker.site.levels[1:]
+        }
 
     @property
     def _program(self) -> Program:
@@ -137,7 +142,7 @@ class Placer:
         rest = [0.0]
         for i in reversed(range(groups)):
             rest.insert(0, rest[0] + self.least(i))
-        nowhere = Step((0.0, 0.0), None, State(frozenset()), Places((), False), None)
+        nowhere = Step((0.0, 0.0), None, State(frozenset()), Places((), DRAM), None)
         queue = [((rest[0], 0.0), 0, 0, nowhere)]
         ways = 1  # tells apart what is otherwise equal
         done: set[tuple[int, State]] = set()
@@ -173,16 +178,23 @@ class Placer:
     def least(self, index: int) -> float:
         """Return what a group costs at least, wherever its activations are: its roofline."""
         head = self._program.groups[index].head
-        posed = self._pose(index, Places((True,) * len(head.inputs), True))
+        near = self._site.activation
+        posed = self._pose(index, Places((near,) * len(head.inputs), near))
         return self._mapper.least(posed.problem)
 
-    def at(self, index: int, places: Places, live_bytes: int) -> Mapping | None:
-        """Map a group with its tensors in given places and so many bytes of activations on chip."""
+    def at(self, index: int, places: Places, live: dict[str, int]) -> Mapping | None:
+        """Map a group with its tensors in given places and so many bytes of activations in each memory."""
+        if any(live.get(level, 0) > size for level, size in self._room_behind.items()):
+            return None
         posed = self._pose(index, places)
+        live_bytes = live.get(self._site.activation, 0)
         free = room(self._site, self._resident_bytes + posed.transient_bytes, live_bytes)
         if min(free.values()) < 0:
             return None
-        return self._mapper.best(posed.problem, free, places.heads)
+        found = self._mapper.best(posed.problem, free, places.heads)
+        if found is None or not any(posed.arriving):
+            return found
+        return found.then(self._mapper.arrival(posed.arriving), 1)
 
     def _pose(self, index: int, places: Places) -> Posed:
         if (index, places) not in self._posed:
@@ -194,16 +206,19 @@ class Placer:
         program, group = self._program, self._program.groups[i]
         for heads in self._heads(i, before.state):
             for output in self._output_places(i):
-                present = before.state.on_chip | ({group.output} if output else frozenset())
-                live = sum(program.bytes_of(r, heads) for r in present)
-                places = Places(
-                    tuple(program.roots[t] in present for t in group.head.inputs), output, heads
-                )
+                homes = dict(before.state.homes)
+                if output != DRAM:
+                    homes[group.output] = output
+                live: dict[str, int] = {}
+                for root, home in homes.items():
+                    live[home] = live.get(home, 0) + program.bytes_of(root, heads)
+                inputs = tuple(homes.get(program.roots[t], DRAM) for t in group.head.inputs)
+                places = Places(inputs, output, heads)
                 mapping = self.at(i, places, live)
                 if mapping is None:
                     continue
                 worth = before.worth[0] + mapping.worth[0], before.worth[1] + mapping.worth[1]
-                alive = frozenset(r for r in present if program.life[r][1] > i)
+                alive = frozenset((r, h) for r, h in homes.items() if program.life[r][1] > i)
                 inside = any(c.start <= i < c.stop - 1 for c in program.chains)
                 state = State(alive, heads if inside else 1)
                 yield Step(worth, before, state, places, mapping)
@@ -217,9 +232,9 @@ class Placer:
                 return (1, heads) if heads > 1 else (1,)
         return (state.heads,)
 
-    def _output_places(self, i: int) -> tuple[bool, ...]:
+    def _output_places(self, i: int) -> tuple[str, ...]:
         external = self._program.groups[i].output in self._program.external
-        return (False,) if external else (True, False)
+        return (DRAM,) if external else self._site.activation_homes
 
     def _placement(self, best: Step, bound: float) -> Placement:
         steps = best.back()
@@ -227,11 +242,12 @@ class Placer:
         plan = MemoryPlan(
             self._program,
             self._maker.resident,
-            frozenset(
-                g.output
+            self._maker.backed,
+            {
+                g.output: s.places.output
                 for g, s in zip(self._program.groups, steps, strict=True)
-                if s.places.output
-            ),
+                if s.places.output != DRAM
+            },
             tuple(s.places.heads for s in steps),
         )
         return Placement(plan, tuple(s.places for s in steps), mappings, best.worth, bound)
@@ -239,10 +255,15 @@ class Placer:
     def _refusal(self, i: int, states: list[State]) -> CapacityError:
         """Say what a group lacks in the state that leaves it most room."""
         program, group = self._program, self._program.groups[i]
-        lightest = min(states, key=lambda s: sum(program.bytes_of(r, s.heads) for r in s.on_chip))
-        live = sum(program.bytes_of(r, lightest.heads) for r in lightest.on_chip)
-        inputs = tuple(program.roots[t] in lightest.on_chip for t in group.head.inputs)
-        posed = self._pose(i, Places(inputs, False, lightest.heads))
+
+        def near_bytes(s: State) -> int:
+            near = (root for root, home in s.homes if home == self._site.activation)
+            return sum(program.bytes_of(root, s.heads) for root in near)
+
+        lightest = min(states, key=near_bytes)
+        live, homes = near_bytes(lightest), dict(lightest.homes)
+        inputs = tuple(homes.get(program.roots[t], DRAM) for t in group.head.inputs)
+        posed = self._pose(i, Places(inputs, DRAM, lightest.heads))
         free = room(self._site, self._resident_bytes, live)
         weight = self._site.weight
         if posed.transient_bytes > free[weight]:

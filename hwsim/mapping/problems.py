@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hwsim.arch.machine import operand_types
@@ -12,7 +13,7 @@ from hwsim.engine.memory_plan import Program, row_constants
 from hwsim.graph.ir import Attr, Node, QuantGraph
 from hwsim.mapping.gemm import GemmProblem, Place
 from hwsim.mapping.rowwise import RowProblem, RowSource
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Bits, Site
 from hwsim.mapping.tile import row_bits
 
 Scenario = Literal["cold", "steady"]
@@ -24,33 +25,41 @@ class Places:
     """Where the tensors of one group are, and how many times over it runs.
 
     Attributes:
-        inputs: whether each input of the group's first node is on chip.
-        output: whether its result is.
+        inputs: the home of each input of the group's first node: a memory, or `dram`.
+        output: that of its result.
         heads: blocks that it runs in, one head at a time in attention; else 1.
     """
 
-    inputs: tuple[bool, ...]
-    output: bool
+    inputs: tuple[str, ...]
+    output: str
     heads: int = 1
 
 
 @dataclass(frozen=True)
 class Posed:
-    """A mapping problem, and the bytes of the weight memory that its own constants take while it runs."""
+    """A mapping problem, and the bytes of the weight memory that its own constants take while it runs.
+
+    `arriving`: bits that memories behind others take from DRAM before it, by level.
+    """
 
     problem: GemmProblem | RowProblem
     transient_bytes: int
+    arriving: Bits
 
 
 @dataclass(frozen=True)
 class ProblemMaker:
-    """Poses the problems of one inference with given resident constants."""
+    """Poses the problems of one inference with given resident constants.
+
+    `backed`: stores that live in a memory behind the weight memory, and in which.
+    """
 
     graph: QuantGraph
     program: Program
     site: Site
     scenario: Scenario
     resident: frozenset[str]
+    backed: Mapping[str, str] = field(default_factory=dict)
 
     def pose(self, index: int, places: Places) -> Posed:
         """Return the problem of a group: of one block where it is repeated."""
@@ -64,6 +73,7 @@ class ProblemMaker:
         a_shape = self._shape(node.inputs[0])
         out = self.graph.tensors[group.output]
         w_place: Place
+        w_from = DRAM
         if node.op == "linear":
             batch, m = 1, math.prod(a_shape[:-1])
             n = self.graph.constant(node, "weight").shape[0]
@@ -71,13 +81,17 @@ class ProblemMaker:
             w_place = "stream"
             if name in self.resident:
                 w_place = "fill" if self._must_arrive(name, index) else "chip"
+            else:
+                w_from = self.backed.get(name, DRAM)
             w_memory = self.site.weight
         else:
             batch, m = math.prod(a_shape[:-2]) // places.heads, a_shape[-2]
             n = self._shape(node.inputs[1])[-2]
-            w_place = "chip" if places.inputs[1] else "stream"
+            w_place, w_from = self._stream(places.inputs[1])
             w_memory = self.site.activation
         epilogue = group.nodes[1:]
+        a_place, a_from = self._stream(places.inputs[0])
+        out_place, out_to = self._stream(places.output)
         load, fetch, transient = self._constants(index, epilogue)
         problem = GemmProblem(
             array=self.site.machine.array_for(a_type, w_type).name,
@@ -89,16 +103,31 @@ class ProblemMaker:
             w=w_type,
             out=out.dtype,
             out_row=out.bind(self.program.length)[-1],
-            a_place="chip" if places.inputs[0] else "stream",
+            a_place=a_place,
             w_place=w_place,
             w_memory=w_memory,
-            out_streams=not places.output,
+            out_streams=out_place == "stream",
             epilogue=tuple(n.op for n in epilogue),
             constant_bits=load,
             constant_fetch_bits=fetch,
             whole_lanes=self._may_overflow(node),
+            a_from=a_from,
+            w_from=w_from,
+            out_to=out_to,
         )
-        return Posed(problem, transient)
+        return Posed(problem, transient, self._arriving(index))
+
+    def _stream(self, home: str) -> tuple[Place, str]:
+        """Return whether a tensor streams, and from or to where; DRAM, for all that does not."""
+        return ("chip", DRAM) if home == self.site.activation else ("stream", home)
+
+    def _arriving(self, index: int) -> Bits:
+        """Return the bits that each level behind the weight memory takes from DRAM before a group."""
+        bits = dict.fromkeys(self.site.levels, 0)
+        for name, level in self.backed.items():
+            if self._must_arrive(name, index):
+                bits[level] += 8 * self.program.stores[name].bytes
+        return tuple(bits.values())
 
     def _rows(self, index: int, places: Places) -> Posed:
         group = self.program.groups[index]
@@ -119,6 +148,7 @@ class ProblemMaker:
         )
         if node.op == "embedding":
             sources = (*sources, self._table(node))
+        out_place, out_to = self._stream(places.output)
         sources += tuple(self._row_constant(name) for name in row_constants(self.graph, node))
         problem = RowProblem(
             op=node.op,
@@ -127,11 +157,12 @@ class ProblemMaker:
             elements_per_unit=rows // units * shape[-1] * self._codes_per_result(node),
             sources=sources,
             out_bits_per_unit=rows // units * out_row,
-            out_streams=not places.output,
+            out_streams=out_place == "stream",
             constant_bits=load,
             constant_fetch_bits=fetch,
+            out_to=out_to,
         )
-        return Posed(problem, transient)
+        return Posed(problem, transient, self._arriving(index))
 
     def _may_overflow(self, node: Node) -> bool:
         """Tell whether a contraction's static bound does not fit its array's accumulators."""
@@ -167,12 +198,14 @@ class ProblemMaker:
             bits = total // (units * places.heads)
         operator = self.site.vector.spec.operators[node.op]
         passes = len(operator.passes) if position == 0 else 1
+        place, level = self._stream(places.inputs[position])
         return RowSource(
             operand="activation",
             memory=self.site.activation,
             bits_per_unit=bits,
-            streams=not places.inputs[position],
+            streams=place == "stream",
             passes=passes,
+            level=level,
         )
 
     def _codes_per_result(self, node: Node) -> int:
@@ -192,27 +225,28 @@ class ProblemMaker:
         multipliers = self.graph.constants[node.constants["M"]]
         if multipliers.array.size > 1:
             bits += row_bits(multipliers.dtype, 1)
-        resident = name in self.resident
-        return RowSource("weight", self.site.weight, bits, streams=not resident, gathered=True)
+        streams, level = name not in self.resident, self.backed.get(name, DRAM)
+        return RowSource("weight", self.site.weight, bits, streams, gathered=True, level=level)
 
     def _row_constant(self, name: str) -> RowSource:
         """Return a constant of which each token reads a row."""
         constant = self.graph.constants[name]
         bits = row_bits(constant.dtype, constant.array.shape[1])
-        resident = name in self.resident
-        return RowSource("constant", self.site.weight, bits, streams=not resident)
+        streams, level = name not in self.resident, self.backed.get(name, DRAM)
+        return RowSource("constant", self.site.weight, bits, streams, level=level)
 
     def _must_arrive(self, name: str, index: int) -> bool:
-        """Tell whether a resident store has to come from DRAM for this group: once, on a cold start."""
+        """Tell whether a store that stays on chip has to come from DRAM for this group: once, on a cold start."""
         return self.scenario == "cold" and self.program.first_use[name] == index
 
-    def _constants(self, index: int, nodes: tuple[Node, ...]) -> tuple[int, int, int]:
-        """Return (bits to load, bits to fetch a tile, bytes held meanwhile) for some nodes' constants.
+    def _constants(self, index: int, nodes: tuple[Node, ...]) -> tuple[Bits, int, int]:
+        """Return (bits to load by level, bits to fetch a tile, bytes held meanwhile) for some nodes' constants.
 
         The weight of a linear layer is not among them. Tables and constants with a row a token are read
         row by row, but where they are resident a cold start loads them here.
         """
-        load = fetch = transient = 0
+        fetch = transient = 0
+        load = dict.fromkeys(self.site.levels, 0)
         arrived: set[str] = set()
         for node in nodes:
             by_row = row_constants(self.graph, node)
@@ -222,15 +256,15 @@ class ProblemMaker:
                 store = self.program.stores[name]
                 resident = name in self.resident
                 if resident and self._must_arrive(name, index) and name not in arrived:
-                    load += 8 * store.bytes
+                    load[DRAM] += 8 * store.bytes
                     arrived.add(name)
                 if node.op == "embedding" or name in by_row:
                     continue
                 fetch += 8 * store.bytes
                 if not resident:
-                    load += 8 * store.bytes
+                    load[self.backed.get(name, DRAM)] += 8 * store.bytes
                     transient += store.bytes
-        return load, fetch, transient
+        return tuple(load.values()), fetch, transient
 
 
 def _pair(value: Attr) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from hwsim.arch.component import ceil_div
 from hwsim.engine.energy import Count
 from hwsim.engine.timing import Stage, Steps
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Bits, Site
 from hwsim.mapping.tile import parts
 
 
@@ -20,7 +20,7 @@ from hwsim.mapping.tile import parts
 class RowSource:
     """An input of a vector operator.
 
-    `bits_per_unit` are read for every unit. `streams`: from DRAM through a buffer in `memory`; otherwise
+    `bits_per_unit` are read for every unit. `streams`: from `level` through a buffer in `memory`; otherwise
     it is in `memory` already. `gathered`: every unit is a contiguous run of its own (a row of an
     embedding table). `passes`: how often the operator reads it.
     """
@@ -31,6 +31,7 @@ class RowSource:
     streams: bool
     gathered: bool = False
     passes: int = 1
+    level: str = DRAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class RowProblem:
     """Everything that a mapping of one vector operator depends on besides the machine.
 
     A tile is a whole number of units; a unit is one row, or all rows that the operator mixes.
-    `constant_bits` come from DRAM before the first tile; `constant_fetch_bits` are read from the weight
-    memory for every tile.
+    `constant_bits` come from each level before the first tile; `constant_fetch_bits` are read from the weight
+    memory for every tile. `out_to` is the level that a result streams to.
     """
 
     op: str
@@ -49,8 +50,9 @@ class RowProblem:
     sources: tuple[RowSource, ...]
     out_bits_per_unit: int
     out_streams: bool
-    constant_bits: int
+    constant_bits: Bits
     constant_fetch_bits: int
+    out_to: str = DRAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +81,34 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
     """Lay out all tiles of `size` units in program order.
 
     Raises:
-        ValueError: more than two inputs come from DRAM: the operators of the graph have at most two.
+        ValueError: more than two inputs are loaded: the operators of the graph have at most two.
     """
     streaming = [s for s in p.sources if s.streams]
     if len(streaming) > 2:
         raise ValueError(f"{p.op}: at most two inputs can be loaded, not {len(streaming)}")
-    link = site.link
     kinds = parts(p.units, size)
     times = [n for _, n in kinds]
     tiles = sum(times)
-    load = np.zeros((3, tiles), dtype=np.int64)
-    fresh = np.zeros((3, tiles), dtype=np.bool_)
+    load = np.zeros((2 + len(site.levels), tiles), dtype=np.int64)
+    fresh = np.zeros((2 + len(site.levels), tiles), dtype=np.bool_)
     counts: list[Count] = []
     for x, source in enumerate(streaming):
+        link = site.link_to(source.level, source.memory, "load")
         moved = [source_bits(source, units, site) for units, _ in kinds]
         load[x] = np.repeat([link.bus_cycles(bits) for bits in moved], times)
         fresh[x] = True
         pairs = list(zip(moved, times, strict=True))
-        counts += site.transfer(source.operand, source.memory, "load", pairs)
-    if p.constant_bits:
-        bits = link.moved_bits(1, p.constant_bits)
-        load[2, 0] = link.bus_cycles(bits)
-        fresh[2, 0] = True
-        counts += site.transfer("constant", site.weight, "load", [(bits, 1)])
+        counts += site.transfer(source.operand, source.memory, "load", pairs, source.level)
+    load[2:, 0] = site.constant_cycles(p.constant_bits)
+    fresh[2:, 0] = load[2:, 0] > 0
+    counts += site.constant_transfers(p.constant_bits)
     store = np.zeros(tiles, dtype=np.int64)
     if p.out_streams:
+        link = site.link_to(p.out_to, site.output, "store")
         moved = [link.moved_bits(1, units * p.out_bits_per_unit) for units, _ in kinds]
         store[:] = np.repeat([link.bus_cycles(bits) for bits in moved], times)
         pairs = list(zip(moved, times, strict=True))
-        counts += site.transfer("output", site.output, "store", pairs)
+        counts += site.transfer("output", site.output, "store", pairs, p.out_to)
     work = [
         site.vector.cycles(p.op, units * p.rows_per_unit, units * p.elements_per_unit)
         for units, _ in kinds
@@ -121,46 +122,59 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         opens=np.ones(tiles, dtype=np.bool_),
         emits=np.ones(tiles, dtype=np.bool_),
     )
-    memories = [s.memory for s in streaming] + [site.activation] * (2 - len(streaming))
+    idle = 2 - len(streaming)
+    memories = [s.memory for s in streaming] + [site.activation] * idle
+    levels = [s.level for s in streaming] + [DRAM] * idle
     stage = Stage(
         depth=0,
         channels=site.channels,
-        overhead=link.overhead_cycles,
-        halves=(site.halves(memories[0]), site.halves(memories[1]), 1),
-        owned=(True, True, False),
+        overhead=site.link.overhead_cycles,
+        halves=(site.halves(memories[0]), site.halves(memories[1]), *(1 for _ in site.levels)),
+        owned=(True, True, *(False for _ in site.levels)),
         accumulator_halves=0,
         output_halves=site.halves(site.output) if p.out_streams else 0,
         handoff_cycles=(
             site.handoff(memories[0]),
             site.handoff(memories[1]),
-            site.handoff(site.weight),
+            *(site.handoff(site.weight) for _ in site.levels),
             site.handoff(site.output),
         ),
         direct=True,
+        wires=site.wires(levels[0], levels[1], p.out_to),
+        ports=site.ports,
     )
     return MappedRows(steps, stage, (*counts, *_row_work(p, kinds, site)))
 
 
 def least_cycles(p: RowProblem, size: int, site: Site) -> float:
     """Return a lower bound of the cycles with `size` units a tile: that of the busiest resource."""
-    link = site.link
-    work = bus = steps = 0
+    work = steps = 0
+    held = [0] * len(site.levels)
     for units, times in parts(p.units, size):
-        moved = [source_bits(s, units, site) for s in p.sources if s.streams]
+        moved = [
+            (s.level, site.link_to(s.level, s.memory, "load"), source_bits(s, units, site))
+            for s in p.sources
+            if s.streams
+        ]
         if p.out_streams:
-            moved.append(link.moved_bits(1, units * p.out_bits_per_unit))
+            link = site.link_to(p.out_to, site.output, "store")
+            bits = link.moved_bits(1, units * p.out_bits_per_unit)
+            moved.append((p.out_to, link, bits))
         steps += times * len(moved)
-        bus += times * sum(link.bus_cycles(bits) for bits in moved)
+        for level, link, bits in moved:
+            held[site.wire(level)] += times * link.bus_cycles(bits)
         rows, elements = units * p.rows_per_unit, units * p.elements_per_unit
         work += times * site.vector.cycles(p.op, rows, elements)
-    return max(work, bus, (bus + steps * link.overhead_cycles) / site.channels)
+    channels = (sum(held) + steps * site.link.overhead_cycles) / site.channels
+    return max(work, channels, *(h / n for h, n in zip(held, site.ports, strict=True)))
 
 
 def source_bits(source: RowSource, units: int, site: Site) -> int:
     """Return the bus bits of loading so many units of an input."""
+    link = site.link_to(source.level, source.memory, "load")
     if source.gathered:
-        return site.link.moved_bits(units, source.bits_per_unit)
-    return site.link.moved_bits(1, units * source.bits_per_unit)
+        return link.moved_bits(units, source.bits_per_unit)
+    return link.moved_bits(1, units * source.bits_per_unit)
 
 
 def _row_work(p: RowProblem, kinds: tuple[tuple[int, int], ...], site: Site) -> list[Count]:

@@ -128,7 +128,10 @@ class Scan:
         """Return the cycles before the first beat and after the last one, at least: [c]."""
         t = self.tables
         i, j, k, _ = index.T
-        return np.asarray(t.a.first[i, k] + t.w.first[j, k] + t.tail[i, j])
+        a, w = t.a.first[i, k], t.w.first[j, k]
+        site, level = t.site, t.p.a_from
+        in_turn = site.channels == 1 or (level == t.p.w_from and site.ports[site.wire(level)] == 1)
+        return np.asarray((a + w if in_turn else np.maximum(a, w)) + t.tail[i, j])
 
     def layout(self, index: Ints, block: tuple[Grid, Grid, Grid]) -> Layout:
         """Return what the tiles of candidates cost.

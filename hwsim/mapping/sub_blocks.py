@@ -83,12 +83,14 @@ def fastest(
         np.array(blocks.least, dtype=np.int64),
         np.array(blocks.full, dtype=np.int64),
         rates,
-        np.array(stage.halves, dtype=np.int64),
-        np.array(stage.owned, dtype=np.bool_),
+        stage.halves,  # tuples: loops over operands are of a length known to the compiler
+        stage.owned,
         stage.depth,
         stage.channels,
         stage.overhead,
         np.array(stage.handoff_cycles, dtype=np.int64),
+        np.array(stage.wires, dtype=np.int64),
+        np.array(stage.ports, dtype=np.int64),
         stage.store_on_bus,
         stage.direct,
         np.ascontiguousarray(bound, dtype=np.float64),
@@ -146,6 +148,8 @@ def _fastest(  # type: ignore[no-untyped-def]
     channels,
     overhead,
     handoff,
+    wires,
+    ports,
     store_on_bus,
     direct,
     bound,
@@ -203,8 +207,8 @@ def _fastest(  # type: ignore[no-untyped-def]
                     )
                     cycles = recurrence(
                         load, fresh, work, after, store, opens, emits, halves, owned, depth,
-                        channels, overhead, places[t, 0], places[t, 1], handoff, store_on_bus, direct,
-                        nothing,
+                        channels, overhead, places[t, 0], places[t, 1], handoff, wires, ports,
+                        store_on_bus, direct, nothing,
                     )  # fmt: skip
                     if cycles > cutoff:
                         continue

@@ -17,7 +17,7 @@ from hwsim.mapping.block import Blocks, is_divisible
 from hwsim.mapping.cuts import Cut, Floats, Ints, Transfers, blocks_in
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.objective import WaitingPower
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Direction, Site
 
 BUFFERS = slice(11, 18)
 """where the columns of buffer bytes and of numbers of tiles are"""
@@ -56,6 +56,7 @@ class Tables:
             *self._bytes(),
             *self._work(),
             *self._energy(power),
+            *self._links(),
         )
         self.columns = tuple(np.ascontiguousarray(column) for column in columns)
         """what the compiled loop reads, in one memory layout throughout, so that it is compiled once"""
@@ -67,11 +68,15 @@ class Tables:
 
     def constant_pj(self) -> float:
         """Return the energy of loading the constants."""
-        bits = self.site.link.moved_bits(1, self.p.constant_bits)
-        moved = [(bits, 1)] if bits else []
-        return self.prices.nominal_pj(
-            self.site.transfer("constant", self.site.weight, "load", moved)
-        )
+        return self.prices.nominal_pj(self.site.constant_transfers(self.p.constant_bits))
+
+    def _links(self) -> tuple[Ints, Ints, Ints]:
+        """Return the links of A, W and output, each link's ports, and how long constants hold it."""
+        p, site = self.p, self.site
+        wires = [site.wire(level) for level in (p.a_from, p.w_from, p.out_to)]
+        columns = (wires, site.ports, site.constant_cycles(p.constant_bits))
+        wired, ports, constants = (np.array(column, dtype=np.int64) for column in columns)
+        return wired, ports, constants
 
     def _shape(self) -> Ints:
         """Return what the loop needs besides tables."""
@@ -84,32 +89,41 @@ class Tables:
                 p.a_place == "stream",
                 p.w_place != "chip",
                 p.out_streams,
-                bool(p.constant_bits),
+                sum(bits > 0 for bits in p.constant_bits),
                 site.channels,
                 site.link.overhead_cycles,
-                site.link.bus_cycles(site.link.moved_bits(1, p.constant_bits)),
                 *(site.halves(m) for m in self.memories()),
                 *(first[m] for m in self.memories()),
             ],
             dtype=np.int64,
         )
 
-    def _moved(self, rows: Ints, cols: Ints, whole: int, dtype: DataType) -> Ints:
+    @staticmethod
+    def _moved(rows: Ints, cols: Ints, whole: int, dtype: DataType, burst: int) -> Ints:
         """Return the bus bits of tiles rows [r, 1] x cols [1, c], as `gemm.moved_bits` does for one."""
-        burst = self.site.link.burst_bits
         packed = blocks_in(cols * dtype.bits, 64) * 64
         one_run = blocks_in(rows * packed, burst) * burst
         return np.where(cols == whole, one_run, rows * blocks_in(cols * dtype.bits, burst) * burst)
 
     def _transfers(
-        self, rows: Cut, cols: Cut, whole: int, dtype: DataType, memory: str, load: bool
+        self,
+        rows: Cut,
+        cols: Cut,
+        whole: int,
+        dtype: DataType,
+        memory: str,
+        direction: Direction,
+        level: str,
     ) -> Transfers:
-        link, spec = self.site.link, self.site.machine.memories[memory].spec
-        rate = link.bits_per_cycle
-        width = spec.write_width_bits if load else spec.read_width_bits
-        price = self.prices.price
-        bit_pj = price("dram", "load_bit").pj + price("dma", "bit").pj
-        access_pj = price(f"memory:{memory}", "write" if load else "read").pj
+        link = self.site.link_to(level, memory, direction)
+        rate, burst = link.bits_per_cycle, link.burst_bits
+        near, far = ("write", "read") if direction == "load" else ("read", "write")
+        width, access_pj = self._access(memory, near)
+        bit_pj = self.prices.price("dma", "bit").pj
+        if level == DRAM:
+            bit_pj += self.prices.price("dram", f"{direction}_bit").pj
+        else:
+            bit_pj += self._access(level, far)[1] / burst  # runs are whole accesses
 
         def bus(moved: Ints) -> Ints:
             held = link.latency_cycles + -(-moved * rate.denominator // rate.numerator)
@@ -120,16 +134,22 @@ class Tables:
         kinds = np.zeros((2, 2, *shape), dtype=np.int64)
         for x, (r, r_times) in enumerate(rows.parts()):
             for y, (c, c_times) in enumerate(cols.parts()):
-                moved = self._moved(r[:, None], c[None, :], whole, dtype)
+                moved = self._moved(r[:, None], c[None, :], whole, dtype, burst)
                 times = r_times[:, None] * c_times[None, :]
                 kinds[x, y] = bus(moved)
                 cycles += times * kinds[x, y]
                 pj += times * (
                     moved * bit_pj + blocks_in(moved, width) * access_pj + self._step_pj()
                 )
-        first = bus(self._moved(rows.size[:, None], cols.size[None, :], whole, dtype))
-        last = bus(self._moved(rows.last[:, None], cols.last[None, :], whole, dtype))
+        first = bus(self._moved(rows.size[:, None], cols.size[None, :], whole, dtype, burst))
+        last = bus(self._moved(rows.last[:, None], cols.last[None, :], whole, dtype, burst))
         return Transfers(cycles, pj, first, last, kinds)
+
+    def _access(self, memory: str, action: str) -> tuple[int, float]:
+        """Return the bits and the energy of one access."""
+        spec = self.site.machine.memories[memory].spec
+        width = spec.read_width_bits if action == "read" else spec.write_width_bits
+        return width, self.prices.price(f"memory:{memory}", action).pj
 
     def _step_pj(self) -> float:
         return self.prices.price("control", "step").pj if self.site.has_control else 0.0
@@ -138,11 +158,13 @@ class Tables:
         """Fill the tables of A [m, k], W [n, k] and the output [m, n]."""
         p, site = self.p, self.site
         if p.a_place == "stream":
-            self.a = self._transfers(self.m, self.k, p.k, p.a, site.activation, load=True)
+            self.a = self._transfers(self.m, self.k, p.k, p.a, site.activation, "load", p.a_from)
         if p.w_place != "chip":
-            self.w = self._transfers(self.n, self.k, p.k, p.w, site.weight, load=True)
+            self.w = self._transfers(self.n, self.k, p.k, p.w, site.weight, "load", p.w_from)
         if p.out_streams:
-            self.out = self._transfers(self.m, self.n, p.out_row, p.out, site.output, load=False)
+            self.out = self._transfers(
+                self.m, self.n, p.out_row, p.out, site.output, "store", p.out_to
+            )
         for x, (r, r_times) in enumerate(self.m.parts()):
             for y, (c, c_times) in enumerate(self.n.parts()):
                 self.post_kinds[x, y] = self._post(r, c)
@@ -238,9 +260,8 @@ class Tables:
         bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
 
         def bit_pj(memory: str, action: str) -> float:
-            spec = site.machine.memories[memory].spec
-            width = spec.read_width_bits if action == "read" else spec.write_width_bits
-            return price(f"memory:{memory}", action).pj / width
+            width, pj = self._access(memory, action)
+            return pj / width
 
         fixed = known * elements * p.k * passes * price(name, f"lane_op:{p.a}x{p.w}").pj
         row_pj = constant_pj = 0.0

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hwsim.engine.energy import PARTS, Band, Ledger, ratio
+from hwsim.engine.energy import PARTS, Ledger
+from hwsim.engine.ratio import Ratio, ratio
 from hwsim.errors import DataError
 from hwsim.report.result import SCHEMA_VERSION as RESULT_VERSION
 from hwsim.report.result import require_comparable
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA_VERSION = "hwsim/diff/1"
-MOVERS = 3
-"""Unknowns named that move the ratio most."""
 Key = Literal["cycles", "energy"]
 
 
@@ -69,8 +68,8 @@ class Difference:
     """What `hwsim diff` shows: totals, kinds, operators and parts of two steady inferences of one model.
 
     `operators` and `kinds` have the largest difference first. `ratio` is the second energy over the first, with the
-    band of joint draws, and `movers` are the (quantity, correlation) that move it most; both are None for files,
-    which hold no counts with prices, and where a side has no energy.
+    band of joint draws and what moves it most; None for files, which hold no counts with prices, and where a
+    side has no energy.
     """
 
     model: str
@@ -80,8 +79,7 @@ class Difference:
     kinds: tuple[Row, ...]
     operators: tuple[Row, ...]
     parts: Mapping[str, tuple[float, float]]
-    ratio: Band | None
-    movers: tuple[tuple[str, float], ...] | None
+    ratio: Ratio | None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -99,9 +97,6 @@ class Difference:
             "operators": [row.to_json() for row in self.operators],
             "energy_by_part_pj": {name: list(pair) for name, pair in self.parts.items()},
             "energy_ratio": None if self.ratio is None else self.ratio.to_json(),
-            "energy_ratio_movers": None
-            if self.movers is None
-            else [{"quantity": name, "correlation": r} for name, r in self.movers],
         }
 
     def render(self, console: Console) -> None:
@@ -156,22 +151,20 @@ def diff(first: Side, second: Side, key: Key = "cycles") -> Difference:
         for name in PARTS
         if name in a["energy_by_part_pj"] or name in b["energy_by_part_pj"]
     }
-    band, movers = None, None
     energies = (a["energy_pj"]["nominal"], b["energy_pj"]["nominal"])
+    found = None
     if first.ledger is not None and second.ledger is not None and min(energies) > 0:
-        band, strength = ratio(first.ledger, second.ledger)
-        movers = tuple(strength[:MOVERS])
+        found = ratio(second.ledger, first.ledger)
     total = _sum("total", "", rows)
     return Difference(
         model=str(a["model"]),
         key=key,
         sides=(first, second),
         total=Row("total", "", len(rows), total.cycles, total.s, energies),
-        kinds=_sorted((_sum(kind, kind, found) for kind, found in kinds.items()), key),
+        kinds=_sorted((_sum(kind, kind, same) for kind, same in kinds.items()), key),
         operators=_sorted(rows, key),
         parts=parts,
-        ratio=band,
-        movers=movers,
+        ratio=found,
     )
 
 

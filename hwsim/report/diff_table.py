@@ -32,17 +32,18 @@ def print_difference(d: Difference, console: Console, top: int = TOP) -> None:
     title = f"Operators that differ most in {d.key} ({len(shown)} of {len(d.operators)})"
     console.print(_rows(title, shown, "operator"))
     console.print(_parts(d))
-    if d.ratio is None or d.movers is None:
+    if d.ratio is None:
         console.print(
             "energy B/A has no band here: that takes two machines, not files, and energies above 0"
         )
         return
+    band = d.ratio.band
     console.print(
-        f"energy B/A: {d.ratio.nominal:.3g}, {d.ratio.low:.3g} .. {d.ratio.high:.3g} in 5-95 % of the joint draws"
+        f"energy B/A: {band.nominal:.3g}, {band.low:.3g} .. {band.high:.3g} in 5-95 % of the joint draws"
     )
-    if d.movers:
-        moved = ", ".join(f"{name} ({r:+.2f})" for name, r in d.movers)
-        console.print(escape(f"moved most by (correlation): {moved}"))
+    if d.ratio.movers:
+        moved = (f"{m.name} ({m.at_low:.3g} .. {m.at_high:.3g})" for m in d.ratio.movers)
+        console.print(escape(f"moved most by, each alone over its 5-95 %: {', '.join(moved)}"))
 
 
 def _rows(title: str, rows: list[Row] | tuple[Row, ...], what: str) -> Table:

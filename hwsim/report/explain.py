@@ -152,7 +152,7 @@ def _problem(operator: OperatorCost) -> dict[str, Any]:
         return {}
     p = operator.posed.problem
     common = {
-        "constant_bytes_loaded": p.constant_bits // 8,
+        "constant_bytes_loaded": sum(p.constant_bits) // 8,
         "constant_bytes_a_tile": p.constant_fetch_bits // 8,
     }
     if isinstance(p, RowProblem):

@@ -61,6 +61,7 @@ class Result:
         cost: what an inference costs.
         accuracy: metric, value and number of samples where data went through; None for cost alone.
         notes: remarks for the reader, for example the numeric profile that decided the results.
+        operating_point: name, voltage_v and clock_hz of the one that was run; None for the file's own.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Result:
     cost: CostReport
     accuracy: Mapping[str, Any] | None = None
     notes: Sequence[str] = field(default_factory=tuple)
+    operating_point: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data, ready for `json.dumps`."""
@@ -77,6 +79,7 @@ class Result:
             "model": self.model,
             "accuracy": None if self.accuracy is None else dict(self.accuracy),
             **self.cost.to_json(),
+            "operating_point": None if self.operating_point is None else dict(self.operating_point),
             "hashes": {
                 "model": self.model_sha256,
                 "machine": self.machine_sha256,

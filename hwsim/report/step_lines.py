@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.arch.component import ArrayComponent, ceil_div
 from hwsim.arch.machine import Machine
-from hwsim.engine.schedule import TRANSFERS, Run
+from hwsim.engine.schedule import Move, Run
 from hwsim.mapping.block import is_divisible, part_of
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.rowwise import RowProblem
@@ -69,24 +69,22 @@ def step_lines(run: Run, machine: Machine, skipping: bool) -> list[StepLine]:
 
 
 def transfer_lines(runs: tuple[Run, ...], site: Site) -> list[StepLine]:
-    """Return the data steps of all runs, a line an operand."""
-    link = site.link
-    found: dict[tuple[str, str], list[tuple[Run, int, int]]] = {}
+    """Return the data steps of all runs, a line an operand and level that it comes from or goes to."""
+    found: dict[tuple[str, str, str], list[tuple[Run, Move]]] = {}
     for run in runs:
-        for i, row in enumerate(TRANSFERS):
-            text = f"{'load' if row < 3 else 'store'} {run.operands[i]}"
-            found.setdefault((text, run.memories[i]), []).append((run, i, row))
+        for move in run.moves:
+            found.setdefault((move.name, move.memory, move.level), []).append((run, move))
     lines = []
-    for (text, memory), places in found.items():
-        cycles = [(run.steps.load[row] if row < 3 else run.steps.store, run.times) for run, _, row in places]  # fmt: skip
-        each = np.concatenate([c[c > 0] for c, _ in cycles])
+    for (text, memory, level), moves in found.items():
+        each = np.concatenate([m.cycles[m.cycles > 0] for _, m in moves])
         if not len(each):
             continue
-        steps = sum(times * int((c > 0).sum()) for c, times in cycles)
-        total = sum(times * int(c.sum()) for c, times in cycles)
-        moved = sum(run.times * int(run.moved_bits[i].sum()) for run, i, _ in places)
+        steps = sum(run.times * int((m.cycles > 0).sum()) for run, m in moves)
+        total = sum(run.times * int(m.cycles.sum()) for run, m in moves)
+        moved = sum(run.times * int(m.bits.sum()) for run, m in moves)
+        link = site.link_to(level, memory, moves[0][1].verb)
         formula = (
-            f"{link.latency_cycles} + {_transfer_time(link.bits_per_cycle)} on the bus,"
+            f"{link.latency_cycles} + {_transfer_time(link.bits_per_cycle)} on the link of {level},"
             f" after {link.overhead_cycles} of set-up; {moved // 8:,} bytes in all"
         )
         lines.append(

@@ -99,6 +99,10 @@ def _totals(result: Mapping[str, Any]) -> Table:
     if accuracy is not None:
         for name, value in accuracy.items():
             table.add_row(escape(str(name)), escape(_value_text(value)))
+    point = result["operating_point"]
+    if point is not None:
+        at = f"{point['voltage_v']:g} V, {point['clock_hz'] / 1e6:g} MHz"
+        table.add_row(escape(f"operating point {point['name']}"), at)
     for scenario in ("steady", "cold"):
         cycles, seconds = result["latency_cycles"][scenario], result["latency_s"][scenario]
         table.add_row(f"latency, {scenario}", f"{cycles:,} cycles = {time_text(seconds)}")

@@ -1,6 +1,6 @@
 """A timeline of one inference as trace-event JSON, which https://ui.perfetto.dev and chrome://tracing open.
 
-A track each for the operators, the DMA channels, the DRAM bus, the arrays and the vector unit, and a counter of
+A track each for the operators, the DMA channels, every port of a link, the arrays and the vector unit, and a counter of
 the bytes held in each memory. One core cycle is shown as one microsecond: the format's times are microseconds,
 and whole numbers keep neighbours exact. Format: "Trace Event Format", Google, 2016.
 """
@@ -8,7 +8,7 @@ and whole numbers keep neighbours exact. Format: "Trace Event Format", Google, 2
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,16 @@ import numpy as np
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.cost import OperatorCost, ScenarioCost
-from hwsim.engine.schedule import TRANSFERS, Run, runs_of
+from hwsim.engine.schedule import Move, Run, runs_of
 from hwsim.engine.timing import Cycles
 from hwsim.graph.ir import QuantGraph
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 
 MOST_SLICES = 200_000
 """Slices of a trace, about 40 MB. Beyond them, neighbouring steps of a track become one slice."""
 PROCESS = 1
-OPERATORS, BUS, VECTOR = 1, 2, 3
-FIRST_CHANNEL, FIRST_ARRAY = 100, 200
+OPERATORS, VECTOR = 1, 2
+FIRST_CHANNEL, FIRST_ARRAY, FIRST_PORT = 1000, 2000, 3000
 """Numbers of tracks."""
 
 Event = dict[str, Any]
@@ -104,11 +104,11 @@ def trace(
     site = Site(machine)
     operators = [o for o in scenario.operators if o.mapping is not None]
     runs = [runs_of(o, graph, site) for o in operators]
-    tracks = [[_tracks(run, o, machine) for run in r] for r, o in zip(runs, operators, strict=True)]
+    tracks = [[_tracks(run, o, site) for run in r] for r, o in zip(runs, operators, strict=True)]
     stretches = list(_stretches(scenario, runs))
     sizes = [len(t.start) for s in stretches for t in tracks[s.group][s.run]]
     limit = _limit(sizes, most_slices)
-    events = _names(machine, name)
+    events = _names(site, name)
     slices = 0
     for s in stretches:
         operator, run = operators[s.group], runs[s.group][s.run]
@@ -155,13 +155,10 @@ def _stretches(scenario: ScenarioCost, runs: list[tuple[Run, ...]]) -> Iterator[
         at = together.stop
 
 
-def _tracks(run: Run, operator: OperatorCost, machine: Machine) -> list[Track]:
+def _tracks(run: Run, operator: OperatorCost, site: Site) -> list[Track]:
     """Sort the steps of a run into tracks; steps of no length are left out."""
-    times, tiles = run.record.steps, np.arange(len(run.index))
+    tiles = np.arange(len(run.index))
     none = np.zeros(len(tiles), dtype=np.int64)
-    names = (*(f"load {x}" for x in run.operands[:3]), f"store {run.operands[3]}")
-    moves = [(row, names.index(text)) for row, text in zip(TRANSFERS, names, strict=True)]
-    bytes_ = run.moved_bits // 8
 
     def track(number: int, texts: tuple[str, ...], parts: list[tuple[Cycles, ...]]) -> Track:
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -169,30 +166,46 @@ def _tracks(run: Run, operator: OperatorCost, machine: Machine) -> list[Track]:
         order = there[np.argsort(columns[1][there], kind="stable")]
         return Track(number, texts, *(column[order] for column in columns))
 
-    def moving(start: int, channel: int | None) -> list[tuple[Cycles, ...]]:
+    def moving(start: int, keep: Callable[[Move, Cycles], Cycles]) -> list[tuple[Cycles, ...]]:
         parts: list[tuple[Cycles, ...]] = []
-        for which, (row, text) in enumerate(moves):
-            begin = times[row, :, start]
-            if channel is not None:
-                begin = np.where(times[row, :, 0] == channel, begin, -1)
-            label = np.full(len(tiles), text)
-            parts.append((label, begin, times[row, :, 3], tiles, bytes_[which], none))
+        for which, move in enumerate(run.moves):
+            times = run.record.steps[move.row]
+            begin = np.where(keep(move, times), times[:, start], -1)
+            label = np.full(len(tiles), which)
+            parts.append((label, begin, times[:, 3], tiles, move.bits // 8, none))
         return parts
 
-    channels = range(machine.spec.dma.channels)
-    found = [track(FIRST_CHANNEL + c, names, moving(1, c)) for c in channels]
-    found.append(track(BUS, names, moving(2, None)))
+    names = tuple(move.name for move in run.moves)
+    found = []
+    if run.moves:
+        for c in range(site.channels):
+            on_channel = moving(1, lambda _, times, c=c: times[:, 0] == c)  # type: ignore[misc]
+            found.append(track(FIRST_CHANNEL + c, names, on_channel))
+        first = FIRST_PORT
+        for level, ports in zip(site.levels, site.ports, strict=True):
+            on_link = moving(2, lambda move, times, level=level: np.full(len(times), move.level == level))  # type: ignore[misc]  # fmt: skip
+            found += _apart(track(first, names, on_link), ports)
+            first += ports
     beats = none if run.beats is None else run.beats
-    found.append(
-        track(
-            _unit(operator.unit, machine),
-            ("compute",),
-            [(none, times[3, :, 2], times[3, :, 3], tiles, none, beats)],
-        )
-    )
-    post = (none, times[4, :, 2], times[4, :, 3], tiles, none, none)
+    compute = (none, run.compute[:, 2], run.compute[:, 3], tiles, none, beats)
+    found.append(track(_unit(operator.unit, site.machine), ("compute",), [compute]))
+    post = (none, run.post[:, 2], run.post[:, 3], tiles, none, none)
     found.append(track(VECTOR, ("post",), [post]))
     return [t for t in found if len(t.start)]
+
+
+def _apart(link: Track, ports: int) -> list[Track]:
+    """Give each transfer of a link a port: the one that is free for longest, as the schedule does."""
+    free = np.zeros(ports, dtype=np.int64)
+    port = np.empty(len(link.start), dtype=np.int64)
+    for i, (start, end) in enumerate(zip(link.start, link.end, strict=True)):
+        port[i] = np.argmin(np.where(free <= start, free, free.max() + 1))
+        free[port[i]] = end
+    columns = (link.name, link.start, link.end, link.tile, link.moved_bytes, link.beats)
+    return [
+        Track(link.number + p, link.names, *(column[port == p] for column in columns))
+        for p in range(ports)
+    ]
 
 
 def _unit(unit: str, machine: Machine) -> int:
@@ -209,7 +222,6 @@ def _slices(t: Track, s: Stretch, operator: OperatorCost, run: Run, limit: int) 
     last = np.minimum(first + together, count) - 1
     busy = np.add.reduceat(t.end - t.start, first)
     moved, beats = np.add.reduceat(t.moved_bytes, first), np.add.reduceat(t.beats, first)
-    memory = {f"{verb} {run.operands[i]}": run.memories[i] for i, verb in enumerate(("load", "load", "load", "store"))}  # fmt: skip
     slices = []
     for i, (a, b) in enumerate(zip(first, last, strict=True)):
         same = bool((t.name[a : b + 1] == t.name[a]).all())
@@ -219,7 +231,8 @@ def _slices(t: Track, s: Stretch, operator: OperatorCost, run: Run, limit: int) 
         if moved[i]:
             args["bytes"] = int(moved[i])
             if same:
-                args["memory"] = memory[text]
+                move = run.moves[t.name[a]]
+                args |= {"memory": move.memory, "level": move.level}
         if beats[i]:
             args["beats"] = int(beats[i])
         if a != b:
@@ -264,8 +277,10 @@ def _held(scenario: ScenarioCost, s: Stretch, operator: OperatorCost, site: Site
     """Return the bytes in each memory while an operator runs."""
     plan = scenario.placement.plan
     held = {m: {"constants": 0, "activations": 0, "buffers": 0} for m in site.machine.memories}
-    held[site.activation]["activations"] = plan.live_bytes(s.group, on_chip=True)
-    held[site.weight]["constants"] = plan.resident_bytes()
+    for memory, kinds in held.items():
+        kinds["activations"] = plan.live_bytes(s.group, memory)
+        kinds["constants"] = plan.backed_bytes(memory)
+    held[site.weight]["constants"] += plan.resident_bytes()
     assert operator.posed is not None
     assert operator.mapping is not None
     held[site.weight]["constants"] += operator.posed.transient_bytes
@@ -279,11 +294,17 @@ def _counter(memory: str) -> str:
     return f"bytes held in {memory}"
 
 
-def _names(machine: Machine, name: str) -> list[Event]:
+def _names(site: Site, name: str) -> list[Event]:
     """Return the events that name the tracks and put them in order."""
+    machine = site.machine
     tracks = {OPERATORS: "operators"}
     tracks |= {FIRST_CHANNEL + i: f"DMA channel {i}" for i in range(machine.spec.dma.channels)}
-    tracks[BUS] = "DRAM bus"
+    ends = [
+        ("DRAM bus" if level == DRAM else f"link of {level}", f", port {port}" if ports > 1 else "")
+        for level, ports in zip(site.levels, site.ports, strict=True)
+        for port in range(ports)
+    ]
+    tracks |= {FIRST_PORT + i: f"{link}{port}" for i, (link, port) in enumerate(ends)}
     tracks |= {FIRST_ARRAY + i: f"array {a}" for i, a in enumerate(machine.arrays)}
     if machine.vector_unit is not None:
         tracks[VECTOR] = "vector unit"

@@ -11,7 +11,6 @@ from fractions import Fraction
 from math import prod
 
 from hwsim.arch.machine import Machine
-from hwsim.arch.operating_point import at_operating_point
 from hwsim.arch.targets import ENERGY_METRICS, Metric, ModeSpec, QuestionSpec
 from hwsim.engine.energy import Count, Ledger, Prices, array_counts, waiting_counts
 from hwsim.errors import ConfigError
@@ -106,7 +105,7 @@ def measure(machine: Machine, question: QuestionSpec, workload: Workload | None)
         CapacityError: not even the smallest tile of a layer fits a memory.
     """
     if question.operating_point is not None:
-        machine = Machine(at_operating_point(machine.spec, question.operating_point))
+        machine = machine.at(question.operating_point)
     if question.mode is not None:
         return _peak(machine, question.mode)
     if workload is None:
@@ -187,7 +186,7 @@ def naive(
     if workload is None:
         return None
     if question.operating_point is not None:
-        machine = Machine(at_operating_point(machine.spec, question.operating_point))
+        machine = machine.at(question.operating_point)
     clock_hz = machine.spec.clock_hz
     if question.engines:  # a pipeline whose engines are all equally busy
         specs = [machine.arrays[name].spec for name in question.engines]

@@ -93,7 +93,7 @@ def price(
         w_memory=site.weight,
         out_streams=True,
         epilogue=(),
-        constant_bits=0,
+        constant_bits=(),
         constant_fetch_bits=0,
     )
     free = {memory: site.capacity_bytes(memory) for memory in machine.memories}

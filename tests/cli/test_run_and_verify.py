@@ -209,3 +209,29 @@ def test_a_narrow_accumulator_is_one_message(hwsim, export):
     assert done.returncode == OK
     assert "numeric profile:" in done.stdout
     assert "8 bits, wrap, chunks of 16" in done.stdout
+
+
+def test_run_at_an_operating_point(hwsim, export, tmp_path):
+    slow = (
+        "{name: slow, voltage_v: 0.5, clock_hz: 100000000, dynamic_scale: 0.25, leakage_scale: 0.5}"
+    )
+    run = ("run", export, "--machine", "int8_edge", "--cost", "--set", f"operating_points=[{slow}]")
+    results = []
+    for i, options in enumerate(((), ("--operating-point", "slow"))):
+        file = tmp_path / f"{i}.json"
+        done = hwsim(*run, "--json", file, *options)
+        assert done.returncode == OK
+        assert ("operating point slow" in done.stdout) == bool(options)
+        results.append(json.loads(file.read_text(encoding="utf-8")))
+    own, other = results
+    assert own["operating_point"] is None
+    assert other["operating_point"] == {"name": "slow", "voltage_v": 0.5, "clock_hz": 100_000_000}
+    assert other["clock_hz"] == 100_000_000
+    assert other["energy_pj"]["nominal"] < own["energy_pj"]["nominal"]
+    assert (
+        other["latency_cycles"]["cold"] < own["latency_cycles"]["cold"]
+    )  # the DRAM is as fast as before
+    assert other["hashes"]["machine"] != own["hashes"]["machine"]
+    refused = hwsim(*run, "--operating-point", "slwo")
+    assert refused.returncode == USER_ERROR
+    assert "did you mean 'slow'" in refused.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.config.load import list_machines, load_machine
+from hwsim.config.load import list_dram, list_machines, load_machine
 
 BUDGET_S = 1.5
 
@@ -36,8 +36,13 @@ def test_answers_within_the_budget_of_processor_time(arguments: list[str]) -> No
 def test_list_names_every_machine_with_its_description() -> None:
     lines = hwsim("list").stdout.splitlines()
     split = lines.index("Published:")
-    for part, published in ((lines[1:split], False), (lines[split + 1 :], True)):
-        expected = [list(m) for m in list_machines(published=published)]
+    presets = lines.index("Off-chip memory, for dram.preset:")
+    for part, listed in (
+        (lines[1:split], list_machines(published=False)),
+        (lines[split + 1 : presets], list_machines(published=True)),
+        (lines[presets + 1 :], list_dram()),
+    ):
+        expected = [list(m) for m in listed]
         assert [line.split(maxsplit=1) for line in part] == expected
 
 

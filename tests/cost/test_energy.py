@@ -9,6 +9,8 @@ import pytest
 
 from hwsim.config.load import load_machine
 from hwsim.engine.energy import DRAWS, Count, Ledger, Prices, draw_position, waiting_counts
+from hwsim.engine.ratio import ratio
+from hwsim.errors import DataError
 
 
 def ledger(machine: str, *counts: Count) -> Ledger:
@@ -87,3 +89,41 @@ def test_share_on_assumed_figures() -> None:
     )
     assert mixed.share_assumed_frac() == pytest.approx(3 / (3 + 1090))
     assert ledger("int8_edge").share_assumed_frac() == 0.0
+
+
+def test_what_two_energies_share_cancels_in_their_ratio() -> None:
+    bits = ledger("int8_edge", Count("dram", "load_bit", "weight", 1000))
+    twice = ledger("xnor_edge", Count("dram", "load_bit", "weight", 500))
+    same = ratio(bits, twice)  # the same unknown on both machines
+    assert (same.band.low, same.band.nominal, same.band.high) == pytest.approx((2, 2, 2))
+    assert same.movers == ()
+
+
+def test_the_band_and_the_movers_of_a_ratio_by_hand() -> None:
+    # 1,000 bits of DRAM (8 .. 31 pJ, nominal 10.9) over the same and 100 reads of 64 KiB-like words.
+    bits = Count("dram", "load_bit", "weight", 1000)
+    reads = Count("memory:weight_sram", "read", "weight", 100)
+    first, second = ledger("int8_edge", bits), ledger("int8_edge", bits, reads)
+    found = ratio(first, second)
+    prices = Prices(load_machine("int8_edge"))
+    dram, sram = prices.price("dram", "load_bit"), prices.price("memory:weight_sram", "read")
+    drawn = {
+        p.name: p.quantity.low * (p.quantity.high / p.quantity.low) ** draw_position(p.name)
+        for p in (dram, sram)
+    }
+    wanted = 1000 * drawn[dram.name] / (1000 * drawn[dram.name] + 100 * drawn[sram.name])
+    assert found.band.low == pytest.approx(np.percentile(wanted, 5))
+    assert found.band.high == pytest.approx(np.percentile(wanted, 95))
+    nominal_pj = 10900 / (10900 + 100 * sram.pj)
+    assert found.band.nominal == pytest.approx(nominal_pj)
+    # Both bounds are far from a ratio of the bands.
+    assert found.band.high < first.total.high / second.total.low
+    (mover, other) = found.movers
+    assert {mover.name, other.name} == {"dram_bit", "sram_access"}
+    low_pj = 8000 * (31 / 8) ** 0.05
+    at_low = {m.name: m.at_low for m in found.movers}
+    assert at_low["dram_bit"] == pytest.approx(low_pj / (low_pj + 100 * sram.pj))
+    swings = [abs(math.log(m.at_high / m.at_low)) for m in found.movers]
+    assert swings == sorted(swings, reverse=True)
+    with pytest.raises(DataError, match="not zero below the line"):
+        ratio(first, ledger("int8_edge"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from hwsim.mapping.scan import Scan
 from hwsim.mapping.site import Site
 from hwsim.mapping.tables import Tables
 
+SHARED = Path(__file__).parent / "shared_buffer.yaml"
 SAMPLE = 6
 """Tilings looked at of each product, with two blocks each."""
 
@@ -42,7 +44,7 @@ BASE = GemmProblem(
     w_memory="weights",
     out_streams=True,
     epilogue=(),
-    constant_bits=0,
+    constant_bits=(),
     constant_fetch_bits=0,
 )
 
@@ -70,14 +72,23 @@ class Interpreter:
             self.add(f"memory:{memory}", action, operand)
             bits -= width
 
-    def transfer(self, runs: list[int], memory: str, operand: str, load: bool) -> None:
+    def transfer(
+        self, runs: list[int], memory: str, operand: str, load: bool, level: str = "dram"
+    ) -> None:
+        burst = self.site.link.burst_bits
+        if level != "dram":
+            spec = self.memories[level].spec
+            burst = spec.read_width_bits if load else spec.write_width_bits
         moved = 0
         for run in runs:
             left = run
             while left > 0:
-                left -= self.site.link.burst_bits
-                moved += self.site.link.burst_bits
-        self.add("dram", "load_bit" if load else "store_bit", operand, moved)
+                left -= burst
+                moved += burst
+                if level == "dram":
+                    self.add("dram", "load_bit" if load else "store_bit", operand, burst)
+                else:
+                    self.add(f"memory:{level}", "read" if load else "write", operand)
         self.add("dma", "bit", operand, moved)
         self.add("control", "step", "-")
         self.words(memory, "write" if load else "read", operand, moved)
@@ -111,17 +122,20 @@ class Interpreter:
         seen: set[object] = set()
         held_a: object = None
         held_w: object = None
+        for level, bits in zip(site.levels, p.constant_bits, strict=False):
+            if bits:
+                self.transfer([bits], site.weight, "constant", load=True, level=level)
         for b in range(p.batch):
             for m, n, k in self.tiles():
                 if p.a_place == "stream" and held_a != (b, m, k):
                     held_a = (b, m, k)
                     runs = self.runs(len(m), len(k), p.k, p.a.bits)
-                    self.transfer(runs, site.activation, "activation", load=True)
+                    self.transfer(runs, site.activation, "activation", load=True, level=p.a_from)
                 if p.w_place != "chip" and held_w != (b, n, k):
                     held_w = (b, n, k)
                     if p.w_place == "stream" or held_w not in seen:
                         runs = self.runs(len(n), len(k), p.k, p.w.bits)
-                        self.transfer(runs, site.weight, "weight", load=True)
+                        self.transfer(runs, site.weight, "weight", load=True, level=p.w_from)
                     seen.add(held_w)
                 self.compute(b, m, n, k)
                 if k.stop == p.k:
@@ -188,7 +202,7 @@ class Interpreter:
             self.words(result, "write", "output", elements * p.out.bits)
         if p.out_streams:
             runs = self.runs(len(m), len(n), p.out_row, p.out.bits)
-            self.transfer(runs, site.output, "output", load=False)
+            self.transfer(runs, site.output, "output", load=False, level=p.out_to)
 
 
 def summed(counts: tuple[Count, ...]) -> Tally:
@@ -239,6 +253,7 @@ def check(p: GemmProblem, machine_name: str, overrides: tuple[str, ...] = ()) ->
             )  # fmt: skip
             total = pj + power.pj(timeline.cycles, timeline.array_busy + timeline.vector_busy)
             assert timeline.bus_busy <= timeline.cycles
+            assert len(timeline.links_busy) == len(site.levels)
             assert cycle_bound[rows[at]] <= timeline.cycles
             assert found[0.0, 1.0].bound[at] <= total * (1 + 1e-9)
             assert found[0.0, 1.0].bytes[at] == sum(buffer_bytes(p, t, array, site).values())
@@ -278,6 +293,24 @@ def test_bit_planes_equal_the_interpreter(a: str, w: str) -> None:
         BASE, a=parse(a), w=parse(w), m=9, n=9, k=66, batch=1, out_row=9, w_memory="weight_sram",
     )  # fmt: skip
     check(p, "bitserial_edge")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"a_from": "shared"},
+        {"w_from": "shared", "constant_bits": (100, 200)},
+        {"out_to": "shared", "constant_bits": (0, 200), "epilogue": ("requant",)},
+        {"a_from": "shared", "w_from": "shared", "out_to": "shared"},
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_memory_behind_others_equals_the_interpreter(
+    where: dict[str, object], channels: int
+) -> None:
+    p = replace(BASE, **where)  # type: ignore[arg-type]
+    overrides = ["memories.shared.ports=2", "memories.buffer.banks=4", "memories.buffer.fixed=true"]
+    check(p, str(SHARED), (*overrides, f"dma.channels={channels}", "dma.width_bits_per_cycle=256"))
 
 
 def test_narrow_ports_equal_the_interpreter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from hwsim.mapping.objective import Objective
 from hwsim.mapping.rowwise import RowProblem, RowSource
 from hwsim.mapping.site import Site
 
+SHARED = Path(__file__).parent / "shared_buffer.yaml"
 PROBLEM = GemmProblem(
     array="main",
     batch=1,
@@ -38,7 +40,7 @@ PROBLEM = GemmProblem(
     w_memory="weights",
     out_streams=True,
     epilogue=("requant",),
-    constant_bits=200,
+    constant_bits=(200,),
     constant_fetch_bits=200,
 )
 
@@ -50,7 +52,7 @@ ROWS = RowProblem(
     sources=(RowSource("activation", "buffer", 640, streams=True, passes=3),),
     out_bits_per_unit=384,
     out_streams=True,
-    constant_bits=0,
+    constant_bits=(),
     constant_fetch_bits=64,
 )
 
@@ -75,6 +77,7 @@ def naive_best(p: GemmProblem, free: dict[str, int], mapper: Mapper, machine: Ma
 
 
 WHERE = st.sampled_from(["chip", "stream"])
+LEVEL = st.sampled_from(["dram", "shared"])
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -89,6 +92,7 @@ WHERE = st.sampled_from(["chip", "stream"])
     goal=st.sampled_from(["cycles", "energy", "weighted"]),
     link=st.tuples(st.integers(1, 2), st.integers(0, 4), st.sampled_from(["single", "double"])),
     whole_lanes=st.booleans(),
+    levels=st.tuples(LEVEL, LEVEL, LEVEL, st.integers(1, 2), st.integers(0, 100)),
 )
 def test_the_choice_is_the_best_of_the_whole_space(
     sizes: tuple[int, int, int],
@@ -101,9 +105,10 @@ def test_the_choice_is_the_best_of_the_whole_space(
     goal: Any,
     link: tuple[int, int, str],
     whole_lanes: bool,
+    levels: tuple[str, str, str, int, int],
 ) -> None:
     machine = load_machine(
-        "toy",
+        SHARED,
         [
             *(
                 f"arrays.main.{k}={v}"
@@ -115,6 +120,7 @@ def test_the_choice_is_the_best_of_the_whole_space(
             f"dma.channels={link[0]}",
             f"dma.overhead_cycles={link[1]}",
             f"memories.buffer.buffering={link[2]}",
+            f"memories.shared.ports={levels[3]}",
         ],
     )
     p = replace(
@@ -129,8 +135,11 @@ def test_the_choice_is_the_best_of_the_whole_space(
         w_place=places[1],
         out_streams=places[2],
         epilogue=epilogue,
-        constant_bits=200 if epilogue else 0,
+        constant_bits=(200 if epilogue else 0, levels[4]),
         whole_lanes=whole_lanes,
+        a_from=levels[0],
+        w_from="dram" if places[1] == "fill" else levels[1],
+        out_to=levels[2],
     )
     room = {"buffer": free[0], "weights": free[1]}
     mapper = Mapper(Site(machine), Prices(machine), Objective(goal, 3.0))
@@ -229,7 +238,7 @@ def test_equal_problems_are_searched_once(mapper: Mapper) -> None:
 
 def test_blocks_run_one_after_another_and_load_constants_once(mapper: Mapper) -> None:
     room = {"buffer": 2000, "weights": 1000}
-    one, bare = mapper.best(PROBLEM, room), mapper.best(replace(PROBLEM, constant_bits=0), room)
+    one, bare = mapper.best(PROBLEM, room), mapper.best(replace(PROBLEM, constant_bits=()), room)
     four = mapper.best(PROBLEM, room, blocks=4)
     assert one is not None
     assert bare is not None
@@ -244,7 +253,7 @@ def test_blocks_run_one_after_another_and_load_constants_once(mapper: Mapper) ->
 
 def test_a_room_too_small_for_one_tile_is_refused_with_the_bytes_missing(mapper: Mapper) -> None:
     # The smallest tiles: one code in a row of 64 bits, and one result in such a row, two halves each.
-    p = replace(PROBLEM, epilogue=(), out=parse("INT32"), constant_bits=0)
+    p = replace(PROBLEM, epilogue=(), out=parse("INT32"), constant_bits=())
     assert mapper.best(p, {"buffer": 32, "weights": 16}) is not None
     tight = {"buffer": 31, "weights": 16}
     assert mapper.best(p, tight) is None

@@ -56,7 +56,7 @@ def test_no_memory_is_ever_overfull(overrides: list[str], block: Block) -> None:
             assert min(free.values()) >= 0
             for memory, size in row.mapping.buffer_bytes:
                 assert size <= free[memory]
-            assert plan.program.graph_liveness_bytes >= plan.live_bytes(i, on_chip=True)
+            assert plan.program.graph_liveness_bytes >= plan.live_bytes(i, site.activation)
 
 
 def test_element_wise_operators_run_with_the_product_before_them(block: Block) -> None:

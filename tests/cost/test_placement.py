@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain, combinations
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +19,13 @@ from hwsim.mapping.mapper import Mapper
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placer
 from hwsim.mapping.problems import Places, ProblemMaker
-from hwsim.mapping.site import Site
+from hwsim.mapping.site import DRAM, Site
 
 if TYPE_CHECKING:
     from graph_maker import GraphMaker
+
+
+SHARED = Path(__file__).parent / "shared_buffer.yaml"
 
 
 def branches(g: GraphMaker) -> QuantGraph:
@@ -39,18 +43,22 @@ def branches(g: GraphMaker) -> QuantGraph:
 
 
 def every_placement(maker: ProblemMaker, mapper: Mapper) -> list[tuple[float, float]]:
-    """Return the worth of all sets of tensors on chip that fit, the simplest way."""
-    program, worths = maker.program, []
+    """Return the worth of all homes of tensors in which they fit, the simplest way."""
+    program, site, worths = maker.program, maker.site, []
     inner = [r for r in program.life if r not in program.external]
-    for on_chip in chain.from_iterable(combinations(inner, n) for n in range(len(inner) + 1)):
+    held = sum(program.stores[name].bytes for name in maker.backed)
+    for chosen in product((site.activation, *site.levels), repeat=len(inner)):
+        homes = dict(zip(inner, chosen, strict=True))
         total = (0.0, 0.0)
         for i, group in enumerate(program.groups):
-            live = sum(
-                program.sizes[r] for r in on_chip if program.life[r][0] <= i <= program.life[r][1]
-            )
-            inputs = tuple(program.roots[t] in on_chip for t in group.head.inputs)
-            posed = maker.pose(i, Places(inputs, group.output in on_chip))
-            free = room(maker.site, posed.transient_bytes, live)
+            alive = [r for r in inner if program.life[r][0] <= i <= program.life[r][1]]
+            live = sum(program.sizes[r] for r in alive if homes[r] == site.activation)
+            behind = sum(program.sizes[r] for r in alive if homes[r] == "shared")
+            if "shared" in site.levels and behind + held > site.capacity_bytes("shared"):
+                break
+            inputs = tuple(homes.get(program.roots[t], DRAM) for t in group.head.inputs)
+            posed = maker.pose(i, Places(inputs, homes.get(group.output, DRAM)))
+            free = room(site, posed.transient_bytes, live)
             found = mapper.best(posed.problem, free) if min(free.values()) >= 0 else None
             if found is None:
                 break
@@ -83,6 +91,32 @@ def test_the_placement_is_the_best_of_all(goal: str, capacity: int, maker: Graph
     assert Placer(posed, mapper).place(cutoff=found.worth[0]) == found
     assert Placer(posed, mapper).place(cutoff=found.worth[0] * 0.999) is None
     groups = range(len(posed.program.groups))
+    assert 0 < sum(map(Placer(posed, mapper).least, groups)) <= found.worth[0]
+
+
+@pytest.mark.parametrize(
+    ("goal", "near", "far"),
+    [("cycles", 128, 200), ("cycles", 300, 200), ("cycles", 300, 1000), ("energy", 200, 96)],
+)
+def test_the_placement_is_the_best_of_all_with_a_memory_behind(
+    goal: str, near: int, far: int, maker: GraphMaker
+) -> None:
+    graph = branches(maker)
+    sizes = [f"memories.{m}.capacity_bytes={n}" for m, n in (("buffer", near), ("shared", far))]
+    fixed = [f"memories.{m}.fixed=true" for m in ("buffer", "shared")]
+    machine = load_machine(SHARED, [*sizes, *fixed])
+    site, prices = Site(machine), Prices(machine)
+    mapper = Mapper(site, prices, Objective(goal))  # type: ignore[arg-type]
+    program = make_program(graph, 1)
+    backed = {"b.weight": "shared"} if far > 96 else {}
+    posed = ProblemMaker(graph, program, site, "steady", frozenset(), backed)
+    worths = every_placement(posed, mapper)
+    found = Placer(posed, mapper).place()
+    assert found is not None
+    assert found.worth == pytest.approx(min(worths))
+    assert found.gap_frac == 0 or goal == "energy"
+    assert len(set(worths)) > 1
+    groups = range(len(program.groups))
     assert 0 < sum(map(Placer(posed, mapper).least, groups)) <= found.worth[0]
 
 

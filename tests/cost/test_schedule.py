@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from view_cases import Case
 
-from hwsim.engine.schedule import TRANSFERS, Run, runs_of, split_of
+from hwsim.engine.schedule import Run, runs_of, split_of
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.site import Site
 
@@ -47,11 +47,10 @@ def test_what_a_step_moves_is_what_was_counted(cases: dict[str, Case], name: str
     for operator, runs in every_operator(case):
         moved: dict[tuple[str, str], int] = {}
         for run in runs:
-            for i, row in enumerate(TRANSFERS):
-                cycles = run.steps.load[row] if row < 3 else run.steps.store
-                assert [link.bus_cycles(int(b)) for b in run.moved_bits[i]] == cycles.tolist()
-                key = ("load" if row < 3 else "store", run.operands[i])
-                moved[key] = moved.get(key, 0) + run.times * int(run.moved_bits[i].sum())
+            for move in run.moves:
+                assert [link.bus_cycles(int(b)) for b in move.bits] == move.cycles.tolist()
+                key = (move.verb, move.operand)
+                moved[key] = moved.get(key, 0) + run.times * int(move.bits.sum())
         counted: dict[tuple[str, str], int] = {}
         for c in operator.counts:
             if c.component == "dram":
@@ -101,7 +100,8 @@ def test_every_cycle_goes_somewhere(cases: dict[str, Case], name: str) -> None:
         for run in runs:
             times = run.record.steps
             owner = np.full(run.record.cycles, 3)
-            for rank, rows in ((2, TRANSFERS), (1, (4,)), (0, (3,))):
+            moving = tuple(move.row for move in run.moves)
+            for rank, rows in ((2, moving), (1, (-2,)), (0, (-3,))):
                 for begin, end in times[list(rows)][..., 2:].reshape(-1, 2):
                     if begin >= 0:
                         owner[begin:end] = rank

@@ -1,0 +1,71 @@
+"""How two energies compare when both rest on the same unknowns.
+
+Each draw prices both at once, so that what they share cancels: the band of a ratio is no ratio of bands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hwsim.arch.spec import Quantity
+from hwsim.engine.energy import HIGH_PERCENT, LOW_PERCENT, Band, Ledger
+from hwsim.errors import DataError
+
+MOST_MOVERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """A quantity, and the ratio with it alone at its 5th and at its 95th percentile."""
+
+    name: str
+    at_low: float
+    at_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The band of a ratio of energies, and the quantities that move it most, the first most."""
+
+    band: Band
+    movers: tuple[Mover, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data."""
+        movers = [
+            {"quantity": m.name, "at_low": m.at_low, "at_high": m.at_high} for m in self.movers
+        ]
+        return {**self.band.to_json(), "movers": movers}
+
+
+def ratio(first: Ledger, second: Ledger) -> Ratio:
+    """Return the energy of one run over that of another, on the same draws.
+
+    Raises:
+        DataError: the second took no energy.
+    """
+    above, below = first.total.nominal, second.total.nominal
+    if below == 0:
+        raise DataError("a ratio needs an energy that is not zero below the line")
+    band = Band.of(first.draws / second.draws, above / below)
+    parts = first.by_quantity(), second.by_quantity()
+    movers = []
+    for name in sorted(parts[0].keys() | parts[1].keys()):
+        quantity = (parts[0].get(name) or parts[1][name])[1]
+        shares = [part[name][0] if name in part else 0.0 for part in parts]
+        ends = [
+            (above + shares[0] * change) / (below + shares[1] * change)
+            for change in (_change(quantity, percent) for percent in (LOW_PERCENT, HIGH_PERCENT))
+        ]
+        movers.append(Mover(name, *ends))
+    movers.sort(key=lambda m: (-abs(math.log(m.at_high / m.at_low)), m.name))
+    return Ratio(band, tuple(m for m in movers[:MOST_MOVERS] if m.at_low != m.at_high))
+
+
+def _change(quantity: Quantity, percent: int) -> float:
+    """Return by what part of its nominal value a log-uniform quantity is off at a percentile."""
+    if quantity.low == quantity.high:
+        return 0.0
+    drawn: float = quantity.low * (quantity.high / quantity.low) ** (percent / 100)
+    return drawn / quantity.value - 1
