@@ -104,7 +104,9 @@ class Prices:
         key = (component, action)
         if key not in self._known:
             quantity, to_pj, local = self._look_up(component, action)
-            scope = f"{self._machine.name}/{component}.{local}"
+            # One clock tree: the same unknown for every component that waits.
+            owner = "idle" if action == "idle_cycle" else f"{component}.{local}"
+            scope = f"{self._machine.name}/{owner}"
             self._known[key] = Price(quantity.shared or scope, quantity, to_pj)
         return self._known[key]
 
@@ -121,7 +123,6 @@ class Prices:
             leakage = self._leakage(kind, name)
             return leakage, _PJ_PER_S_OF_MW / spec.clock_hz, "leakage_mw"
         if action == "idle_cycle" and spec.idle is not None:
-            # One clock tree: the same unknown for every component that waits.
             return spec.idle.clock_pj_per_cycle, 1.0, "idle"
         if kind == "array":
             return self._array(name, verb, detail)
