@@ -54,37 +54,51 @@ def machine_case(source: Path, graph: QuantGraph, folder: Path, seed: int) -> st
 def check_places(error: ConfigError, path: Path, changed: int | None) -> None:
     """Hold the places of an error against the file: each fault has one, and it exists.
 
-    Where one scalar alone was changed, some fault must stand on its line or on that of a key around it, or
-    name its key: a value that contradicts another may be reported at either of the two.
+    Where one scalar alone was changed, some fault must stand on its line, on that of a key around it, or below
+    the key that holds it: a value that contradicts another may be reported at either of the two.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    places = [PLACE.match(fault) for fault in error.faults]
-    for place, fault in zip(places, error.faults, strict=True):
+    places = []
+    for fault in error.faults:
+        place = PLACE.match(fault)
         assert place, f"no place: {fault}"
-        if Path(place["file"]) == path:
-            assert 1 <= int(place["line"]) <= len(lines) + 1, f"no such line: {fault}"
+        line, mine = int(place["line"]), Path(place["file"]) == path
+        assert not mine or 1 <= line <= len(lines) + 1, f"no such line: {fault}"
         assert int(place["column"]) >= 1, f"no such column: {fault}"
+        places.append(line if mine else None)
     if changed is None:
         return
-    around, indent = (
-        {changed, changed + 1},
-        len(lines[changed - 1]) - len(lines[changed - 1].lstrip()),
-    )
-    for at in range(changed - 1, 0, -1):
-        here = len(lines[at - 1]) - len(lines[at - 1].lstrip())
-        if lines[at - 1].strip() and here < indent:
-            around.add(at)
-            indent = here
+    what = f"line {changed} ({lines[changed - 1][:60]}) was changed: {error}"
     if (
         "is not YAML" in error.faults[0]
     ):  # seen where the text stops making sense, at the change or behind it
-        assert int(places[0]["line"]) >= changed  # type: ignore[index]
+        assert places[0] is not None, what
+        assert places[0] >= changed, what
         return
+    holders = _holders(lines, changed)
+    near = {changed, changed + 1, *holders}
+    holder = holders[0] if holders else None
     key = lines[changed - 1].partition(":")[0].strip(" -")
     assert any(
-        place and (int(place["line"]) in around or key in fault)
-        for place, fault in zip(places, error.faults, strict=True)
-    ), f"line {changed} ({lines[changed - 1][:60]}) was changed: {error}"
+        key in fault
+        or (
+            line is not None and (line in near or holder is None or holder in _holders(lines, line))
+        )
+        for line, fault in zip(places, error.faults, strict=True)
+    ), what
+
+
+def _holders(lines: list[str], line: int) -> list[int]:
+    """Return the lines of the keys that a line is inside of, the nearest first."""
+    if line > len(lines):
+        return []
+    indent, found = len(lines[line - 1]) - len(lines[line - 1].lstrip()), []
+    for at in range(line - 1, 0, -1):
+        here = len(lines[at - 1]) - len(lines[at - 1].lstrip())
+        if lines[at - 1].strip() and here < indent:
+            found.append(at)
+            indent = here
+    return found
 
 
 def model_case(source: Path, folder: Path, seed: int) -> str:

@@ -46,8 +46,8 @@ def test_mutated_models_run_or_are_refused_by_name(tmp_path: Path) -> None:
 )
 def test_a_fault_without_its_place_is_a_finding(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
-    path.write_text("arrays:\n  main:\n    cols: 1\n    rows: 0\nname: x\n", encoding="utf-8")
-    cases.check_places(ConfigError(f"{path}:4:5: arrays.main.rows: must be positive"), path, 4)
+    path.write_text("name: x\narrays:\n  main:\n    cols: 1\n    rows: 0\n", encoding="utf-8")
+    cases.check_places(ConfigError(f"{path}:5:5: arrays.main.rows: must be positive"), path, 5)
     with pytest.raises(AssertionError):
         cases.check_places(ConfigError(fault.format(path=path)), path, 5)
 
