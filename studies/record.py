@@ -1,7 +1,7 @@
 """`python -m studies.record`: keep a real run as a small result file, and draw the documents' tables from those.
 
 `add` verifies an export on machines, measures it there and writes one JSON file with everything that the
-numbers come from; `study` does so with a finished study; `tables` rewrites `docs/results.md` from the files in `studies/results/`.
+numbers come from; `study` does so with a finished study; `library` verifies models on every machine; `tables` rewrites `docs/results.md` from the files in `studies/results/`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from studies.crosstool.page import record_section
 from studies.curves import curves_figure, families
 from studies.host import describe_host
 from studies.plan import write_atomically
+from studies.record_library import SCHEMA as LIBRARY_SCHEMA
+from studies.record_library import collect_library, library_section
 from studies.record_study import SCHEMA as STUDY_SCHEMA
 from studies.record_study import collect_study, curves_file, study_section
 from studies.text import joules, percent, si
@@ -80,6 +82,20 @@ def study(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(result, indent=1) + "\n")
     typer.echo(f"{out}: {len(result['students'])} students, {len(result['seeds'])} seeds")
+
+
+@app.command()
+def library(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Export folders.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The result file.")],
+    samples: Annotated[int, typer.Option(min=1, help="Verify on the first N of each.")] = 2,
+) -> None:
+    """Verify models on every machine that comes with the package, and write the result file."""
+    result = collect_library(models, samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, json.dumps(result, indent=1) + "\n")
+    unequal = sum(row.get("unequal", 0) for row in result["rows"])
+    typer.echo(f"{out}: {len(result['rows'])} pairs, {unequal} unequal tensors")
 
 
 @app.command()
@@ -308,6 +324,7 @@ SECTIONS = {
     STUDY_SCHEMA: study_section,
     BENCH_SCHEMA: bench_section,
     CROSSTOOL_SCHEMA: record_section,
+    LIBRARY_SCHEMA: library_section,
 }
 """what each kind of result file looks like on the page"""
 
