@@ -26,6 +26,7 @@ from hwsim.engine.ratio import Ratio, ratio
 from hwsim.errors import DataError
 from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.ir import QuantGraph
+from hwsim.graph.sample_checks import sample_faults
 from hwsim.graph.serialize import Model, Samples, load
 from hwsim.mapping.objective import Objective
 from hwsim.metrics import compute, wilson_interval
@@ -277,7 +278,11 @@ def _load(
 
 def _rows(graph: QuantGraph, dataset: Iterable[Any]) -> Samples:
     rows = Rows(dataset, graph.inputs)
-    return make_samples(graph, rows, stored_labels(rows.labels))
+    made = make_samples(graph, rows, stored_labels(rows.labels))
+    faults = sample_faults(graph, made.inputs, made.lengths)
+    if faults:
+        raise DataError("\n".join(f"dataset: {fault}" for fault in faults))
+    return made
 
 
 def _samples(model: Model) -> Samples:

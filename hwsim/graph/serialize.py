@@ -25,6 +25,7 @@ from hwsim.errors import CheckpointError, GraphError
 from hwsim.graph.document import KIND, SCHEMA, PackedDataError, graph_from_json, graph_to_json
 from hwsim.graph.ir import QuantGraph
 from hwsim.graph.packing import pack
+from hwsim.graph.sample_checks import sample_faults
 
 GRAPH_FILE = "graph.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -217,7 +218,11 @@ def _read_samples(path: Path, graph: QuantGraph) -> Samples | None:
     if missing:
         raise CheckpointError(f"{path}: damaged: {', '.join(sorted(missing))} missing")
     inputs = {name: tensors[f"inputs.{name}"].astype(np.int64) for name in graph.inputs}
-    return Samples(inputs, tensors.get("labels"), tensors.get("lengths"))
+    lengths = tensors.get("lengths")
+    faults = sample_faults(graph, inputs, lengths)
+    if faults:
+        raise CheckpointError("\n".join(f"{path}: damaged: {fault}" for fault in faults))
+    return Samples(inputs, tensors.get("labels"), lengths)
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
