@@ -79,6 +79,17 @@ class FormatPair(Spec):
         )
 
 
+class ActivityReference(Spec):
+    """How lively the operands were for which an array's unit energies were stated."""
+
+    toggle_rate: Annotated[float, Field(gt=0, le=1)]
+    """share of operand bits that flip from beat to beat; 0.5 for random data"""
+    fixed_frac: Annotated[float, Field(ge=0, le=1)]
+    """share of the energy that no data changes: clock and control"""
+    source: Annotated[str, Field(min_length=1)]
+    """where both figures come from"""
+
+
 class ArrayEnergySpec(Spec):
     """Unit energies of an array, none of which includes a memory access."""
 
@@ -88,6 +99,8 @@ class ArrayEnergySpec(Spec):
     """fJ of one addition into an accumulator, its register write included"""
     operand_register_fj_per_bit: Quantity
     """fJ of loading one bit into an operand register"""
+    activity: ActivityReference | None = None
+    """the activity that the lane and register energies are for; `hwsim activity` prices other data with it"""
 
 
 class ArrayReference(Spec):

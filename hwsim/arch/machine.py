@@ -54,6 +54,9 @@ class Machine:
         # Keys that came later: a machine that does not use them is what it was.
         if not data["output_stage"]:
             del data["output_stage"]
+        for array in data["arrays"].values():
+            if array["energy"]["activity"] is None:
+                del array["energy"]["activity"]
         for part in (data["dram"], *data["memories"].values()):
             for key in [k for k, unused in _LATER if k in part and part[k] == unused]:
                 del part[key]

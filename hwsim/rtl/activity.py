@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch.machine import Machine
+from hwsim.arch.work import cut
+from hwsim.engine.energy import Prices
 from hwsim.errors import GraphError
 from hwsim.graph.serialize import Model
 from hwsim.kernels.activity import SUMS
 from hwsim.report.result import package_version
-from hwsim.rtl.product import MappedProduct, Operand
+from hwsim.report.table import energy_text
+from hwsim.rtl.data_energy import DataEnergy, Switched, data_energy
+from hwsim.rtl.product import MappedProduct, Operand, Step
 from hwsim.rtl.register import Register
 from hwsim.rtl.saif import saif_lines
 from hwsim.rtl.session import Session
@@ -39,7 +43,8 @@ NETS = {"activation": "a_op", "weight": "w_op"}
 class PortActivity:
     """What one operator did to one operand register over all samples.
 
-    `cycles` is how long its beats took; the counts are those of `hwsim.kernels.activity.SUMS`.
+    `cycles` is how long its beats took; the counts are those of `hwsim.kernels.activity.SUMS`. `presented_bits` are
+    the bits of this operand that stood at the lanes, beat by beat.
     """
 
     node: str
@@ -52,6 +57,7 @@ class PortActivity:
     toggles: int
     loaded_codes: int
     loaded_clear: int
+    presented_bits: int
 
     @property
     def ones_frac(self) -> float:
@@ -101,6 +107,8 @@ class Activity:
     """of all beats together: the time in which an array works"""
     left_out: tuple[str, ...]
     """why operators were left out"""
+    energies: tuple[DataEnergy, ...]
+    """of the operators on arrays that state the activity of their figures"""
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -118,6 +126,7 @@ class Activity:
             "sequence_length": session.length,
             "cycles": self.cycles,
             "operators": self.rows,
+            "energy": [energy.to_json() for energy in self.energies],
             "left_out": list(self.left_out),
         }
 
@@ -162,6 +171,11 @@ class Activity:
                 f" {p.beats:>9} beats {p.loaded_bits:>11} bits loaded, toggle rate {p.toggle_rate:.3f},"
                 f" ones {p.ones_frac:.3f}, zeros {p.zeros_frac:.3f}"
             )
+        for e in self.energies:
+            console.print(
+                f"{e.node:<{width}}  {e.array} lanes and registers: {energy_text(e.stated_pj)} at the stated activity,"
+                f" {energy_text(e.data_pj)} on this data (x {e.data_pj / e.stated_pj:.3f})"
+            )
         for line in self.left_out:
             console.print(f"left out: {line}")
 
@@ -198,13 +212,14 @@ def activity(
     registers = _registers(mapped)
     sums = {(name, port): np.zeros(len(SUMS), np.int64) for name in mapped for port in NETS}
     cycles = dict.fromkeys(mapped, 0)
+    shown = {name: np.zeros(3, np.int64) for name in mapped}
     now = 0
     for sample in session.chosen:
         tensors = session.execute(sample)
         tokens = session.tokens(sample)
         for name in mapped:
             product = session.product(name, session.length if tokens is None else tokens)
-            end = _run(product, tensors, registers, sums, now)
+            end = _run(product, tensors, registers, sums, shown[name], now)
             cycles[name] += end - now
             now = end
     ports = tuple(
@@ -214,11 +229,40 @@ def activity(
             operand,
             cycles[name],
             **dict(zip(SUMS, sums[name, operand.port].tolist(), strict=True)),
+            presented_bits=int(shown[name][position]),
         )
         for name, product in mapped.items()
-        for operand in product.operands
+        for position, operand in enumerate(product.operands)
     )
-    return Activity(session, ports, registers, now, tuple(left_out))
+    lane_ops = {name: int(counts[2]) for name, counts in shown.items()}
+    energies = tuple(_energies(mapped, ports, lane_ops, Prices(session.machine)))
+    return Activity(session, ports, registers, now, tuple(left_out), energies)
+
+
+def _energies(
+    mapped: dict[str, MappedProduct],
+    ports: tuple[PortActivity, ...],
+    lane_ops: dict[str, int],
+    prices: Prices,
+) -> Iterator[DataEnergy]:
+    """Yield the energies of the operators on arrays that state the activity of their figures."""
+    for name, product in mapped.items():
+        reference = product.array.spec.energy.activity
+        if reference is None:
+            continue
+        first, second = (
+            Switched(p.loaded_bits, p.toggles, p.presented_bits) for p in ports if p.node == name
+        )
+        array, (a, w) = f"array:{product.array.name}", product.types
+        yield data_energy(
+            name,
+            product.array.name,
+            (first, second),
+            lane_ops[name],
+            prices.price(array, f"lane_op:{a}x{w}").pj,
+            prices.price(array, "operand_register_bit").pj,
+            reference,
+        )
 
 
 def _registers(mapped: dict[str, MappedProduct]) -> dict[tuple[str, str], Register]:
@@ -241,9 +285,13 @@ def _run(
     tensors: dict[str, Any],
     registers: dict[tuple[str, str], Register],
     sums: dict[tuple[str, str], npt.NDArray[np.int64]],
+    shown: npt.NDArray[np.int64],
     now: int,
 ) -> int:
-    """Let one sample's product pass through the registers, and return the cycle at which it ends."""
+    """Let one sample's product pass through the registers, and return the cycle at which it ends.
+
+    `shown` [3] is added to: bits of A and of W that stand at the lanes in all beats, and lane operations.
+    """
     codes = product.codes(tensors)
     patterns = [o.patterns(x) for o, x in zip(product.operands, codes, strict=True)]
     for step in product.steps():
@@ -251,6 +299,7 @@ def _run(
         ranges = [slice(r.start, r.stop) for r in (step.m, step.n)]
         weight = codes[1][step.batch, ranges[1], k]
         occupied, interval = product.occupied(weight), product.interval(step)
+        shown += _shown(product, step, occupied)
         end = now
         for position, operand in enumerate(product.operands):
             end = registers[product.array.name, operand.port].run(
@@ -265,3 +314,22 @@ def _run(
             )
         now = end
     return now
+
+
+def _shown(
+    product: MappedProduct, step: Step, occupied: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Return the bits of A and of W that stand at the lanes in the beats of a step, and its lane operations."""
+    rows, cols, lanes = product.part.block(*product.types)
+    n, k = (
+        np.array([len(part) for part in cut(len(whole), block)])
+        for whole, block in ((step.n, cols), (step.k, lanes))
+    )
+    first, second = product.operands
+    passes = first.planes * second.planes
+    m_blocks = -(-len(step.m) // rows)
+    depth = (occupied * k).sum(axis=1)  # lanes used in all beats, by block of columns
+    a = len(step.m) * int(depth.sum()) * passes
+    w = m_blocks * int((n * depth).sum()) * passes
+    ops = len(step.m) * int((n * depth).sum()) * passes
+    return np.array([a * first.pass_bits, w * second.pass_bits, ops])
