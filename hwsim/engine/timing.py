@@ -205,6 +205,15 @@ def _arguments(steps: Steps, stage: Stage) -> tuple[object, ...]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _note(times, row, column, channel, taken, begin, end):  # type: ignore[no-untyped-def]
+    # Number by number: an assignment of a tuple compiles numba's message about shapes, which takes longer than all the rest.
+    times[row, column, 0] = channel
+    times[row, column, 1] = taken
+    times[row, column, 2] = begin
+    times[row, column, 3] = end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the order
     load,
     fresh,
@@ -279,7 +288,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 begun += 1
             array = start + compute[i]
             if keep:
-                times[operands, i] = -1, start, start, array
+                _note(times, operands, i, -1, start, start, array)
             released[i] = array
             end = max(end, array + depth)
             if emits[i]:
@@ -288,7 +297,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                     begin = max(begin, stored[group - output_halves])
                 posted[group] = begin + post[i]
                 if keep and post[i] > 0:
-                    times[operands + 1, i] = -1, begin, begin, posted[group]
+                    _note(times, operands + 1, i, -1, begin, begin, posted[group])
                 if not direct:
                     vector = posted[group]
                 end = max(end, posted[group])
@@ -324,7 +333,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             begin = max(taken + overhead, bus[link, port])
             arrived = begin + held
             if keep:
-                times[best, first[best, q]] = c, taken, begin, arrived
+                _note(times, best, first[best, q], c, taken, begin, arrived)
             bus[link, port] = channel[c] = arrived
             loaded[best, q] = arrived + handoff[best]
             end = max(end, arrived)
@@ -342,12 +351,12 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 stored[group] = begin + store[i]
                 bus[link, port] = channel[c] = stored[group]
                 if keep:
-                    times[operands + 2, i] = c, taken, begin, stored[group]
+                    _note(times, operands + 2, i, c, taken, begin, stored[group])
             elif store[i] > 0:
                 begin = max(store_port, posted[group] + handoff[operands])
                 store_port = begin + overhead + store[i]
                 if keep:
-                    times[operands + 2, i] = -1, begin, begin + overhead, store_port
+                    _note(times, operands + 2, i, -1, begin, begin + overhead, store_port)
                 stored[group] = store_port
             end = max(end, stored[group])
             group += 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -337,25 +335,18 @@ def test_alias_bomb_is_refused_quickly(tmp_path: Path) -> None:
     ],
 )
 def test_command_line_says_what_is_wrong_and_exits_with_2(
-    arguments: list[str], message: str
+    hwsim, arguments: list[str], message: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hwsim", *arguments], capture_output=True, text=True, check=False
-    )
+    done = hwsim(*arguments)
     assert done.returncode == 2
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_command_line_points_into_a_broken_file(tmp_path: Path) -> None:
+def test_command_line_points_into_a_broken_file(hwsim, tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     path.write_text(TOY.replace("    rows: 4\n", "    rows: -1\n"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "hwsim", "check", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = hwsim("check", path)
     place = position(TOY, "4\n    cols")
     assert done.returncode == 2
     assert done.stderr == (f"{path}:{place}: arrays.main.rows: must be greater than 0, not -1\n")

@@ -15,17 +15,10 @@ from hwsim.config.load import list_dram, list_machines, load_machine
 BUDGET_S = 1.5
 
 
-def hwsim(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m hwsim` in a new process."""
-    return subprocess.run(
-        [sys.executable, "-m", "hwsim", *arguments], capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"]])
-def test_answers_within_the_budget_of_processor_time(arguments: list[str]) -> None:
+def test_answers_within_the_budget_of_processor_time(hwsim_process, arguments: list[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = hwsim(*arguments)
+    done = hwsim_process(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     # Processor time, not the clock: a busy machine must not fail the test, an import of torch must.
@@ -33,7 +26,7 @@ def test_answers_within_the_budget_of_processor_time(arguments: list[str]) -> No
     assert spent < BUDGET_S
 
 
-def test_list_names_every_machine_with_its_description() -> None:
+def test_list_names_every_machine_with_its_description(hwsim) -> None:
     lines = hwsim("list").stdout.splitlines()
     split = lines.index("Published:")
     presets = lines.index("Off-chip memory, for dram.preset:")
@@ -46,7 +39,7 @@ def test_list_names_every_machine_with_its_description() -> None:
         assert [line.split(maxsplit=1) for line in part] == expected
 
 
-def test_an_expanded_machine_is_the_same_machine(tmp_path: Path) -> None:
+def test_an_expanded_machine_is_the_same_machine(hwsim, tmp_path: Path) -> None:
     done = hwsim("expand", "ternary_edge", "--set", "clock_hz=123")
     assert done.returncode == 0
     assert "extends" not in done.stdout
@@ -55,14 +48,14 @@ def test_an_expanded_machine_is_the_same_machine(tmp_path: Path) -> None:
     assert load_machine(path).sha256 == load_machine("ternary_edge", ["clock_hz=123"]).sha256
 
 
-def test_origins_name_the_file_or_the_option_of_every_key() -> None:
+def test_origins_name_the_file_or_the_option_of_every_key(hwsim) -> None:
     lines = hwsim("expand", "ternary_edge", "--set", "clock_hz=123", "--origin").stdout.splitlines()
     assert "clock_hz: 123  # --set clock_hz=123" in lines
     assert any("ternary_edge.yaml:" in line for line in lines)
     assert any("base/edge_platform.yaml:" in line for line in lines)
 
 
-def test_schema_is_json() -> None:
+def test_schema_is_json(hwsim) -> None:
     assert json.loads(hwsim("schema").stdout)["additionalProperties"] is False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.config.dump import to_yaml
-from hwsim.config.source import Place, parse_yaml
+from hwsim.config.source import Place, parse_yaml, read_yaml
 from hwsim.units import parse_capacity_bytes
 
 
@@ -65,6 +66,22 @@ plain: st.SearchStrategy[Any] = st.recursive(
 @given(st.dictionaries(st.text(), plain, min_size=1, max_size=3))
 def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
     assert parse_yaml(to_yaml(data), "t.yaml").data == data
+
+
+def test_a_file_read_again_is_whole_and_new(tmp_path: Path) -> None:
+    """What a reader changes stays with that reader, though the same text is parsed once."""
+    path = tmp_path / "a.yaml"
+    path.write_text("a: {b: [1, 2]}", encoding="utf-8")
+    first = read_yaml(path)
+    first.data["a"]["b"].append(3)
+    first.values.clear()  # type: ignore[attr-defined]
+    again = read_yaml(path)
+    assert again.data == {"a": {"b": [1, 2]}}
+    assert again.place(("a", "b", 1)) == Place(str(path), 1, 12)
+    path.write_text(
+        "a: {b: [1, 4]}", encoding="utf-8"
+    )  # as long as before, perhaps in the same tick
+    assert read_yaml(path).data == {"a": {"b": [1, 4]}}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hwsim import cost_workload, random_model
 from hwsim.api import verify
 from hwsim.chain import Link, links, reduced
+from hwsim.cli import app
 from hwsim.config.load import list_machines, load_machine, load_workload
 from hwsim.engine.cost import cost
 from hwsim.errors import CheckpointError, GraphError
@@ -194,16 +196,14 @@ def test_what_is_no_chain_is_refused(tmp_path) -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    def hwsim(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "hwsim", *arguments], capture_output=True, text=True, check=False
-        )
-
+    """The model is made in this process and verified in one of its own: exit code 0 is what a script sees."""
     out = tmp_path / "model"
-    done = hwsim("random", "cutie_cifar10", "--out", str(out), "--reduce", "16", "--samples", "2")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "cutie_cifar10_by_16 with random weights, 16 operators" in done.stdout
-    done = hwsim("verify", str(out), "--machine", "bismo", "--host")
+    asked = ["random", "cutie_cifar10", "--out", str(out), "--reduce", "16", "--samples", "2"]
+    made = CliRunner().invoke(app, asked)
+    assert (made.exit_code, made.stderr) == (0, "")
+    assert "cutie_cifar10_by_16 with random weights, 16 operators" in made.stdout
+    verify_it = [sys.executable, "-m", "hwsim", "verify", str(out), "--machine", "bismo", "--host"]
+    done = subprocess.run(verify_it, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "on the host, not verified: 5 threshold, 4 max_pool" in done.stdout
     assert "rung B: 0 unequal of 7 tensors" in done.stdout
