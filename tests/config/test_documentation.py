@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hwsim.config.load import load_machine, machine_schema
+from hwsim.config.load import load_machine
+from hwsim.config.schema import machine_schema
 
 PAGE = (Path(__file__).parents[2] / "docs" / "machine-files.md").read_text(encoding="utf-8")
 
