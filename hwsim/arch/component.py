@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from hwsim import registry
@@ -53,7 +53,19 @@ def _format_name(name: str) -> str:
     return name
 
 
-FormatName = Annotated[str, AfterValidator(_format_name)]
+FormatName = Annotated[
+    str,
+    AfterValidator(_format_name),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["BIPOLAR", "UNIPOLAR", "TERNARY", "INT2", "INT4", "INT8", "UINT8"]},
+                {"type": "string", "pattern": "^(INT[0-9]+N?|UINT[0-9]+)$"},
+            ]
+        }
+    ),
+]
+"""name of a number type"""
 
 
 def covers(fmt: DataType, dtype: DataType) -> bool:

@@ -142,7 +142,7 @@ class MachineSpec(Spec):
     description: Annotated[str, Field(min_length=1)]
     """one line for `hwsim list`"""
     technology: TechnologySpec
-    """process"""
+    """process node and supply voltage"""
     clock_hz: Count
     """core clock in hertz"""
     arrays: Annotated[

@@ -43,7 +43,8 @@ CapacityBytes = Annotated[
             "anyOf": [
                 {"type": "integer", "exclusiveMinimum": 0},
                 {"type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$"},
-            ]
+            ],
+            "examples": ["64KiB", "2MiB"],
         }
     ),
 ]
@@ -64,6 +65,13 @@ class Spec(BaseModel):
 
 class Quantity(Spec):
     """A physical number with its bounds and where it comes from. The unit is in the name of its key."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["value", "kind", "source"],
+            "examples": [{"value": 2.5, "low": 1.25, "high": 7.5, "kind": "assumed", "source": ""}],
+        }
+    )
 
     value: float
     """nominal value, in the unit that the key names"""

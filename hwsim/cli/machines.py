@@ -72,6 +72,6 @@ def expand(
 
 def schema() -> None:
     """Print the JSON Schema of a machine file, for editors."""
-    from hwsim.config.load import machine_schema
+    from hwsim.config.schema import machine_schema
 
     typer.echo(json.dumps(machine_schema(), indent=2))

@@ -82,7 +82,8 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
     for e in found:
         if e.kind == MISSING:
             if e.path in missing:
-                messages.append(_placed(document, e.path, "must be given: this key is missing"))
+                meaning = _meaning(model, document.data, e.path)
+                messages.append(_placed(document, e.path, f"must be given: {meaning}"))
         elif e.kind != UNKNOWN:
             of_key = bool(e.context.get("of_key"))
             messages.append(_placed(document, e.path, _wording(e), of_key=of_key))
@@ -192,14 +193,28 @@ def _holds(data: Any, part: str | int) -> bool:
     return isinstance(data, dict) and part in data
 
 
+def _meaning(model: type[BaseModel], data: Any, path: KeyPath) -> str:
+    """Return what a missing key stands for, in the words of its description."""
+    for owner in _models(model, data, path[:-1]):
+        for name, info in owner.model_fields.items():
+            if path[-1] == (info.alias or name) and info.description:
+                return f"this key is missing ({info.description})"
+    return "this key is missing"
+
+
 def _known_keys(model: type[BaseModel], data: Any, path: KeyPath) -> list[str]:
     """Return the keys that the models at a path know; none where that cannot be told."""
+    return sorted({key for m in _models(model, data, path) for key in _keys(m)})
+
+
+def _models(model: type[BaseModel], data: Any, path: KeyPath) -> list[Any]:
+    """Return the models that may describe what stands at a path."""
     current: list[Any] = [model]
     for part in path:
         data = data[part] if _holds(data, part) else None
         current = [inner for annotation in current for inner in _step(annotation, part)]
         current = [_chosen(annotation, data) for annotation in current]
-    return sorted({key for m in current if _is_model(m) for key in _keys(m)})
+    return [m for m in current if _is_model(m)]
 
 
 def _step(annotation: Any, part: str | int) -> Iterator[Any]:

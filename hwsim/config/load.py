@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hwsim.config.compose import compose, with_preset
-from hwsim.config.energy_table import FROM, with_energy_tables
+from hwsim.config.energy_table import with_energy_tables
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
 from hwsim.errors import ConfigError, nearest
@@ -27,6 +27,7 @@ DRAM = "dram"
 """folder, within that of the machines, of the presets of off-chip memories"""
 WORKLOADS = "workloads"
 """folder, within that of the machines, of the networks that published figures are about"""
+_YAML = (".yaml", ".yml")
 
 
 def load_spec(
@@ -118,6 +119,9 @@ def _find(what: str, name_or_path: str | Path, shipped: Sequence[Path]) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
+    if path.suffix in _YAML:
+        here = [str(p) for p in path.parent.glob("*") if p.suffix in _YAML]
+        raise ConfigError(f"{what} file must exist, not {text!r}{nearest(text, here)}")
     raise ConfigError(
         f"{what} must be a YAML file or one of {', '.join(known)}, not {text!r}"
         f"{nearest(text, list(known))}"
@@ -161,31 +165,3 @@ def load_workload(name_or_path: str | Path) -> Workload:
     from hwsim.workload import Workload, WorkloadSpec
 
     return Workload(load_spec(find_workload(name_or_path), WorkloadSpec))
-
-
-def machine_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a machine file, for editors; `extends` included."""
-    from hwsim.arch.machine import MachineSpec
-
-    schema = MachineSpec.model_json_schema(by_alias=True)
-    schema["properties"]["extends"] = {
-        "type": "string",
-        "description": "YAML file beside this one, or a shipped file's name, that this one changes",
-    }
-    for name, part in schema["$defs"].items():
-        if name.endswith("EnergySpec"):
-            part["properties"][FROM] = {
-                "type": "string",
-                "description": "CSV beside this file with the quantities, a row each",
-            }
-            part["anyOf"] = [{"required": part.pop("required")}, {"required": [FROM]}]
-    dram = schema["$defs"]["DramSpec"]
-    dram["properties"]["preset"] = {
-        "enum": [name for name, _ in list_dram()],
-        "description": "shipped off-chip memory that the other keys change",
-    }
-    dram["anyOf"] = [{"required": dram.pop("required")}, {"required": ["preset"]}]
-    # A file that extends another need not repeat what the other says.
-    required = schema.pop("required")
-    schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
-    return schema

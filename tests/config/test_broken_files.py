@@ -229,7 +229,7 @@ CASES = [
         "    pipeline_depth_cycles: 3\n",
         "",
         "arrays.main.pipeline_depth_cycles",
-        "must be given: this key is missing",
+        r"must be given: this key is missing \(cycles from a compute step's last beat to its visible result\)",
         "main:\n",
     ),
     Broken(
@@ -330,6 +330,7 @@ def test_alias_bomb_is_refused_quickly(tmp_path: Path) -> None:
     [
         (["check", "no_such"], "machine must be a YAML file or one of .*, not 'no_such'"),
         (["check", "ternary_egde"], "did you mean 'ternary_edge'"),
+        (["check", "no/such.yaml"], "machine file must exist, not 'no/such.yaml'\\n"),
         (["expand", "toy", "--set", "clock_hz=0"], "--set clock_hz=0: clock_hz: must be greater"),
         (["check", "toy", "--set", "clock_hz"], "--set clock_hz: must be PATH=VALUE"),
     ],

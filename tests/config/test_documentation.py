@@ -1,14 +1,22 @@
-"""docs/machine-files.md: its example is a machine, and it names every key that there is."""
+"""docs/machine-files.md: its example is a machine, and it names every key. docs/your-own-machine.md: all of it is run."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-from hwsim.config.load import load_machine, machine_schema
+import pytest
+from jsonschema import Draft7Validator
+from page import Shell, matches, snippets
 
-PAGE = (Path(__file__).parents[2] / "docs" / "machine-files.md").read_text(encoding="utf-8")
+from hwsim.config.load import load_machine
+from hwsim.config.schema import machine_schema
+from hwsim.config.source import read_yaml
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "machine-files.md").read_text(encoding="utf-8")
 
 
 def test_the_shortest_file_is_a_machine(tmp_path: Path) -> None:
@@ -27,3 +35,40 @@ def test_every_key_is_explained() -> None:
     known = keys(schema).union(*(keys(part) for part in schema["$defs"].values()))
     unexplained = {key for key in known if not re.search(rf"\b{key}\b", PAGE)}
     assert not unexplained
+
+
+def test_the_page_of_ones_own_machine_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path, monkeypatch, capsys)
+    ran = 0
+    for snippet in snippets((DOCS / "your-own-machine.md").read_text(encoding="utf-8")):
+        if snippet.name is not None:
+            shell.write(snippet.name, snippet.text)
+            continue
+        assert snippet.language == "console", "a snippet is a file with a name, or commands"
+        for command, shown in snippet.commands():
+            printed = shell.run(command)
+            assert matches(shown, printed), f"$ {command}\n{printed}"
+            ran += 1
+    assert ran > 10
+    editor = Draft7Validator(json.loads((tmp_path / "machine.schema.json").read_text()))
+    for name in ("mine", "larger", "published"):
+        editor.validate(read_yaml(tmp_path / f"{name}.yaml").data)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb\n", "a\nb\n", True),
+        ("a\n", "a\nb\n", False),
+        ("a\n...\n", "a\nb\nc\n", True),
+        ("...\nc\n", "a\nb\nc\n", True),
+        ("a ... c\n", "a b c\n", True),
+        ("a ... c\n", "a b d\n", False),
+        ("1.5\n", "115\n", False),
+        ("", "a\n", False),
+    ],
+)
+def test_what_a_page_shows_is_compared_line_by_line(shown: str, printed: str, same: bool) -> None:
+    assert matches(shown, printed) is same

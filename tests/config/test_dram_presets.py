@@ -8,7 +8,8 @@ import pytest
 
 from hwsim.arch.dram import DramSpec
 from hwsim.arch.machine import Machine
-from hwsim.config.load import compose_machine, list_dram, load_machine, machine_schema
+from hwsim.config.load import compose_machine, list_dram, load_machine
+from hwsim.config.schema import machine_schema
 from hwsim.errors import ConfigError
 
 NAMES = [name for name, _ in list_dram()]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hwsim.arch.machine import Machine
-from hwsim.config.load import compose_machine, load_machine, machine_schema
+from hwsim.config.load import compose_machine, load_machine
+from hwsim.config.schema import machine_schema
 from hwsim.errors import ConfigError
 
 HEADER = "action,value,unit,low,high,kind,source\n"
