@@ -36,6 +36,8 @@ class Row:
 
     machine: str
     target: str
+    group: str
+    """who published the figure"""
     workload: str
     metric: str
     published: float
@@ -160,6 +162,7 @@ def _row(
     return Row(
         machine=machine.name,
         target=target.name,
+        group=target.group or machine.name,
         workload=target.workload,
         metric=target.metric,
         published=target.value,
