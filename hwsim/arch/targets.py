@@ -85,6 +85,8 @@ class ValidationTargetSpec(QuestionSpec):
     """published value, in the metric's unit"""
     source: Annotated[str, Field(min_length=1)]
     """publication"""
+    group: str | None = None
+    """who published it; targets of one group are no independent evidence. The machine's name when not given"""
     baseline: str | None = None
     """target of this machine whose energy an operation the naive baseline takes"""
     follows_from: str | None = None

@@ -69,9 +69,10 @@ def summary_lines(validation: Validation) -> list[str]:
     if not s["predicted"]:
         return ["No target is predicted."]
     lines = [
-        f"Predicted: {s['predicted']} of {len(validation.rows)} targets,"
-        f" median |error| {s['median_error']:.1%}"
-        f" (first predictions {s['median_first_error']:.1%})."
+        f"Predicted: {s['predicted']} of {len(validation.rows)} targets, from {s['groups']} groups of"
+        f" authors: median |error| {s['median_error']:.1%}"
+        f" (first predictions {s['median_first_error']:.1%}); of the groups' medians"
+        f" {s['median_error_of_groups']:.1%}."
     ]
     if s["with_baseline"]:
         lines.append(

@@ -85,19 +85,13 @@ def parts_of(ledger: Ledger, question: QuestionSpec) -> Ledger:
     return Ledger(ledger.prices, kept)
 
 
-def predict(machine: Machine, question: QuestionSpec, workload: Workload | None) -> Prediction:
-    """Answer a question about a machine.
+def measure(machine: Machine, question: QuestionSpec, workload: Workload | None) -> Measure:
+    """Return what a machine does for a question, which answers every metric of that run.
 
     Args:
         machine: the machine at its file's own voltage and clock.
         question: what is asked.
         workload: the network; None for a peak.
-    """
-    return measure(machine, question, workload).predict(question)
-
-
-def measure(machine: Machine, question: QuestionSpec, workload: Workload | None) -> Measure:
-    """Return what a machine does for a question.
 
     Raises:
         ConfigError: there is not one engine a layer.

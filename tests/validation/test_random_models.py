@@ -28,6 +28,7 @@ OWN = [  # a machine and a network that its own publication ran
     ("tcn_cutie", "cutie_cifar10"),
     ("finn_cnv", "cnv_w1a1"),
     ("finn_cnv", "cnv_w2a2"),
+    ("fracbnn", "fracbnn_cifar10"),
     ("tereffic", "matmulfree_2_7b"),
 ]
 NO_STAGE = {"bismo"}

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from hwsim.arch.machine import Machine
 from hwsim.arch.operating_point import at_operating_point
 from hwsim.arch.targets import QuestionSpec
 from hwsim.cli import app
 from hwsim.config.load import load_machine, load_workload, machines_folder
 from hwsim.errors import ConfigError, DataError
+from hwsim.report.validation import summary_lines
 from hwsim.validation import judge
 from hwsim.validation.lock import LOCK_NAME
-from hwsim.validation.predict import PEAK_BLOCKS, predict
+from hwsim.validation.predict import PEAK_BLOCKS, Prediction, measure
+from hwsim.workload import Workload
 
 PUBLISHED = machines_folder() / "published"
 PEAK = "workload: peak, mode: {activation: INT8, weight: INT8}"
@@ -46,6 +49,11 @@ def question(**keys: object) -> QuestionSpec:
     mode = {"activation": "INT8", "weight": "INT8"}
     base = {"name": "q", "workload": "peak", "mode": mode, "scope": "core"}
     return QuestionSpec.model_validate({**base, **keys})
+
+
+def predict(machine: Machine, asked: QuestionSpec, workload: Workload | None) -> Prediction:
+    """Answer one question about a machine."""
+    return measure(machine, asked, workload).predict(asked)
 
 
 def test_a_peak_is_size_times_clock_and_its_energy_is_counted_by_hand() -> None:
@@ -270,6 +278,51 @@ def test_the_naive_baseline_is_operations_times_the_published_peak(tmp_path: Pat
     assert summary["median_naive_error"] == pytest.approx(
         (abs(net.naive_error) + abs(16 / 100 - 1)) / 2
     )
+
+
+def test_a_run_is_measured_once_and_answers_all_its_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+
+    def counted(machine: Machine, target: QuestionSpec, workload: Workload | None) -> Any:
+        runs.append(target.name)
+        return measure(machine, target, workload)
+
+    monkeypatch.setattr(judge, "measure", counted)
+    other = ENERGY.replace("activation: INT8", "activation: UINT8")
+    path = machine_file(
+        tmp_path,
+        f"name: energy, {ENERGY}, value: 50.0, {SOURCE}",
+        f"name: rate, {PEAK}, metric: gops, scope: core, value: 1.0, {SOURCE}",
+        f"name: other formats, {other}, value: 50.0, {SOURCE}",
+        more="arrays: {main: {formats: [{activation: INT8, weight: INT8}, {activation: UINT8, weight: INT8}]}}\n",
+    )
+    energy, rate, _ = judge.validate([str(path)]).rows
+    assert runs == ["energy", "other formats"]
+    toy = load_machine(path)
+    for row, target in zip((energy, rate), toy.spec.validation, strict=False):
+        assert row.ours == predict(toy, target, None).value
+
+
+def test_a_group_with_many_targets_weighs_as_much_as_one_with_few(tmp_path: Path) -> None:
+    """Errors of +0 %, +0 % and +0 % from one group, +100 % from another, +300 % from the machine's own."""
+    ours = predict(load_machine("toy"), question(metric="fj_per_op", includes=["array", "memory"]), None).value  # fmt: skip
+    path = machine_file(
+        tmp_path,
+        *(f"name: a{i}, {ENERGY}, value: {ours}, {SOURCE}, group: many" for i in range(3)),
+        f"name: b, {ENERGY}, value: {ours / 2}, {SOURCE}, group: few",
+        f"name: c, {ENERGY}, value: {ours / 4}, {SOURCE}",
+    )
+    found = judge.validate([str(path)])
+    assert [r.group for r in found.rows] == ["many", "many", "many", "few", "mine"]
+    summary = found.summary()
+    assert (summary["predicted"], summary["groups"]) == (5, 3)
+    assert summary["median_error"] == pytest.approx(0.0)
+    assert summary["median_error_of_groups"] == pytest.approx(1.0)
+    (line, *_) = summary_lines(found)
+    assert "5 of 5 targets, from 3 groups of authors: median |error| 0.0%" in line
+    assert line.endswith("of the groups' medians 100.0%.")
 
 
 def test_machines_share_their_constants_across_the_node() -> None:
