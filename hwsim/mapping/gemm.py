@@ -7,8 +7,8 @@ operand stays while the others change:
     weight       for n: for k: for m   W stays
     output       for m: for n: for k   the accumulators of one tile stay
 
-Where K is split while A or W stays, the accumulators of a whole band of tiles wait on chip; partial sums
-never leave the chip. Every element is summed in ascending K on any mapping.
+Where K is split, partial sums wait in the output memory at the width of the accumulators, those of a whole
+band of tiles while A or W stays; they never leave the chip. Every element is summed in ascending K on any mapping.
 """
 
 from __future__ import annotations
@@ -128,12 +128,16 @@ def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -
         bits = t.tn * row_bits(p.w, t.tk)
         take(site.weight, bits, p.batch * n_tiles * k_tiles)
     places = _accumulator_places(p, t, site)
+    result_bits = t.tm * row_bits(p.out, t.tn) if p.out_streams else 0
+    sums_bits = t.tm * t.tn * array.spec.accumulator_bits
     if p.epilogue:
-        hold(t.tm * t.tn * array.spec.accumulator_bits)
+        hold(sums_bits)
         if p.out_streams:
-            take(site.output, t.tm * row_bits(p.out, t.tn), p.batch * m_tiles * n_tiles)
+            take(site.output, result_bits, p.batch * m_tiles * n_tiles)
+    elif k_tiles > 1:  # a result is written where its partial sums were, or where it stays
+        hold(max(sums_bits, result_bits))
     elif p.out_streams:
-        hold(t.tm * row_bits(p.out, t.tn))
+        hold(result_bits)
     return taken
 
 
@@ -154,13 +158,14 @@ def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage
     """Return how the buffers and links around the array behave."""
     places = _accumulator_places(p, t, site)
     output_halves = site.halves(site.output) if p.epilogue else places
+    waits = p.epilogue or p.out_streams or t.tk < p.k
     return Stage(
         depth=array.spec.pipeline_depth_cycles,
         channels=site.channels,
         overhead=site.link.overhead_cycles,
         halves=(site.halves(site.activation), site.halves(site.weight), *(1 for _ in site.levels)),
         owned=(True, p.w_place == "stream", *(False for _ in site.levels)),
-        accumulator_halves=places,
+        accumulator_halves=places if waits else UNLIMITED,
         output_halves=output_halves if p.out_streams else UNLIMITED,
         handoff_cycles=(
             site.handoff(site.activation),
@@ -168,7 +173,7 @@ def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage
             *(site.handoff(site.weight) for _ in site.levels),
             site.handoff(site.output),
         ),
-        direct=not p.epilogue,
+        direct=not p.epilogue and p.out_streams,
         wires=site.wires(p.a_from, p.w_from, p.out_to),
         ports=site.ports,
     )
