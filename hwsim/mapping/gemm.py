@@ -25,7 +25,7 @@ from hwsim.engine.timing import UNLIMITED, Link, Stage, Steps
 from hwsim.graph.dtype import DataType
 from hwsim.mapping.block import Block, part_of
 from hwsim.mapping.layout import ORDERS, Flow, Layout, Order
-from hwsim.mapping.site import DRAM, Bits, Direction, Site
+from hwsim.mapping.site import DRAM, Bits, Direction, Moved, Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
 Place = Literal["chip", "fill", "stream"]
@@ -100,11 +100,12 @@ def orders(m_tiles: int, n_tiles: int, k_tiles: int) -> tuple[Order, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MappedGemm:
-    """Steps, stage and transfers of one candidate."""
+    """Steps, stage and transfers of one candidate; `moved` are those of A, W and the output alone."""
 
     steps: Steps
     stage: Stage
     transfers: tuple[Count, ...]
+    moved: tuple[Moved, ...]
 
 
 def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> dict[str, int]:
@@ -215,6 +216,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
     )
     steps, times = layout.steps(flow(p, site))
     transfers: list[Count] = []
+    moved: list[Moved] = []
     ends: tuple[tuple[str, str, Direction, str, Any, Any], ...] = (
         ("activation", site.activation, "load", p.a_from, a, times[0]),
         ("weight", site.weight, "load", p.w_from, w, times[1]),
@@ -222,10 +224,10 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
     )
     for operand, memory, direction, level, bits, often in ends:
         kinds = ((i, j) for i in range(len(bits)) for j in range(len(bits[0])) if often[i, j])
-        moved = [(bits[i][j], int(often[i, j])) for i, j in kinds]
-        transfers += site.transfer(operand, memory, direction, moved, level)
+        moved.append([(bits[i][j], int(often[i, j])) for i, j in kinds])
+        transfers += site.transfer(operand, memory, direction, moved[-1], level)
     transfers += site.constant_transfers(p.constant_bits)
-    return MappedGemm(steps, how, tuple(transfers))
+    return MappedGemm(steps, how, tuple(transfers), tuple(moved))
 
 
 def _by_kind(table: list[Any]) -> npt.NDArray[np.int64]:
