@@ -22,6 +22,8 @@ from hwsim.engine.memory_plan import (
     resident_choices,
 )
 from hwsim.engine.products import as_products
+from hwsim.engine.repacking import cutting, repacked
+from hwsim.engine.spills import Spill, spills_of
 from hwsim.errors import CapacityError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
@@ -32,7 +34,6 @@ from hwsim.mapping.placement import Placement, Placer
 from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
 from hwsim.mapping.site import DRAM, Site
 from hwsim.mapping.skipping import skips, without_empty_beats
-from hwsim.mapping.tile import WORD_BITS
 
 NOT_MODELLED = (
     "overlap of operators (each waits for the one before it)",
@@ -219,6 +220,11 @@ def cost(
     graph = as_products(graph, machine.spec.output_stage)
     length = bind_length(graph, sequence_length)
     site = Site(machine)
+    unit, split = machine.vector_unit, 0
+    if unit is not None and unit.supports("relayout"):
+        graph = repacked(graph, length)
+    else:
+        split = len(cutting(graph, length))
     prices = Prices(machine)
     mapper = Mapper(site, prices, objective)
     steady_maker, steady_placement = _best_residents(graph, site, mapper, length)
@@ -228,7 +234,6 @@ def cost(
         raise AssertionError("without a cutoff there is an answer or an error")
     steady = _price(steady_maker, steady_placement, prices, ops)
     cold = _price(cold_maker, cold_placement, prices, ops)
-    split = _split_rows(graph)
     own = (
         *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
         *(() if site.has_control else ("control: the machine states no energy a step",)),
@@ -242,7 +247,7 @@ def cost(
         sequence_length=length,
         cold=cold,
         steady=steady,
-        memory=_memory(steady, site),
+        memory=_memory(steady, site, spills_of(steady_maker, steady_placement, prices)),
         arrays=_arrays(machine, steady),
         not_modelled=(*NOT_MODELLED, *own, *machine.spec.not_modelled),
         mapping_problems=mapper.problems,
@@ -395,7 +400,7 @@ def _traffic_bits(counts: Iterable[Count], machine: Machine) -> dict[str, dict[s
     return {level: dict(sorted(part.items())) for level, part in sorted(bits.items())}
 
 
-def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
+def _memory(steady: ScenarioCost, site: Site, spills: dict[str, Spill]) -> dict[str, object]:
     """Return the memory section of the report, bytes throughout."""
     # The rows that have a mapping are those of the program's groups, in that order.
     plan: MemoryPlan = steady.placement.plan
@@ -431,7 +436,7 @@ def _memory(steady: ScenarioCost, site: Site) -> dict[str, object]:
         "peak_activation_bytes": max(peak, default=0),
         "peak_activation_on_chip_bytes": max(on_chip, default=0),
         "graph_liveness_bytes": program.graph_liveness_bytes,
-        "spills": {name: plan.spilled_bytes(name) for name in plan.spilled},
+        "spills": {name: spill.to_json() for name, spill in spills.items()},
         "traffic_bytes": steady.traffic_bytes(),
         "traffic_by_operand_bits": _traffic_bits(
             (c for o in steady.operators for c in o.counts), site.machine
@@ -455,22 +460,6 @@ def _arrays(machine: Machine, steady: ScenarioCost) -> dict[str, dict[str, float
             "energy_frac": energy / total_pj if total_pj else 0.0,
         }
     return result
-
-
-def _split_rows(graph: QuantGraph) -> int:
-    """Count views that change the length of rows although a row is not a whole number of words."""
-    count = 0
-    for node in graph.nodes:
-        if node.op != "reshape":
-            continue
-        before, after = graph.tensors[node.inputs[0]], graph.tensors[node.name]
-        ends = (before.shape[-1], after.shape[-1])
-        if ends[0] == ends[1]:
-            continue
-        symbolic = any(isinstance(d, str) for d in ends)
-        bits = [d * before.dtype.bits for d in ends if isinstance(d, int)]
-        count += symbolic or any(b % WORD_BITS for b in bits)
-    return count
 
 
 def _operators(nodes: Iterable[Node]) -> str:

@@ -42,6 +42,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     a_bytes,
     w_bytes,
     wait_bytes,
+    split_bytes,
     result_bytes,
     m_tiles,
     n_tiles,
@@ -84,8 +85,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     # One channel takes one transfer after the other, whatever their links.
     in_turn = channels == 1
     fixed, step_pj, row_pj, constant_pj, update_pj = constants[:5]
-    write_pj, read_pj, a_code_pj, w_code_pj, time_pj = constants[5:10]
-    idle_pj, units = constants[10], constants[11]
+    sums_pj, a_code_pj, w_code_pj, time_pj, idle_pj, units = constants[5:]
     # An array that is used whole has a table of its own; for any other it is one zero.
     s = 1 if own.size > 1 else 0
     w_batch = 1 if fill else batch
@@ -113,8 +113,8 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
         for j in range(n_n):
             nt = n_tiles[j]
             out_tiles = batch * mt * nt
-            out_used = min(out_halves, out_tiles) * (wait_bytes[i, j] + result_bytes[i, j])
-            if out_used > free[out_memory]:
+            out_places = min(out_halves, out_tiles)
+            if out_places * (wait_bytes[i, j] + result_bytes[i, j]) > free[out_memory]:
                 continue
             # What every cut of K and every order costs at least; where that is too much, go on.
             least_out = batch * out_cycles[i, j]
@@ -127,7 +127,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             if pj_weight > 0:
                 pj = fixed + out_tiles / batch * constant_pj + nt * row_pj
                 pj += batch * (least_a_pj[i] + out_pj[i, j]) + w_batch * least_w_pj[j]
-                pj += update_pj * least_beats + write_pj + time_pj * cycles
+                pj += update_pj * least_beats + time_pj * cycles
                 pj += a_code_pj * least_codes[j]
                 value += pj_weight * pj
             if value > cutoff:
@@ -135,8 +135,9 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             for k in range(n_k):
                 kt = k_tiles[k]
                 tiles = out_tiles * kt
+                wait = split_bytes[i, j] if kt > 1 else wait_bytes[i, j]
                 used[:] = 0
-                used[out_memory] += out_used
+                used[out_memory] += out_places * (wait + result_bytes[i, j])
                 used[a_memory] += min(a_halves, batch * mt * kt) * a_bytes[i, k]
                 used[w_memory] += min(w_halves, batch * nt * kt) * w_bytes[j, k]
                 if used[0] > free[0] or used[1] > free[1] or used[2] > free[2]:
@@ -163,9 +164,9 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                     taken = used[0] + used[1] + used[2]
                     if kt > 1 and order < 2:
                         band = nt if order == 0 else mt
-                        more = min(out_halves * band, out_tiles) - min(out_halves, out_tiles)
-                        taken += more * wait_bytes[i, j]
-                        if used[out_memory] + more * wait_bytes[i, j] > free[out_memory]:
+                        more = min(out_halves * band, out_tiles) - out_places
+                        taken += more * wait
+                        if used[out_memory] + more * wait > free[out_memory]:
                             continue
                     a_again = 1 if order == 0 else nt
                     w_again = 1 if fill or order == 1 or (nt == 1 and kt == 1) else mt
@@ -189,7 +190,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                         pj = fixed + tiles * step_pj + nt * row_pj + mt * nt * constant_pj
                         pj += batch * (a_again * a_pj[i, k] + out_pj[i, j])
                         pj += w_batch * w_again * w_pj[j, k]
-                        pj += k_blocks[k] * update_pj + kt * write_pj + (kt - 1) * read_pj
+                        pj += k_blocks[k] * update_pj + (kt - 1) * sums_pj
                         pj += a_code_pj * a_codes[j, k]
                         pj += w_code_pj * w_once[j, k] * mt
                         pj += w_code_pj * (nk[0] - w_once[j, k]) * m_blocks[i]
@@ -220,7 +221,17 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def least_lacking(  # type: ignore[no-untyped-def]
-    free, shape, a_bytes, w_bytes, wait_bytes, result_bytes, m_tiles, n_tiles, k_tiles, index
+    free,
+    shape,
+    a_bytes,
+    w_bytes,
+    wait_bytes,
+    split_bytes,
+    result_bytes,
+    m_tiles,
+    n_tiles,
+    k_tiles,
+    index,
 ):
     """Return the bytes that the smallest buffers lack, and fill `index` with their tiling.
 
@@ -236,8 +247,8 @@ def least_lacking(  # type: ignore[no-untyped-def]
                 used[:] = 0
                 used[shape[11]] += min(shape[8], batch * m_tiles[i] * k_tiles[k]) * a_bytes[i, k]
                 used[shape[12]] += min(shape[9], batch * n_tiles[j] * k_tiles[k]) * w_bytes[j, k]
-                used[shape[13]] += min(shape[10], out_tiles) * wait_bytes[i, j]
-                used[shape[13]] += min(shape[10], out_tiles) * result_bytes[i, j]
+                wait = split_bytes[i, j] if k_tiles[k] > 1 else wait_bytes[i, j]
+                used[shape[13]] += min(shape[10], out_tiles) * (wait + result_bytes[i, j])
                 lacking = np.int64(0)
                 for x in range(3):
                     lacking += max(0, used[x] - free[x])

@@ -7,8 +7,8 @@ operand stays while the others change:
     weight       for n: for k: for m   W stays
     output       for m: for n: for k   the accumulators of one tile stay
 
-Where K is split while A or W stays, the accumulators of a whole band of tiles wait on chip; partial sums
-never leave the chip. Every element is summed in ascending K on any mapping.
+Where K is split, partial sums wait in the output memory at the width of the accumulators, those of a whole
+band of tiles while A or W stays; they never leave the chip. Every element is summed in ascending K on any mapping.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hwsim.engine.timing import UNLIMITED, Link, Stage, Steps
 from hwsim.graph.dtype import DataType
 from hwsim.mapping.block import Block, part_of
 from hwsim.mapping.layout import ORDERS, Flow, Layout, Order
-from hwsim.mapping.site import DRAM, Bits, Direction, Site
+from hwsim.mapping.site import DRAM, Bits, Direction, Moved, Site
 from hwsim.mapping.tile import code_bits, parts, row_bits
 
 Place = Literal["chip", "fill", "stream"]
@@ -100,11 +100,12 @@ def orders(m_tiles: int, n_tiles: int, k_tiles: int) -> tuple[Order, ...]:
 
 @dataclass(frozen=True, slots=True)
 class MappedGemm:
-    """Steps, stage and transfers of one candidate."""
+    """Steps, stage and transfers of one candidate; `moved` are those of A, W and the output alone."""
 
     steps: Steps
     stage: Stage
     transfers: tuple[Count, ...]
+    moved: tuple[Moved, ...]
 
 
 def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> dict[str, int]:
@@ -128,12 +129,16 @@ def buffer_bytes(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -
         bits = t.tn * row_bits(p.w, t.tk)
         take(site.weight, bits, p.batch * n_tiles * k_tiles)
     places = _accumulator_places(p, t, site)
+    result_bits = t.tm * row_bits(p.out, t.tn) if p.out_streams else 0
+    sums_bits = t.tm * t.tn * array.spec.accumulator_bits
     if p.epilogue:
-        hold(t.tm * t.tn * array.spec.accumulator_bits)
+        hold(sums_bits)
         if p.out_streams:
-            take(site.output, t.tm * row_bits(p.out, t.tn), p.batch * m_tiles * n_tiles)
+            take(site.output, result_bits, p.batch * m_tiles * n_tiles)
+    elif k_tiles > 1:  # a result is written where its partial sums were, or where it stays
+        hold(max(sums_bits, result_bits))
     elif p.out_streams:
-        hold(t.tm * row_bits(p.out, t.tn))
+        hold(result_bits)
     return taken
 
 
@@ -154,13 +159,14 @@ def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage
     """Return how the buffers and links around the array behave."""
     places = _accumulator_places(p, t, site)
     output_halves = site.halves(site.output) if p.epilogue else places
+    waits = p.epilogue or p.out_streams or t.tk < p.k
     return Stage(
         depth=array.spec.pipeline_depth_cycles,
         channels=site.channels,
         overhead=site.link.overhead_cycles,
         halves=(site.halves(site.activation), site.halves(site.weight), *(1 for _ in site.levels)),
         owned=(True, p.w_place == "stream", *(False for _ in site.levels)),
-        accumulator_halves=places,
+        accumulator_halves=places if waits else UNLIMITED,
         output_halves=output_halves if p.out_streams else UNLIMITED,
         handoff_cycles=(
             site.handoff(site.activation),
@@ -168,7 +174,7 @@ def stage(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Stage
             *(site.handoff(site.weight) for _ in site.levels),
             site.handoff(site.output),
         ),
-        direct=not p.epilogue,
+        direct=not p.epilogue and p.out_streams,
         wires=site.wires(p.a_from, p.w_from, p.out_to),
         ports=site.ports,
     )
@@ -210,6 +216,7 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
     )
     steps, times = layout.steps(flow(p, site))
     transfers: list[Count] = []
+    moved: list[Moved] = []
     ends: tuple[tuple[str, str, Direction, str, Any, Any], ...] = (
         ("activation", site.activation, "load", p.a_from, a, times[0]),
         ("weight", site.weight, "load", p.w_from, w, times[1]),
@@ -217,10 +224,10 @@ def build(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> Mappe
     )
     for operand, memory, direction, level, bits, often in ends:
         kinds = ((i, j) for i in range(len(bits)) for j in range(len(bits[0])) if often[i, j])
-        moved = [(bits[i][j], int(often[i, j])) for i, j in kinds]
-        transfers += site.transfer(operand, memory, direction, moved, level)
+        moved.append([(bits[i][j], int(often[i, j])) for i, j in kinds])
+        transfers += site.transfer(operand, memory, direction, moved[-1], level)
     transfers += site.constant_transfers(p.constant_bits)
-    return MappedGemm(steps, how, tuple(transfers))
+    return MappedGemm(steps, how, tuple(transfers), tuple(moved))
 
 
 def _by_kind(table: list[Any]) -> npt.NDArray[np.int64]:

@@ -54,14 +54,14 @@ def step_counts(
 def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site) -> list[Count]:
     """Count the traffic of accumulators and results, and the fused vector operators.
 
-    With an epilogue, accumulators pass through the output memory and the vector unit writes the result;
-    without, the array writes the result itself. A result that stays on chip is written where it stays.
+    Partial sums of a split K go to the output memory and come back at the width of the accumulators. With an
+    epilogue the finished ones do, too, and the vector unit writes the result; without, the array writes it
+    itself. A result that stays on chip is written where it stays.
     """
     block_rows, block_cols, _ = part_of(array, t.block).block(p.a, p.w)
     result = site.output if p.out_streams else site.activation
-    held = site.output if p.epilogue else result
-    element_bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
-    k_tiles = ceil_div(p.k, t.tk)
+    sum_bits = array.spec.accumulator_bits
+    partial = ceil_div(p.k, t.tk) - 1
     writes = reads = result_writes = constant_reads = rows = 0
     for tm, m_times in parts(p.m, t.tm):
         for tn, n_times in parts(p.n, t.tn):
@@ -70,17 +70,20 @@ def _result_counts(p: GemmProblem, t: Tiling, array: ArrayComponent, site: Site)
             for r, r_times in parts(tm, block_rows):
                 for c, c_times in parts(tn, block_cols):
                     blocks = times * r_times * c_times
-                    bits = r * c * element_bits
-                    writes += k_tiles * blocks * site.writes(held, bits)
-                    reads += (k_tiles - 1) * blocks * site.reads(held, bits)
+                    bits = r * c * sum_bits
+                    finished = 1 if p.epilogue else 0
+                    writes += (partial + finished) * blocks * site.writes(site.output, bits)
+                    reads += partial * blocks * site.reads(site.output, bits)
+                    if not p.epilogue:
+                        result_writes += blocks * site.writes(result, r * c * p.out.bits)
             if p.epilogue:
-                reads += times * site.reads(held, tm * tn * element_bits)
+                reads += times * site.reads(site.output, tm * tn * sum_bits)
                 result_writes += times * site.writes(result, tm * code_bits(p.out, tn))
                 constant_reads += times * site.reads(site.weight, p.constant_fetch_bits)
     elements = p.batch * p.m * p.n
     counts = [
-        Count(f"memory:{held}", "write", "accumulator" if p.epilogue else "output", writes),
-        Count(f"memory:{held}", "read", "accumulator", reads),
+        Count(f"memory:{site.output}", "write", "accumulator", writes),
+        Count(f"memory:{site.output}", "read", "accumulator", reads),
         Count(f"memory:{result}", "write", "output", result_writes),
         Count(f"memory:{site.weight}", "read", "constant", constant_reads),
     ]
@@ -113,13 +116,12 @@ def work_pj(
     a_bits, w_bits = array.operand_bits(p.a, p.w)
     w_memory = p.w_memory if p.w_place == "chip" else site.weight
     result = site.output if p.out_streams else site.activation
-    held = site.output if p.epilogue else result
-    element_bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
+    sum_bits = array.spec.accumulator_bits
     name = f"array:{array.name}"
     register_pj = prices.price(name, "operand_register_bit").pj
     update_pj = passes * prices.price(name, "accumulator_update").pj
     step_pj = prices.price("control", "step").pj if site.has_control else 0.0
-    k_tiles = -(-p.k // tk)
+    partial = -(-p.k // tk) - 1
 
     def access_pj(memory: str, action: str, bits: Grid) -> Grid:
         spec = site.machine.memories[memory].spec
@@ -144,13 +146,19 @@ def work_pj(
             times = p.batch * m_times * n_times
             for height, high in _cut(height_m, r):
                 for width, wide in _cut(width_n, c):
-                    bits = height * width * element_bits
-                    block_pj = k_tiles * access_pj(held, "write", bits)
-                    block_pj = block_pj + (k_tiles - 1) * access_pj(held, "read", bits)
+                    size = height * width
+                    write_pj = access_pj(site.output, "write", size * sum_bits)
+                    block_pj = partial * (
+                        write_pj + access_pj(site.output, "read", size * sum_bits)
+                    )
+                    if p.epilogue:
+                        block_pj = block_pj + write_pj
+                    else:
+                        block_pj = block_pj + access_pj(result, "write", size * p.out.bits)
                     total += times * high * wide * block_pj
             if p.epilogue:
                 total += times * height_m * row_pj
-                total += times * access_pj(held, "read", height_m * width_n * element_bits)
+                total += times * access_pj(site.output, "read", height_m * width_n * sum_bits)
                 total += times * access_pj(result, "write", height_m * width_n * p.out.bits)
                 total += times * access_pj(site.weight, "read", np.array(p.constant_fetch_bits))
             for depth_k, k_times in _cut(p.k, tk):

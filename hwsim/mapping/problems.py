@@ -136,8 +136,8 @@ class ProblemMaker:
         out_row = row_bits(self.graph.tensors[node.name].dtype, shape[-1])
         rows = math.prod(shape[:-1]) // places.heads
         units = rows
-        if node.op == "relayout":  # a unit is one transposed matrix
-            units = math.prod(shape[:-2]) // places.heads
+        if node.op == "relayout":
+            units = self._relaid_units(node) // places.heads
         elif node.op == "im2col":  # a unit is one row of patches
             units = self._patch_rows(node)
         elif node.op == "max_pool":  # a unit is one row of positions
@@ -207,6 +207,13 @@ class ProblemMaker:
             passes=passes,
             level=level,
         )
+
+    def _relaid_units(self, node: Node) -> int:
+        """Count the matrices that are transposed, or the fewest codes that are whole rows of both shapes."""
+        shape = self._shape(node.name)
+        if "shape" not in node.attrs:
+            return math.prod(shape[:-2])
+        return math.prod(shape) // math.lcm(self._shape(node.inputs[0])[-1], shape[-1])
 
     def _codes_per_result(self, node: Node) -> int:
         """Return how many codes a vector operator looks at for one of its own."""

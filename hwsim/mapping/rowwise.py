@@ -12,7 +12,7 @@ import numpy as np
 from hwsim.arch.component import ceil_div
 from hwsim.engine.energy import Count
 from hwsim.engine.timing import Stage, Steps
-from hwsim.mapping.site import DRAM, Bits, Site
+from hwsim.mapping.site import DRAM, Bits, Moved, Site
 from hwsim.mapping.tile import parts
 
 
@@ -57,11 +57,12 @@ class RowProblem:
 
 @dataclass(frozen=True, slots=True)
 class MappedRows:
-    """Steps, stage and counts of one candidate."""
+    """Steps, stage and counts of one candidate; `moved` are the transfers of each source and of the result."""
 
     steps: Steps
     stage: Stage
     counts: tuple[Count, ...]
+    moved: tuple[Moved, ...]
 
 
 def row_buffer_bytes(p: RowProblem, size: int, site: Site) -> dict[str, int]:
@@ -83,7 +84,7 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
     Raises:
         ValueError: more than two inputs are loaded: the operators of the graph have at most two.
     """
-    streaming = [s for s in p.sources if s.streams]
+    streaming = [(at, s) for at, s in enumerate(p.sources) if s.streams]
     if len(streaming) > 2:
         raise ValueError(f"{p.op}: at most two inputs can be loaded, not {len(streaming)}")
     kinds = parts(p.units, size)
@@ -92,13 +93,14 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
     load = np.zeros((2 + len(site.levels), tiles), dtype=np.int64)
     fresh = np.zeros((2 + len(site.levels), tiles), dtype=np.bool_)
     counts: list[Count] = []
-    for x, source in enumerate(streaming):
+    transfers: list[Moved] = [[] for _ in (*p.sources, "output")]
+    for x, (at, source) in enumerate(streaming):
         link = site.link_to(source.level, source.memory, "load")
         moved = [source_bits(source, units, site) for units, _ in kinds]
         load[x] = np.repeat([link.bus_cycles(bits) for bits in moved], times)
         fresh[x] = True
-        pairs = list(zip(moved, times, strict=True))
-        counts += site.transfer(source.operand, source.memory, "load", pairs, source.level)
+        transfers[at] = list(zip(moved, times, strict=True))
+        counts += site.transfer(source.operand, source.memory, "load", transfers[at], source.level)
     load[2:, 0] = site.constant_cycles(p.constant_bits)
     fresh[2:, 0] = load[2:, 0] > 0
     counts += site.constant_transfers(p.constant_bits)
@@ -107,8 +109,8 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         link = site.link_to(p.out_to, site.output, "store")
         moved = [link.moved_bits(1, units * p.out_bits_per_unit) for units, _ in kinds]
         store[:] = np.repeat([link.bus_cycles(bits) for bits in moved], times)
-        pairs = list(zip(moved, times, strict=True))
-        counts += site.transfer("output", site.output, "store", pairs, p.out_to)
+        transfers[-1] = list(zip(moved, times, strict=True))
+        counts += site.transfer("output", site.output, "store", transfers[-1], p.out_to)
     work = [
         site.vector.cycles(p.op, units * p.rows_per_unit, units * p.elements_per_unit)
         for units, _ in kinds
@@ -123,8 +125,8 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         emits=np.ones(tiles, dtype=np.bool_),
     )
     idle = 2 - len(streaming)
-    memories = [s.memory for s in streaming] + [site.activation] * idle
-    levels = [s.level for s in streaming] + [DRAM] * idle
+    memories = [s.memory for _, s in streaming] + [site.activation] * idle
+    levels = [s.level for _, s in streaming] + [DRAM] * idle
     stage = Stage(
         depth=0,
         channels=site.channels,
@@ -143,7 +145,8 @@ def build_rows(p: RowProblem, size: int, site: Site) -> MappedRows:
         wires=site.wires(levels[0], levels[1], p.out_to),
         ports=site.ports,
     )
-    return MappedRows(steps, stage, (*counts, *_row_work(p, kinds, site)))
+    work_counts = _row_work(p, kinds, site)
+    return MappedRows(steps, stage, (*counts, *work_counts), tuple(transfers))
 
 
 def least_cycles(p: RowProblem, size: int, site: Site) -> float:

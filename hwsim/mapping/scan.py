@@ -154,11 +154,13 @@ class Scan:
         halves = site.halves(site.output)
         places = np.minimum(halves * band, t.p.batch * tiles[:, 0] * tiles[:, 1])
         results = np.full_like(places, halves) if t.p.epilogue else places
+        # Otherwise each result is written where it stays.
+        waits = split | bool(t.p.epilogue or t.p.out_streams)
         return Layout(
             order=order,
             tiles=tiles,
             rest=rest,
-            places=np.stack([places, results * t.p.out_streams], axis=1),
+            places=np.stack([places * waits, results * t.p.out_streams], axis=1),
             compute=t.blocks.cycles(m, n, deep, (r, c, l)),
             a=np.moveaxis(t.a.kinds[:, :, i, k], 2, 0),
             w=np.moveaxis(t.w.kinds[:, :, j, k], 2, 0),

@@ -17,6 +17,8 @@ DRAM = "dram"
 Direction = Literal["load", "store"]
 Bits = tuple[int, ...]
 """bits by level, in the order of `Site.levels`; empty where there are none"""
+Moved = Sequence[tuple[int, int]]
+"""(bits of one transfer, how many such transfers)"""
 
 
 class Site:
@@ -119,7 +121,7 @@ class Site:
         operand: str,
         memory: str,
         direction: Direction,
-        moved: Sequence[tuple[int, int]],
+        moved: Moved,
         level: str = DRAM,
     ) -> list[Count]:
         """Count everything that transfers between a memory and a level behind it do.
@@ -128,7 +130,7 @@ class Site:
             operand: on whose behalf.
             memory: the near end.
             direction: `load` writes the memory, `store` reads it.
-            moved: (bits of one transfer, how many such transfers).
+            moved: the transfers.
             level: the far end.
         """
         if not moved:
@@ -146,9 +148,7 @@ class Site:
             *self.control(sum(n for _, n in moved)),
         ]
 
-    def _accesses(
-        self, memory: str, action: str, operand: str, moved: Sequence[tuple[int, int]]
-    ) -> Count:
+    def _accesses(self, memory: str, action: str, operand: str, moved: Moved) -> Count:
         count = self.reads if action == "read" else self.writes
         total = sum(count(memory, b) * n for b, n in moved)
         return Count(f"memory:{memory}", action, operand, total)

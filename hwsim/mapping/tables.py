@@ -19,7 +19,7 @@ from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.objective import WaitingPower
 from hwsim.mapping.site import DRAM, Direction, Site
 
-BUFFERS = slice(11, 18)
+BUFFERS = slice(11, 19)
 """where the columns of buffer bytes and of numbers of tiles are"""
 
 
@@ -185,7 +185,7 @@ class Tables:
         return total
 
     def _bytes(self) -> tuple[Ints, ...]:
-        """Bytes of one half: A [m, k], W [n, k], accumulators that wait and results [m, n]."""
+        """Bytes of one half: A [m, k], W [n, k]; what waits, where K is whole and where it is split, and results [m, n]."""
         p = self.p
 
         def half(rows: Cut, cols: Cut, dtype: DataType) -> Ints:
@@ -196,10 +196,11 @@ class Tables:
         a = half(self.m, self.k, p.a) * (p.a_place == "stream")
         w = half(self.n, self.k, p.w) * (p.w_place == "stream")
         result = half(self.m, self.n, p.out) * p.out_streams
-        if not p.epilogue:
-            return a, w, result, nothing
         bits = self.m.size[:, None] * self.n.size[None, :]
-        return a, w, blocks_in(bits * self.blocks.array.spec.accumulator_bits, 8), result
+        sums = blocks_in(bits * self.blocks.array.spec.accumulator_bits, 8)
+        if not p.epilogue:
+            return a, w, result, np.maximum(sums, result), nothing
+        return a, w, sums, sums, result
 
     def _work(self) -> tuple[Floats | Ints, ...]:
         """Return numbers of tiles, and the least cycles of all compute steps and of the last one.
@@ -243,7 +244,7 @@ class Tables:
         An array that is used whole may count as it likes: what it does itself is left out of the bound.
 
         Returns:
-            constants [12] and the fetches of operand blocks: codes of A a row [n, k], codes of W that
+            constants [11] and the fetches of operand blocks: codes of A a row [n, k], codes of W that
             are fetched once a tile of M [n, k], row blocks [m], beats along K [k], weights [1].
         """
         p, site, array = self.p, self.site, self.blocks.array
@@ -256,17 +257,18 @@ class Tables:
         a_planes, w_planes = array.planes(p.a, p.w)
         elements = p.batch * p.m * p.n
         result = site.output if p.out_streams else site.activation
-        held = site.output if p.epilogue else result
-        bits = array.spec.accumulator_bits if p.epilogue else p.out.bits
 
         def bit_pj(memory: str, action: str) -> float:
             width, pj = self._access(memory, action)
             return pj / width
 
+        sums_pj = bit_pj(site.output, "write") + bit_pj(site.output, "read")
+        sums_pj *= elements * array.spec.accumulator_bits
         fixed = known * elements * p.k * passes * price(name, f"lane_op:{p.a}x{p.w}").pj
+        fixed += elements * p.out.bits * bit_pj(result, "write")
         row_pj = constant_pj = 0.0
         if p.epilogue:
-            fixed += elements * (bits * bit_pj(held, "read") + p.out.bits * bit_pj(result, "write"))
+            fixed += sums_pj
             fixed += elements * sum(price("vector", f"element:{op}").pj for op in p.epilogue)
             row_pj = p.batch * p.m * sum(price("vector", f"row:{op}").pj for op in p.epilogue)
             fetches = site.reads(site.weight, p.constant_fetch_bits)
@@ -282,8 +284,7 @@ class Tables:
                 row_pj,
                 constant_pj,
                 known * elements * passes * price(name, "accumulator_update").pj,
-                elements * bits * bit_pj(held, "write"),
-                elements * bits * bit_pj(held, "read"),
+                sums_pj,
                 known * p.batch * p.m * a_code_pj * (passes if a_planes > 1 else 1),
                 known * p.batch * w_code_pj,
                 power.leakage_pj + power.idle_pj * max(0, power.units - 2),

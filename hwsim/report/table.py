@@ -70,6 +70,8 @@ def print_result(result: Mapping[str, Any], console: Console | None = None, top:
     console.print(_operators(result, top))
     console.print(_components(result))
     console.print(_memory(result))
+    if result["memory"]["spills"]:
+        console.print(_spills(result["memory"]["spills"], top))
     for note in result["notes"]:
         console.print(escape(f"note: {note}"))
     console.print(escape("not modelled: " + "; ".join(result["not_modelled"])))
@@ -160,7 +162,8 @@ def _memory(result: Mapping[str, Any]) -> Table:
     table.add_row("of them resident on chip", bytes_text(memory["resident_bytes"]))
     table.add_row("peak activations", bytes_text(memory["peak_activation_bytes"]))
     spills = memory["spills"]
-    table.add_row("spilled to DRAM", f"{len(spills)} tensors, {bytes_text(sum(spills.values()))}")
+    spilled = sum(spill["bytes"] for spill in spills.values())
+    table.add_row("spilled to DRAM", f"{len(spills)} tensors, {bytes_text(spilled)}")
     cache = result.get("cache")
     if cache is not None:
         per_token = f"{cache['bytes_per_token']:,.6g} B a token"
@@ -169,6 +172,25 @@ def _memory(result: Mapping[str, Any]) -> Table:
         )
     for level, size in memory["traffic_bytes"].items():
         table.add_row(escape(f"traffic {level}"), bytes_text(size))
+    return table
+
+
+def _spills(spills: Mapping[str, Mapping[str, Any]], top: int) -> Table:
+    """List what the spilled tensors cost; it is in the operators' numbers already."""
+    rows = sorted(spills.items(), key=lambda item: (-item[1]["energy_pj"]["nominal"], item[0]))
+    table = Table(
+        title=f"Spilled to DRAM, the most energy first ({min(top, len(rows))} of {len(rows)})"
+    )
+    table.add_column("tensor", overflow="fold", min_width=30)
+    for name in ("bytes", "written", "read", "cycles of the link", "energy"):
+        table.add_column(name, justify="right")
+    for name, spill in rows[:top]:
+        table.add_row(
+            escape(name),
+            *(bytes_text(spill[key]) for key in ("bytes", "written_bytes", "read_bytes")),
+            f"{spill['cycles']:,}",
+            energy_text(spill["energy_pj"]["nominal"]),
+        )
     return table
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from hwsim.config.load import load_machine
 from hwsim.engine.cost import CostReport, cost
+from hwsim.engine.energy import Prices
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import int_, parse
 from hwsim.graph.ir import QuantGraph
+from hwsim.mapping.site import Site
 
 if TYPE_CHECKING:
     from graph_maker import GraphMaker
@@ -196,6 +198,41 @@ def test_what_does_not_fit_is_spilled_and_streamed_and_reported(block: Block) ->
     assert tight.memory["peak_activation_on_chip_bytes"] <= 2048  # type: ignore[operator]
     assert tight.steady.cycles > roomy.steady.cycles
     assert tight.steady.traffic_bytes()["dram_load"] > roomy.steady.traffic_bytes()["dram_load"]
+
+
+def test_what_a_spill_costs_is_what_the_operators_move_for_it(block: Block) -> None:
+    graph, machine = block("INT8", "INT8"), load_machine("toy", small(1300, 2048))
+    report = cost(graph, machine)
+    spills: dict[str, Any] = report.memory["spills"]  # type: ignore[assignment]
+    assert len(spills) > 1
+    plan = report.steady.placement.plan
+    roots = plan.program.roots
+    stored = {o.node: o for o in report.steady.operators}
+    prices = Prices(machine)
+    for group in plan.program.groups:  # whoever writes a spill writes nothing else
+        name = group.output
+        if name not in spills:
+            continue
+        moved = [
+            c for c in stored[group.head.name].counts if c.operand == "output"
+            and (c.component, c.action) in (("dram", "store_bit"), ("dma", "bit"), ("memory:buffer", "read"))
+        ]  # fmt: skip
+        bits = sum(c.count for c in moved if c.component == "dram")
+        assert spills[name]["written_bytes"] == bits / 8 >= spills[name]["bytes"]
+        assert spills[name]["read_bytes"] > 0  # less than all of it where a slice is read
+        assert spills[name]["energy_pj"]["nominal"] > prices.nominal_pj(moved)
+    # All loads of activations but those of the graph's own input, whose ids are read once, are of spills.
+    loads = sum(
+        c.count for o in report.steady.operators for c in o.counts
+        if (c.component, c.action) == ("dram", "load_bit") and c.operand in ("activation", "weight")
+        and any(roots[t] in spills for t in graph.by_name[o.node].inputs)
+        and (c.operand == "activation" or "weight" not in graph.by_name[o.node].constants)
+    )  # fmt: skip
+    assert sum(spill["read_bytes"] for spill in spills.values()) == loads / 8
+    link = Site(machine).link
+    for spill in spills.values():
+        data = link.bus_cycles(8 * (spill["written_bytes"] + spill["read_bytes"]))
+        assert data <= spill["cycles"] <= report.steady.cycles
 
 
 def test_attention_that_does_not_fit_runs_head_by_head(block: Block) -> None:

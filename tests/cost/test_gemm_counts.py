@@ -174,18 +174,18 @@ class Interpreter:
                                             self.acc[at] += (
                                                 self.a[b, m[i], k[x]] * self.w[b, n[j], k[x]]
                                             )
-                self.block_result(len(rows) * len(cols), first=k.start == 0)
+                self.block_result(len(rows) * len(cols), k.start == 0, k.stop == p.k)
 
-    def block_result(self, elements: int, first: bool) -> None:
+    def block_result(self, elements: int, first: bool, last: bool) -> None:
         p, site = self.p, self.site
-        if p.epilogue:
-            memory, bits, operand = site.output, self.array.spec.accumulator_bits, "accumulator"
-        else:
-            memory = site.output if p.out_streams else site.activation
-            bits, operand = p.out.bits, "output"
+        wide = elements * self.array.spec.accumulator_bits
         if not first:
-            self.words(memory, "read", "accumulator", elements * bits)
-        self.words(memory, "write", operand, elements * bits)
+            self.words(site.output, "read", "accumulator", wide)
+        if last and not p.epilogue:
+            where = site.output if p.out_streams else site.activation
+            self.words(where, "write", "output", elements * p.out.bits)
+        else:
+            self.words(site.output, "write", "accumulator", wide)
 
     def finish(self, m: range, n: range) -> None:
         p, site = self.p, self.site
@@ -274,6 +274,8 @@ VARIANTS = {
         "out": parse("INT8"),
         "out_streams": False,
     },
+    "narrowed by the array": {"out": parse("INT8")},
+    "narrowed by the array, kept on chip": {"out": parse("INT8"), "out_streams": False},
     "heads side by side in a row": {"out_row": 10},
     "one beat deep": {"k": 7},
     "lanes kept whole": {"whole_lanes": True},
@@ -283,6 +285,25 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_counts_equal_the_interpreter(name: str) -> None:
     check(replace(BASE, **VARIANTS[name]), "toy")
+
+
+def test_partial_sums_are_as_wide_as_the_accumulators() -> None:
+    p = replace(BASE, batch=1, m=4, n=4, k=16, out=parse("INT8"), out_row=4)
+    machine = load_machine("toy")  # words of 64 bits, accumulators of 32
+    array, site = machine.arrays["main"], Site(machine)
+
+    def at(tk: int) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+        t = Tiling(4, 4, tk, "output", (4, 4, 8))
+        counts = work_counts(p, t, array, site)
+        moved = {(c.operand, c.action): c.count for c in counts if c.component == "memory:buffer"}
+        return moved, buffer_bytes(replace(p, a_place="chip", w_place="chip"), t, array, site)
+
+    halves, once = at(8), at(16)
+    assert halves[0]["accumulator", "write"] == halves[0]["accumulator", "read"] == 8
+    assert halves[0]["output", "write"] == once[0]["output", "write"] == 2
+    assert ("accumulator", "read") not in once[0]
+    assert halves[1] == {"buffer": 4 * 4 * 4}
+    assert once[1] == {"buffer": 4 * 8}  # rows of 4 codes, each in a word
 
 
 @pytest.mark.parametrize(
