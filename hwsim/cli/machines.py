@@ -45,7 +45,22 @@ def check(file: MachineArgument, set_: Overrides = None) -> None:
             f"  array {name}: {array.kind} {array.rows} x {array.cols} x {array.lanes}, {formats}"
         )
     for name, memory in spec.memories.items():
-        typer.echo(f"  memory {name}: {memory.capacity_bytes} bytes, {memory.buffering} buffer")
+        behind = f", {memory.backing} behind it" if memory.backing is not None else ""
+        typer.echo(
+            f"  memory {name}: {memory.capacity_bytes} bytes, {memory.buffering} buffer{behind}"
+        )
+    typer.echo(
+        f"  dram: {spec.dram.bandwidth_bytes_per_s / 1e9:g} GB/s, {machine.dram.latency_cycles} cycles to the first data"
+    )
+    stage = ", ".join(spec.output_stage) or "none"
+    unit = "none" if spec.vector_unit is None else ", ".join(spec.vector_unit.operators)
+    typer.echo(f"  output stage: {stage}; vector unit: {unit}")
+    for point in spec.operating_points:
+        typer.echo(
+            f"  operating point {point.name}: {point.voltage_v:g} V, {point.clock_hz / 1e6:g} MHz"
+        )
+    for target in spec.validation:
+        typer.echo(f"  published: {target.name}, {target.value:g} {target.metric}")
     if spec.idle is None:
         typer.echo("  note: no idle term; waiting costs only leakage")
 

@@ -34,8 +34,8 @@ def machine_schema() -> Schema:
     name = machine["title"]
     machine["properties"][EXTENDS] = {
         "type": "string",
-        "description": "a shipped machine, base/NAME, or a YAML file beside this one, that this one changes",
-        "examples": ["xnor_edge", "base/silicon_22nm"],
+        "description": "a machine to study with, published/NAME, base/NAME, or a YAML file beside this one, that this one changes",
+        "examples": ["xnor_edge", "published/ita", "base/silicon_22nm"],
     }
     parts[name] = machine
     kinds = _choose_by_kind(parts, machine["properties"]["arrays"])

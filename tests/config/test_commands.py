@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.config.load import list_dram, list_machines, load_machine
+from hwsim.config.schema import machine_schema
 
 BUDGET_S = 1.5
 
@@ -56,7 +57,18 @@ def test_origins_name_the_file_or_the_option_of_every_key(hwsim) -> None:
 
 
 def test_schema_is_json(hwsim) -> None:
-    assert json.loads(hwsim("schema").stdout)["additionalProperties"] is False
+    assert json.loads(hwsim("schema").stdout) == machine_schema()
+
+
+def test_check_prints_what_was_understood(hwsim, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: published/yodann\nname: mine\noutput_stage: [requant]\n")
+    lines = hwsim("check", str(path)).stdout.splitlines()
+    assert lines[0].startswith("mine: ok, 65 nm at 1.2 V, 480 MHz, sha256 ")
+    assert "  output stage: requant; vector unit: none" in lines
+    assert "  operating point low: 0.6 V, 17.5 MHz" in lines
+    assert any(line.startswith("  published: peak energy at 0.6 V, 61.2 ") for line in lines)
+    assert any(line.startswith("  dram: 3.2 GB/s, ") for line in lines)
 
 
 def test_alias_dispatches_and_suggests() -> None:

@@ -72,3 +72,22 @@ def test_the_page_of_ones_own_machine_does_what_it_says(
 )
 def test_what_a_page_shows_is_compared_line_by_line(shown: str, printed: str, same: bool) -> None:
     assert matches(shown, printed) is same
+
+
+def test_the_front_page_leads_to_every_page() -> None:
+    front = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in sorted(DOCS.glob("*.md")) if f"](docs/{p.name})" not in front] == []
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCS.parent.glob("*.md"), *DOCS.glob("*.md")], ids=lambda path: path.name
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        there = path.parent / target if target else path
+        assert there.exists(), f"{path.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert anchor in anchors, f"{path.name}: {target}#{anchor}"
