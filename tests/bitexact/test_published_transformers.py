@@ -13,7 +13,9 @@ from hwsim.graph.ops import OPERATORS
 RECIPES = ("w8a8", "kd_w2a8", "bit_w1a1")
 PRODUCTS = {  # of the 10 products of a BERT of one layer, those that a machine multiplies, by recipe
     **dict.fromkeys(("binareye", "chewbaccann", "xne", "xnorbin"), (0, 0, 7)),
-    **dict.fromkeys(("bismo", "braintta", "ita"), (9, 9, 10)),  # probabilities are UINT8, they have INT8
+    **dict.fromkeys(("bismo", "braintta", "ita", "vta"), (9, 9, 10)),  # probabilities are UINT8, they have INT8
+    **dict.fromkeys((f"nvdla_{n}" for n in (64, 256, 512, 1024, 2048)), (9, 9, 10)),
+    "fracbnn": (0, 0, 2),  # those of 0/1 probabilities and of 0/1 hidden values, which UINT2 holds
     "cobra": (10, 10, 10),  # its int8 unit has UINT8, too
     **dict.fromkeys(("cutie", "tcn_cutie", "unpu", "yodann"), (0, 0, 9)),
     **dict.fromkeys(("finn_cnv", "slim_llama", "tereffic"), (0, 7, 9)),
