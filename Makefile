@@ -43,11 +43,12 @@ sweep:
 	echo "install: $$((installed - begin)) s, study: $$((finished - installed)) s"; \
 	exit $$status
 
+# A file's tests stay together: what its fixtures build (students, exports, trained teachers) is built once.
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 # Keeps results (bitwright-runs/): deleting hours of training is nobody's intention.
 clean:

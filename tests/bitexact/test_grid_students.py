@@ -1,11 +1,13 @@
 """A student whose residual stream lies on the graph's grids is the same model on every rung."""
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from lowbit_students import FAMILIES, batch_of, build
+from lowbit_students import FAMILIES, Student, batch_of, build
 
 from hwsim.errors import GraphError
 from hwsim.freeze import freeze
@@ -35,9 +37,15 @@ def one_bit(captured):
 CONSTANT = [f"quantization.roles.{role}.input.range=learned" for role in ("patch", "classifier")]
 
 
+@pytest.fixture(scope="module")
+def on_grids() -> Callable[[str], Student]:
+    """`on_grids(family)`: a student of 1 bit with constant ranges, each once."""
+    return cache(lambda family: build(family, load_recipe("bit_w1a1", CONSTANT)))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_freezing_changes_no_bit_of_a_student_on_grids(family):
-    made = build(family, load_recipe("bit_w1a1", CONSTANT))
+def test_freezing_changes_no_bit_of_a_student_on_grids(on_grids, family):
+    made = on_grids(family)
     batch = batch_of(family, 99)
     plain, static = values_of(made.captured, batch), values_of(made.static, batch)
     names = one_bit(made.captured)
@@ -60,8 +68,8 @@ def test_without_grids_freezing_turns_bits(family):
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])  # GPT-2's tied head stays in float32
-def test_the_integer_graph_says_what_the_module_says(family):
-    made = build(family, load_recipe("bit_w1a1", CONSTANT))
+def test_the_integer_graph_says_what_the_module_says(on_grids, family):
+    made = on_grids(family)
     batch = batch_of(family, 99)
     with torch.no_grad():
         logits = made.module(**batch).logits.double().numpy()

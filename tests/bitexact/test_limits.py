@@ -107,6 +107,9 @@ def test_machine_and_reference_overflow_alike(student, family, recipe, rule, mac
     exact = dict(reference.execute(graph, inputs, lengths))
     modelled = dict(execute(graph, on, inputs, lengths))
     assert any(not np.array_equal(exact[n], modelled[n]) for n in profiles), "nothing overflowed"
+    if rule == "wrap":
+        return
+    # A note quotes a profile, which was looked at above for either rule; one rule is enough for the cost around it.
     notes = api.run(made.model, on).to_json()["notes"]
     assert all(any(n in note for note in notes) for n in profiles)
 
