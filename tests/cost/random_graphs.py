@@ -107,7 +107,7 @@ RESOURCES: dict[str, tuple[int, int]] = {
     "dram.bandwidth_bytes_per_s": (10**6, 10**10),
     "dma.width_bits_per_cycle": (1, 512),
     "dma.channels": (1, 3),
-    "memories.buffer.capacity_bytes": (300, 3000),
+    "memories.buffer.capacity_bytes": (576, 3000),
     "memories.weights.capacity_bytes": (300, 3000),
     "memories.buffer.ports": (1, 3),
     "arrays.main.rows": (1, 6),
