@@ -267,15 +267,16 @@ def _best_residents(
     scenario: Scenario = "steady"
     best: tuple[ProblemMaker, Placement] | None = None
     refused: CapacityError | None = None
-    choices = (
-        (resident, backed)
+    makers = (
+        ProblemMaker(graph, program, site, scenario, resident, backed)
         for resident in resident_choices(program, site)
         for backed in backed_choices(program, site, resident)
     )
-    for resident, backed in choices:
-        maker = ProblemMaker(graph, program, site, scenario, resident, backed)
+    # The least roofline first: what it comes to mostly excludes the others.
+    placers = sorted(((m, Placer(m, mapper)) for m in makers), key=lambda x: x[1].rooflines[0])
+    for maker, placer in placers:
         try:
-            placement = Placer(maker, mapper).place(math.inf if best is None else best[1].worth[0])
+            placement = placer.place(math.inf if best is None else best[1].worth[0])
         except CapacityError as error:
             refused = error
             continue

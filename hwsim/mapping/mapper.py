@@ -20,7 +20,7 @@ from hwsim.mapping.gemm_counts import work_counts
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
 from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buffer_bytes
 from hwsim.mapping.scan import Scan
-from hwsim.mapping.site import Bits, Site
+from hwsim.mapping.site import Bits, Direction, Site
 from hwsim.mapping.tables import Tables
 from hwsim.mapping.tile import code_bits, tile_sizes
 from hwsim.mapping.trial import ROUNDING, Trial, above
@@ -142,23 +142,39 @@ class Mapper:
         timeline = Timeline(cycles, 0, 0, (bus, *(0 for _ in site.levels[1:])))
         return self._mapping((), "rows", (), 0, timeline, tuple(counts), {})
 
-    def least(self, p: GemmProblem | RowProblem) -> float:
-        """Return what no mapping of an operator can beat, with its activations on chip or not.
+    def least(self, p: GemmProblem | RowProblem, blocks: int = 1) -> float:
+        """Return what no mapping of an operator can beat, run `blocks` times over as `best` does.
 
-        It is the roofline: the busier of its unit and of the bus that brings its constants.
+        It is the roofline: the busier of its unit and of the links that bring everything that it streams once.
         """
+        if blocks > 1:
+            bare = replace(p, constant_bits=tuple(0 for _ in p.constant_bits))
+            return self.least(p) + (blocks - 1) * self.least(bare)
         site = self._site
         held = [float(x) for x in self._site.constant_cycles(p.constant_bits)]
+        streams: list[tuple[str, str, Direction, int]] = []  # level, memory, which way, bits
         if isinstance(p, RowProblem):
             rows, elements = p.units * p.rows_per_unit, p.units * p.elements_per_unit
             cycles = float(site.vector.cycles(p.op, rows, elements))
+            loaded = (s for s in p.sources if s.streams)
+            streams += [(s.level, s.memory, "load", p.units * s.bits_per_unit) for s in loaded]
+            out_bits = p.units * p.out_bits_per_unit
         else:
-            array = site.machine.arrays[p.array]
-            blocks = Blocks(array, p.a, p.w, p.whole_lanes)
-            cycles = float(p.batch * blocks.least_cycles(p.m, p.n, p.k))
-            if p.w_place != "chip" and p.w_memory == site.weight:
-                link = site.link_to(p.w_from, site.weight, "load")
-                held[site.wire(p.w_from)] += float(code_bits(p.w, p.n * p.k) / link.bits_per_cycle)
+            array = Blocks(site.machine.arrays[p.array], p.a, p.w, p.whole_lanes)
+            cycles = float(p.batch * array.least_cycles(p.m, p.n, p.k))
+            if p.a_place == "stream":
+                bits = code_bits(p.a, p.batch * p.m * p.k)
+                streams.append((p.a_from, site.activation, "load", bits))
+            if p.w_place != "chip":
+                times = p.batch if p.w_place == "stream" else 1
+                bits = code_bits(p.w, times * p.n * p.k)
+                streams.append((p.w_from, site.weight, "load", bits))
+            out_bits = code_bits(p.out, p.batch * p.m * p.n)
+        if p.out_streams:
+            streams.append((p.out_to, site.output, "store", out_bits))
+        for level, memory, direction, bits in streams:
+            link = site.link_to(level, memory, direction)
+            held[site.wire(level)] += float(bits / link.bits_per_cycle)
         cycles = max(cycles, *(h // n for h, n in zip(held, site.ports, strict=True)))
         w_cycles, w_pj = self._objective.weights
         return cycles * (w_cycles + w_pj * self._power.leakage_pj) * (1 - w_pj * ROUNDING)

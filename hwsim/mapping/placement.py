@@ -4,8 +4,8 @@ Groups run in a fixed order with a barrier after each, so what a group costs dep
 nothing but the homes of live tensors: where its operands are, and how many bytes are left
 for its tiles. An additive objective is therefore solved exactly by dynamic programming, group by group over
 such sets of homes. The sets are taken in the order of A* (Hart, Nilsson, Raphael, 1968): least sum of the cost so far
-and of the rooflines of the groups left, so that most operators are never mapped in places that cannot
-matter. A tensor has one home for its whole life: the memory that feeds the rows, one behind it, or DRAM. Where an attention starts,
+and of the rooflines of the groups left; a group is mapped in given places only when its roofline there is
+the least, so that most are never mapped in places that cannot matter. A tensor has one home for its whole life: the memory that feeds the rows, one behind it, or DRAM. Where an attention starts,
 running it one head at a time is one more choice.
 """
 
@@ -15,6 +15,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from hwsim.engine.memory_plan import MemoryPlan, Program, room
 from hwsim.errors import CapacityError
@@ -61,6 +62,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Way:
+    """What the next group may do after a step: where it would lead, not mapped yet.
+
+    `live` are the bytes of activations in each memory meanwhile.
+    """
+
+    before: Step
+    state: State
+    places: Places
+    live: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Path:
     """What a search came to: the last step, or None with the last group that was reached and its states.
 
@@ -103,6 +117,7 @@ class Placer:
     def __init__(self, maker: ProblemMaker, mapper: Mapper) -> None:
         self._maker, self._mapper = maker, mapper
         self._posed: dict[tuple[int, Places], Posed] = {}
+        self._least: dict[tuple[int, Places], float] = {}
         stores = maker.program.stores
         self._resident_bytes = sum(stores[name].bytes for name in maker.resident)
         self._room_behind = {
@@ -138,12 +153,9 @@ class Placer:
 
     def _search(self, cutoff: float, limit: int) -> Path:
         """Follow the least estimate first: what a way has cost, and what the groups left cost at least."""
-        groups = len(self._program.groups)
-        rest = [0.0]
-        for i in reversed(range(groups)):
-            rest.insert(0, rest[0] + self.least(i))
+        groups, rest = len(self._program.groups), self.rooflines
         nowhere = Step((0.0, 0.0), None, State(frozenset()), Places((), DRAM), None)
-        queue = [((rest[0], 0.0), 0, 0, nowhere)]
+        queue: list[tuple[Worth, int, int, Step | Way]] = [((rest[0], 0.0), 0, 0, nowhere)]
         ways = 1  # tells apart what is otherwise equal
         done: set[tuple[int, State]] = set()
         states: list[list[State]] = [[] for _ in range(groups)]
@@ -158,6 +170,16 @@ class Placer:
                 break
             if (i, step.state) in done:
                 continue
+            if isinstance(step, Way):  # only now that its roofline does not exclude it
+                mapping = self.at(i - 1, step.places, step.live)
+                if mapping is not None:
+                    slack[i - 1] = max(slack[i - 1], mapping.worth[0] - mapping.bound)
+                    before = step.before.worth
+                    worth = before[0] + mapping.worth[0], before[1] + mapping.worth[1]
+                    new = Step(worth, step.before, step.state, step.places, mapping)
+                    heapq.heappush(queue, ((worth[0] + rest[i], worth[1]), -i, ways, new))
+                    ways += 1
+                continue
             if i == groups:
                 least = min(estimate, left_out) - math.fsum(slack)
                 return Path(step, max(rest[0], least), i, [])
@@ -166,21 +188,34 @@ class Placer:
                 continue
             done.add((i, step.state))
             states[i].append(step.state)
-            for new in self._steps(i, step):
-                if new.mapping is not None:
-                    slack[i] = max(slack[i], new.mapping.worth[0] - new.mapping.bound)
-                estimated = new.worth[0] + rest[i + 1], new.worth[1]
-                heapq.heappush(queue, (estimated, -i - 1, ways, new))
-                ways += 1
+            for way in self._ways(i, step):
+                if (i + 1, way.state) not in done:
+                    least = step.worth[0] + self._least_at(i, way.places) + rest[i + 1]
+                    heapq.heappush(queue, ((least, step.worth[1]), -i - 1, ways, way))
+                    ways += 1
         depth = max((i for i in range(groups) if states[i]), default=0)
         return Path(None, left_out, depth, states[depth])
+
+    @cached_property
+    def rooflines(self) -> list[float]:
+        """What the groups from each one on cost at least: [groups + 1], the whole graph's first."""
+        rest = [0.0]
+        for i in reversed(range(len(self._program.groups))):
+            rest.append(rest[-1] + self.least(i))
+        return rest[::-1]
 
     def least(self, index: int) -> float:
         """Return what a group costs at least, wherever its activations are: its roofline."""
         head = self._program.groups[index].head
         near = self._site.activation
-        posed = self._pose(index, Places((near,) * len(head.inputs), near))
-        return self._mapper.least(posed.problem)
+        return self._least_at(index, Places((near,) * len(head.inputs), near))
+
+    def _least_at(self, index: int, places: Places) -> float:
+        """Return its roofline with its tensors in given places."""
+        if (index, places) not in self._least:
+            problem = self._pose(index, places).problem
+            self._least[index, places] = self._mapper.least(problem, places.heads)
+        return self._least[index, places]
 
     def at(self, index: int, places: Places, live: dict[str, int]) -> Mapping | None:
         """Map a group with its tensors in given places and so many bytes of activations in each memory."""
@@ -201,7 +236,7 @@ class Placer:
             self._posed[index, places] = self._maker.pose(index, places)
         return self._posed[index, places]
 
-    def _steps(self, i: int, before: Step) -> Iterator[Step]:
+    def _ways(self, i: int, before: Step) -> Iterator[Way]:
         """Yield what a group can do after a state."""
         program, group = self._program, self._program.groups[i]
         for heads in self._heads(i, before.state):
@@ -214,14 +249,10 @@ class Placer:
                     live[home] = live.get(home, 0) + program.bytes_of(root, heads)
                 inputs = tuple(homes.get(program.roots[t], DRAM) for t in group.head.inputs)
                 places = Places(inputs, output, heads)
-                mapping = self.at(i, places, live)
-                if mapping is None:
-                    continue
-                worth = before.worth[0] + mapping.worth[0], before.worth[1] + mapping.worth[1]
                 alive = frozenset((r, h) for r, h in homes.items() if program.life[r][1] > i)
                 inside = any(c.start <= i < c.stop - 1 for c in program.chains)
                 state = State(alive, heads if inside else 1)
-                yield Step(worth, before, state, places, mapping)
+                yield Way(before, state, places, live)
 
     def _heads(self, i: int, state: State) -> tuple[int, ...]:
         """Return the numbers of blocks that a group may run in: a choice where an attention starts."""

@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,12 +14,12 @@ import numpy as np
 
 from hwsim.engine.energy import Prices
 from hwsim.engine.timing import Stage
-from hwsim.mapping.block import Block, Grid, is_divisible
+from hwsim.mapping.block import is_divisible
 from hwsim.mapping.cuts import Floats, Ints
 from hwsim.mapping.gemm import Tiling, flow, stage
 from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.layout import Flow, Layout
-from hwsim.mapping.objective import Objective, WaitingPower, Worth
+from hwsim.mapping.objective import Objective, WaitingPower
 from hwsim.mapping.scan import Found, Scan
 from hwsim.mapping.sub_blocks import Fastest, fastest
 
@@ -28,6 +29,8 @@ MOST_TRIED = 1 << 14
 """Tilings that are laid out in one search. Where more are left, the gap is reported."""
 MOST_DIVIDED = 1 << 8
 """Tilings of which all sub-blocks are tried for energy in one search; likewise."""
+DIVIDED_AT_ONCE = 1 << 4
+"""Tilings whose sub-blocks are priced together."""
 ROUNDING = 1e-9
 """Relative room for rounding wherever a bound decides that a candidate need not be looked at."""
 
@@ -174,55 +177,70 @@ class Trial:
 
     def _divided(self, found: Found, cutoff: float) -> Choice:
         """Return the best tiling with the best of its sub-blocks."""
-        best: tuple[float, float, int, int] | None = None
-        lost, chosen = found.lost, self.scan.tables.blocks.full
-        for at, bound in enumerate(found.bound):
-            if bound > cutoff:
-                break
-            if at >= MOST_DIVIDED:
-                lost = min(lost, float(bound))
-                break
-            worth, block = self._best_block(found.index[at])
-            here = (*worth, int(found.bytes[at]), at)
-            if best is None or here < best:
-                best, chosen = here, block
-            cutoff = min(cutoff, above(best[0]))
-        at = best[3] if best is not None else 0
-        return replace(self.scan.tiling(found.index[at]), block=chosen), lost
+        lost, count = found.lost, int(np.searchsorted(found.bound, cutoff, side="right"))
+        if count > MOST_DIVIDED:
+            lost, count = min(lost, float(found.bound[MOST_DIVIDED])), MOST_DIVIDED
+        tried: list[tuple[Ints, Ints, Floats, Floats]] = []  # rows of `found`, blocks, worths
+        for start in range(0, count, DIVIDED_AT_ONCE):
+            rows = np.arange(start, min(start + DIVIDED_AT_ONCE, count))
+            rows = rows[found.bound[rows] <= cutoff]
+            for part in self._promising(found.index, rows, cutoff):
+                got = self._try(found.index, *part, cutoff)
+                if len(got[0]):
+                    tried.append(got)
+                    cutoff = min(cutoff, above(float(got[2].min())))
+        rows, blocks, first, second = (np.concatenate(x) for x in zip(*tried, strict=True))
+        # Of equals the smaller buffers, then the lesser bound, then the larger block.
+        order = np.lexsort((-blocks.prod(axis=1), rows, found.bytes[rows]))
+        x = order[_first_best(first[order], second[order], np.arange(len(order)))]
+        r, c, l = (int(size) for size in blocks[x])  # noqa: E741
+        return replace(self.scan.tiling(found.index[rows[x]]), block=(r, c, l)), lost
 
-    def _best_block(self, row: Ints) -> tuple[Worth, Block]:
-        """Return the best sub-block of a tiling, and what it is worth there."""
+    def _promising(
+        self, index: Ints, rows: Ints, cutoff: float
+    ) -> Iterator[tuple[Ints, Ints, Floats, Floats]]:
+        """Yield the sub-blocks of some tilings that no bound excludes, the least bound first, in parts.
+
+        Each part is rows of `index` [c], blocks [c, 3], their energy but for that of time, and their bounds.
+        """
         scan, t = self.scan, self.scan.tables
-        index = row[None]
-        tile = scan.tiles(index)
-        axes = t.blocks.axes(*(int(x[0]) for x in tile))
-        block = [x.ravel() for x in np.broadcast_arrays(*axes)]
-        pj = work_pj(t.p, tile, (block[0], block[1], block[2]), t.blocks.array, t.site, self.prices)
-        useful = self._useful(index, block, pj)
-        rows, columns, lanes = (x[useful] for x in block)
-        many = np.repeat(index, len(useful), axis=0)
-        layout = scan.layout(many, (rows, columns, lanes))
-        cycles = layout.lengths(self._flow, self._stage(row), np.zeros(len(useful)), 0.0, np.inf)
-        busy = sum(layout.busy(self._flow.batch))
-        total = pj[useful] + scan.transfer_pj(index) + self.power.pj(cycles, busy)
-        first, second = self._worths(cycles, total)
-        x = _first_best(first, second, -rows * columns * lanes)
-        return (float(first[x]), float(second[x])), (int(rows[x]), int(columns[x]), int(lanes[x]))
+        axes = [
+            t.blocks.axes(*(int(x) for x in tile)) for tile in np.stack(scan.tiles(index[rows]), 1)
+        ]
+        grids = [np.stack([x.ravel() for x in np.broadcast_arrays(*axis)], axis=1) for axis in axes]
+        if not grids:
+            return
+        rows = np.repeat(rows, [len(grid) for grid in grids])
+        blocks = np.concatenate(grids)
+        many = index[rows]
+        sizes = blocks[:, 0], blocks[:, 1], blocks[:, 2]
+        pj = work_pj(t.p, scan.tiles(many), sizes, t.blocks.array, t.site, self.prices)
+        pj = pj + scan.transfer_pj(many)
+        busy = scan.layout(many, sizes).busy(self._flow.batch)
+        least = busy[0] + scan.ends(many)  # cycles
+        bound = self._worths(least, pj + self.power.pj(least, sum(busy)))[0]
+        order = np.argsort(bound, kind="stable")
+        order = order[: np.searchsorted(bound[order], cutoff, side="right")]
+        start, size = 0, 1
+        while start < len(order):  # few at first: what they come to excludes most others
+            x = order[start : start + size]
+            yield rows[x], blocks[x], pj[x], bound[x]
+            start, size = start + size, AT_ONCE
 
-    def _useful(self, index: Ints, block: list[Grid], pj: Floats) -> list[int]:
-        """Return the sub-blocks that no other beats both in the cycles of every kind of tile and in energy."""
-        layout = self.scan.layout(index.repeat(len(pj), axis=0), (block[0], block[1], block[2]))
-        kinds = layout.compute.reshape(len(pj), -1)
-        # While the array works it pays no idle clock.
-        energy = pj - self.power.idle_pj * layout.busy(self._flow.batch)[0]
-        size = block[0] * block[1] * block[2]
-        useful: list[int] = []
-        left = np.lexsort((-size, kinds.sum(axis=1), energy))
-        while len(left):
-            first, left = int(left[0]), left[1:]
-            useful.append(first)
-            left = left[(kinds[left] < kinds[first]).any(axis=1)]
-        return useful
+    def _try(
+        self, index: Ints, rows: Ints, blocks: Ints, pj: Floats, bound: Floats, cutoff: float
+    ) -> tuple[Ints, Ints, Floats, Floats]:
+        """Return the rows, blocks and worths of those candidates whose bound is at most `cutoff`."""
+        near = bound <= cutoff
+        rows, blocks, pj = rows[near], blocks[near], pj[near]
+        if not len(rows):
+            return rows, blocks, pj, pj
+        layout = self.scan.layout(index[rows], (blocks[:, 0], blocks[:, 1], blocks[:, 2]))
+        cycles = layout.lengths(
+            self._flow, self._stage(index[rows[0]]), np.zeros(len(rows)), 0.0, np.inf
+        )
+        total = pj + self.power.pj(cycles, sum(layout.busy(self._flow.batch)))
+        return rows, blocks, *self._worths(cycles, total)
 
 
 def above(value: float) -> float:

@@ -107,7 +107,7 @@ RESOURCES: dict[str, tuple[int, int]] = {
     "dram.bandwidth_bytes_per_s": (10**6, 10**10),
     "dma.width_bits_per_cycle": (1, 512),
     "dma.channels": (1, 3),
-    "memories.buffer.capacity_bytes": (300, 3000),
+    "memories.buffer.capacity_bytes": (576, 3000),
     "memories.weights.capacity_bytes": (300, 3000),
     "memories.buffer.ports": (1, 3),
     "arrays.main.rows": (1, 6),
@@ -117,7 +117,10 @@ RESOURCES: dict[str, tuple[int, int]] = {
     "arrays.main.weight_port_bits_per_cycle": (8, 300),
     "vector_unit.lanes": (1, 8),
 }
-"""What a machine may have more of, and the range that it is drawn from."""
+"""What a machine may have more of, and the range that it is drawn from.
+
+A half of the least buffer holds a block of accumulators of an array with twice the rows or columns: files with less are refused.
+"""
 
 SIZES = st.fixed_dictionaries({key: st.integers(*ends) for key, ends in RESOURCES.items()})
 
