@@ -112,7 +112,7 @@ def test_formulas_of_planes(cases: dict[str, Case]) -> None:
 def test_an_operator_inside_a_group_and_a_view(cases: dict[str, Case]) -> None:
     case = cases["head by head"]
     assert explained(case, "qa").operator.node == "q"
-    view = explained(case, "qr")
+    view = explained(case, "qp")
     assert (view.steps, view.energy, view.problem, view.mapping) == ((), (), {}, {})
     out = io.StringIO()
     view.render(Console(file=out, width=120))
