@@ -21,7 +21,7 @@ from qat.loop import train
 from qat.recipe import load_recipe, recipe_names
 
 FAMILIES = ("vit", "bert", "gpt2")
-STEPS = 24
+STEPS = 16
 TRAIN = {"batch_size": 16, "evaluate_every": 100, "log_every": 1}
 # Frozen weights behind channel scales start as their teacher and learn little: tests/qat_run/test_quadapter_runs.py.
 STUDENTS = [
@@ -41,6 +41,8 @@ def graph_of(name: str) -> str:
 
 
 EXPORTED = {graph_of(name): name for name in OURS}.values()
+# tests/bitexact climbs every rung with these on all families; here, trained, each is exported from one.
+ELSEWHERE = dict(zip(map(graph_of, ("w8a8", "kd_w2a8", "bit_w1a1")), FAMILIES, strict=True))
 
 
 def run(family: str, folder: Path, recipe: str, teacher: Path | None, steps: int) -> RunConfig:
@@ -117,7 +119,7 @@ def test_a_student_learns_and_its_graph_is_exact(
         losses = longest_phase(tmp_path / "run" / "train.jsonl")
         third = len(losses) // 3
         assert sum(losses[-third:]) < 0.98 * sum(losses[:third])
-    if recipe in EXPORTED:
+    if recipe in EXPORTED and ELSEWHERE.get(graph_of(recipe), family) == family:
         export_run(tmp_path / "run", tmp_path / "model")
         found = verify(tmp_path / "model", "bitserial_edge", samples=8)
         assert found.ok
