@@ -14,7 +14,7 @@ from hwsim.engine.cost import CostReport, cost
 from hwsim.errors import CapacityError
 from hwsim.graph.ir import QuantGraph
 
-SOME = settings(derandomize=True, deadline=None, max_examples=25)
+SOME = settings(derandomize=True, deadline=None, max_examples=12)
 
 
 def cost_if_it_fits(graph: QuantGraph, on: Machine) -> CostReport | None:
@@ -54,7 +54,7 @@ def test_breakdowns_add_up_and_traffic_is_compulsory(shape: Shape, sizes: dict[s
 
 
 @pytest.mark.parametrize("key", RESOURCES)
-@settings(derandomize=True, deadline=None, max_examples=8)
+@settings(derandomize=True, deadline=None, max_examples=5)
 @given(shape=SHAPES, sizes=SIZES, data=st.data())
 def test_more_of_anything_is_never_slower(
     key: str, shape: Shape, sizes: dict[str, int], data: st.DataObject
