@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from hwsim.config.compose import compose
-from hwsim.config.load import list_machines, load_machine, machine_schema
+from hwsim.config.load import (
+    build_machine,
+    changed_machine,
+    list_machines,
+    load_machine,
+    machine_bases,
+    machine_schema,
+)
 from hwsim.errors import ConfigError
 
 
@@ -167,3 +174,30 @@ def test_the_schema_knows_every_array_kind_and_extends() -> None:
     assert {"XnorArraySpec", "TernaryArraySpec", "BitSerialArraySpec", "IntArraySpec"} <= set(
         schema["$defs"]
     )
+
+
+def test_settings_as_data_are_overrides_as_text() -> None:
+    texts = [
+        "clock_hz=200000000",
+        "memories.weight_sram.capacity_bytes=64KiB",
+        "arrays.main.formats=[{activation: INT8, weight: TERNARY}]",
+        "dma.energy_pj_per_bit={value: 0.1, kind: assumed, source: why}",
+        "dram.preset=hbm2",
+    ]
+    settings: list[tuple[str, object]] = [
+        ("clock_hz", 200_000_000),
+        ("memories.weight_sram.capacity_bytes", "64KiB"),
+        ("arrays.main.formats", [{"activation": "INT8", "weight": "TERNARY"}]),
+        ("dma.energy_pj_per_bit", {"value": 0.1, "kind": "assumed", "source": "why"}),
+        ("dram.preset", "hbm2"),
+    ]
+    bases = machine_bases("ternary_edge")
+    before = repr(bases.data)
+    made = build_machine(changed_machine(bases, settings))
+    assert made.sha256 == load_machine("ternary_edge", texts).sha256
+    assert repr(bases.data) == before
+    with pytest.raises(ConfigError) as error:
+        build_machine(changed_machine(bases, [("dma.energy_pj_per_bit", {"valeu": 1})]))
+    assert "dma.energy_pj_per_bit={'valeu': 1}: dma.energy_pj_per_bit" in str(error.value)
+    with pytest.raises(ConfigError, match="must be PATH=VALUE"):
+        changed_machine(bases, [("dma..channels", 1)])
