@@ -110,9 +110,9 @@ class Costs:
     def at(self, index: Sequence[int] | npt.NDArray[Any]) -> Costs:
         """Return some of the rows, chosen by position or by a mask [n]."""
         chosen = np.arange(len(self))[index]
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        settings = tuple(columns.pop("settings")[i] for i in chosen)
-        return Costs(settings=settings, **{name: c[chosen] for name, c in columns.items()})
+        names = [f.name for f in fields(self) if f.name != "settings"]
+        settings = tuple(self.settings[i] for i in chosen)
+        return Costs(settings=settings, **{name: getattr(self, name)[chosen] for name in names})
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the columns as plain lists; None where a number is missing."""

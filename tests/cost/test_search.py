@@ -16,7 +16,9 @@ from hwsim.config.load import load_machine
 from hwsim.engine.cost import CostReport, cost
 from hwsim.engine.energy import Prices
 from hwsim.errors import ConfigError, GraphError
+from hwsim.graph.dtype import int_
 from hwsim.graph.ir import QuantGraph
+from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper
 from hwsim.mapping.memo import Memo, RememberingMapper
 from hwsim.mapping.objective import Objective
@@ -96,12 +98,12 @@ def test_rows_are_those_of_machines_by_themselves(block: Callable[..., QuantGrap
         assert_same(costs, i, by_itself(graph, v))
 
 
-@pytest.mark.parametrize(("objective", "count"), [("cycles", 24), ("energy", 2)])
+@pytest.mark.parametrize(("objective", "count"), [("cycles", 12), ("energy", 1)])
 def test_rows_of_many_parameter_vectors(objective: Any, count: int) -> None:
     graph = two_products()
     machines = hwsim.vary("ternary_edge", points(count, 11))
     costs = hwsim.cost(graph, machines, objective)
-    assert count == 2 or len({int(x) for x in costs.cycles_steady}) > 4
+    assert count == 1 or len({int(x) for x in costs.cycles_steady}) > 4
     for i, v in enumerate(machines):
         assert_same(costs, i, by_itself(graph, v, Objective(objective)))
 
@@ -168,9 +170,6 @@ def test_equal_cycles_are_told_apart_by_each_machines_own_prices() -> None:
             RememberingMapper(site, prices, Objective(), memo),
             Mapper(site, prices, Objective()),
         )
-        from hwsim.graph.dtype import int_
-        from hwsim.mapping.gemm import GemmProblem
-
         p = GemmProblem(
             "main", 1, 24, 40, 36, int_(8), int_(8), int_(32), 40, "chip", "stream", "weights",
             True, (), (0,), 0,
@@ -192,12 +191,12 @@ def test_machines_that_cannot_run_are_rows() -> None:
         {"memories.weight_sram.capacity_bytes": 3 * 2**40},
     ]
     costs = hwsim.cost(
-        graph, [*hwsim.vary("ternary_edge", bad), "xnor_edge", load_machine("ternary_edge")]
+        graph, [*hwsim.vary("ternary_edge", bad), "xnorbin", load_machine("ternary_edge")]
     )
     assert costs.ok.tolist() == [False, False, True, False, False, True]
     assert "arrays.main.rows=0: arrays.main.rows: must" in costs.refusal[0]
     assert "did you mean 'rows'" in costs.refusal[1]
-    assert "xnor_edge" in costs.refusal[4]
+    assert "cannot run this graph" in costs.refusal[4]
     assert costs.cycles_steady[0] == -1
     assert np.isnan(costs.energy_pj[0])
     assert costs.cycles_steady[2] == costs.cycles_steady[5] > 0
@@ -217,8 +216,8 @@ def test_processes_give_the_same_rows() -> None:
     assert one.ok.tolist() == [True, True, False, True]
 
 
-def test_what_is_no_machines_fault_is_raised() -> None:
-    graph = two_products()
+def test_what_is_no_machines_fault_is_raised(block: Callable[..., QuantGraph]) -> None:
+    graph = block("INT8", "TERNARY", **WIDE)
     with pytest.raises(ConfigError, match="did you mean 'ternary_edge'"):
         hwsim.cost(graph, ["ternary_edg"])
     with pytest.raises(GraphError, match="sequence length must be 1 to 8, not 9"):
