@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from hwsim.api import decode, energy_ratio, run, verify
     from hwsim.graph.serialize import load
     from hwsim.random_weights import random_model
+    from hwsim.search import cost, vary
     from hwsim.workload import cost_workload
 
 __all__ = [
+    "cost",
     "cost_workload",
     "decode",
     "energy_ratio",
     "load",
     "random_model",
     "run",
+    "vary",
     "verify",
 ]
 
@@ -34,6 +37,10 @@ def __getattr__(name: str) -> Any:
         from hwsim import api
 
         return getattr(api, name)
+    if name in ("cost", "vary"):
+        from hwsim import search
+
+        return getattr(search, name)
     if name == "cost_workload":
         from hwsim.workload import cost_workload
 

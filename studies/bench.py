@@ -1,4 +1,4 @@
-"""`python -m studies.bench qat`: what quantised training costs beside float32, as ratios of things timed in turn.
+"""`python -m studies.bench`: what quantised training costs beside float32, as ratios of things timed in turn.
 
 No number here is a time by itself: machines differ, and one machine differs from minute to minute. Contenders run
 one after the other, round after round, in one process with the same threads; a ratio is that of two neighbours, and
@@ -37,7 +37,7 @@ STACK_ROWS = 2048
 WARM_UP = 3
 
 app = typer.Typer(
-    help="Ratios of training speed, timed in turn in one process.",
+    help="Ratios of things timed in turn in one process.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -93,6 +93,20 @@ def qat(
             "ratios": [asdict(r) for r in found],
         }
         write_atomically(out, json.dumps(result, indent=1) + "\n")
+
+
+@app.command()
+def cost(
+    machines: Annotated[int, typer.Option(min=2, help="How many machines are drawn.")] = 40,
+) -> None:
+    """Count machines a second of one `hwsim.cost` call beside one call a machine."""
+    from studies.bench_cost import rates
+
+    for r in rates(machines):
+        typer.echo(
+            f"{r.graph}, {r.machines} machines: {r.together:.2f} a second in one call, {r.one_by_one:.2f} one by one,"
+            f" {r.ratio:.2f} times as many"
+        )
 
 
 def bench_section(result: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from functools import cached_property
 from typing import Any, Literal
 
@@ -74,6 +75,21 @@ class Machine:
     def memory(self, role: Literal["activation", "weight", "output"]) -> Memory:
         """Return the memory that plays a role."""
         return self.memories[getattr(self.spec.roles, role)]
+
+    @cached_property
+    def areas_um2(self) -> dict[str, float | None]:
+        """Silicon area of each array, memory and the vector unit by name, square micrometres; None where none is stated."""
+        areas = {f"array:{name}": a.area_um2 for name, a in self.arrays.items()}
+        areas |= {f"memory:{name}": m.area_um2 for name, m in self.memories.items()}
+        if self.spec.vector_unit is not None:
+            areas["vector"] = self.spec.vector_unit.area_um2
+        return {name: None if area is None else area.value for name, area in areas.items()}
+
+    @property
+    def area_um2(self) -> float | None:
+        """Nominal area of all parts, square micrometres; None where one states none."""
+        stated = [area for area in self.areas_um2.values() if area is not None]
+        return math.fsum(stated) if len(stated) == len(self.areas_um2) else None
 
     def chain(self, memory: str) -> tuple[str, ...]:
         """Return a memory and those behind it, nearest first, DRAM left out."""

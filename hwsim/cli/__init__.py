@@ -1,10 +1,10 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (random, run, decode, verify, sizes), costs (explain, diff, plot), chips (vectors, activity), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (random, run, decode, verify, sizes), costs (explain, diff, plot, breakeven, sensitivity), chips (vectors, activity), arrays (conformance)."""
 
 from __future__ import annotations
 
 import typer
 
-from hwsim.cli import arrays, chip, machines, models, validate, views
+from hwsim.cli import arrays, chip, machines, models, questions, validate, views
 from hwsim.cli.errors import run_app
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command("sizes")(models.sizes)
 app.command("explain")(views.explain)
 app.command("diff")(views.diff)
 app.command("plot")(views.plot)
+app.command("breakeven")(questions.breakeven)
+app.command("sensitivity")(questions.sensitivity)
 app.command("vectors")(chip.vectors)
 app.command("activity")(chip.activity)
 app.command("conformance")(arrays.conformance)

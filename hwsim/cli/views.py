@@ -61,6 +61,13 @@ def diff(
     ] = "cycles",
     objective: ObjectiveOption = "cycles",
     json_file: JsonOption = None,
+    equal_area: Annotated[
+        bool,
+        typer.Option(
+            "--equal-area",
+            help="Scale rows and columns of the second machine's main array to the first's area.",
+        ),
+    ] = False,
     set_first: Annotated[
         list[str] | None,
         typer.Option("--set-a", metavar="PATH=VALUE", help="Change one key of the first machine."),
@@ -81,17 +88,39 @@ def diff(
             f" {first} and {second}; make the missing result with `run --cost --json`"
         )
     if files[0]:
-        if model is not None or set_first or set_second:
-            raise ConfigError("--model, --set-a and --set-b are for machines, not for results")
+        if model is not None or set_first or set_second or equal_area:
+            raise ConfigError(
+                "--model, --equal-area, --set-a and --set-b are for machines, not for results"
+            )
         sides = (read_result(Path(first)), read_result(Path(second)))
     else:
         if model is None:
             raise ConfigError("two machines must be compared on a model: give --model MODEL")
+        changes = list(set_second or [])
+        if equal_area:
+            changes += _to_equal_area(first, set_first or [], second, changes)
         sides = (
             _costed(model, first, set_first or [], objective),
-            _costed(model, second, set_second or [], objective),
+            _costed(model, second, changes, objective),
         )
     show(difference(*sides, by), json_file)
+
+
+def _to_equal_area(
+    first: str, set_first: list[str], second: str, set_second: list[str]
+) -> list[str]:
+    """Return what makes the second machine as large as the first; print it."""
+    from hwsim.config.load import load_machine
+    from hwsim.report.equal_area import equal_area, require_area
+
+    a, b = load_machine(first, set_first), load_machine(second, set_second)
+    made = equal_area(b, require_area(a))
+    was = require_area(b)
+    changed = ", ".join(made.overrides) or "nothing changed"
+    typer.echo(
+        f"equal area: A {made.wanted_um2:,.0f} um2, B {was:,.0f} um2 -> {made.reached_um2:,.0f} um2: {changed}"
+    )
+    return made.overrides
 
 
 def _costed(

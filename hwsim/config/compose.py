@@ -21,6 +21,8 @@ _WHOLE = ("kind", PRESET)
 
 
 Rewrite = Callable[[Document], Document]
+Setting = tuple[str, Any]
+"""An override as a path and plain data, `("a.b.c", 8)`; lists and mappings are taken over as they are."""
 
 
 def compose(
@@ -41,7 +43,20 @@ def compose(
         ConfigError: a file is wrong, `extends:` goes in a circle or leads nowhere, an override is no
             `path=value`.
     """
-    document = _with_bases(path, presets, (), rewrite)
+    return with_overrides(compose_bases(path, presets, rewrite), overrides, rewrite)
+
+
+def compose_bases(
+    path: Path, presets: Path | None = None, rewrite: Rewrite = lambda document: document
+) -> Document:
+    """Read a file with all that it extends, before any override; arguments and errors as in `compose`."""
+    return _with_bases(path, presets, (), rewrite)
+
+
+def with_overrides(
+    document: Document, overrides: Sequence[str | Setting], rewrite: Rewrite
+) -> Document:
+    """Return the document of `compose_bases` with overrides applied; arguments and errors as in `compose`."""
     faults: list[str] = []
     for override in overrides:
         try:
@@ -172,14 +187,12 @@ def _without(document: Document, path: KeyPath) -> Document:
     )
 
 
-def _apply(document: Document, override: str) -> Document:
+def _apply(document: Document, override: str | Setting) -> Document:
     """Return the document with one `a.b.c=value` applied."""
-    origin = f"--set {override}"
-    name, equals, text = override.partition("=")
+    name, value, below, origin = _parsed(override)
     parts = name.split(".")
-    if not equals or not all(parts):
+    if not all(parts):
         raise ConfigError(f"{origin}: must be PATH=VALUE, for example clock_hz=100000000")
-    value, below = _override_value(text, origin)
     if parts[-1] == PRESET and len(parts) > 1:  # replaces the mapping that it stands in
         parts, value, below = parts[:-1], {PRESET: value}, [(PRESET,)]
     place = Place(origin)
@@ -194,6 +207,27 @@ def _apply(document: Document, override: str) -> Document:
     for p in below:
         values[(*path, *p)] = keys[(*path, *p)] = place
     return Document(data, values, keys)
+
+
+def _parsed(override: str | Setting) -> tuple[str, Any, list[KeyPath], str]:
+    """Return path, value, the paths inside the value, and what to call the override in a message."""
+    if not isinstance(override, str):
+        name, value = override
+        return name, _copy(value), _paths(value), f"{name}={value!r}"
+    origin = f"--set {override}"
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{origin}: must be PATH=VALUE, for example clock_hz=100000000")
+    return name, *_override_value(text, origin), origin
+
+
+def _paths(value: object) -> list[KeyPath]:
+    inside: list[tuple[str | int, object]] = []
+    if isinstance(value, dict):
+        inside = list(value.items())
+    elif isinstance(value, list):
+        inside = list(enumerate(value))
+    return [path for key, v in inside for path in ((key,), *((key, *p) for p in _paths(v)))]
 
 
 def _override_value(text: str, origin: str) -> tuple[Any, list[KeyPath]]:

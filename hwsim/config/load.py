@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwsim.config.compose import compose, with_preset
+from hwsim.config.compose import Setting, compose, compose_bases, with_overrides, with_preset
 from hwsim.config.energy_table import with_energy_tables
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
@@ -134,9 +134,26 @@ def compose_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: as `find_machine` and `compose`.
     """
-    folder = machines_folder()
-    document = compose(find_machine(name_or_path), overrides, folder, with_energy_tables)
-    return with_preset(document, "dram", folder / DRAM)
+    return changed_machine(machine_bases(name_or_path), overrides)
+
+
+def machine_bases(name_or_path: str | Path) -> Document:
+    """Read a machine with all that it extends, to be changed in memory by `changed_machine`.
+
+    Raises:
+        ConfigError: as `find_machine` and `compose`.
+    """
+    return compose_bases(find_machine(name_or_path), machines_folder(), with_energy_tables)
+
+
+def changed_machine(bases: Document, overrides: Sequence[str | Setting]) -> Document:
+    """Return what `compose_machine` does, of bases that were read before.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    document = with_overrides(bases, overrides, with_energy_tables)
+    return with_preset(document, "dram", machines_folder() / DRAM)
 
 
 def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Machine:
@@ -145,10 +162,18 @@ def load_machine(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Mac
     Raises:
         ConfigError: anything is wrong; all faults at once.
     """
+    return build_machine(compose_machine(name_or_path, overrides))
+
+
+def build_machine(document: Document) -> Machine:
+    """Check and build a machine from its composed description.
+
+    Raises:
+        ConfigError: anything is wrong; all faults at once.
+    """
     from hwsim.arch.machine import Machine, MachineSpec
     from hwsim.config.stale import stale_faults
 
-    document = compose_machine(name_or_path, overrides)
     spec = validate(document, MachineSpec)
     faults = stale_faults(spec, document)
     if faults:

@@ -9,31 +9,32 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hwsim.arch.machine import Machine
-from hwsim.engine.energy import Band, Count, Ledger, Prices, waiting_counts
+from hwsim.engine.energy import Band, Count, Ledger, Prices
+from hwsim.engine.inference import (
+    GroupWork,
+    Mapped,
+    costed,
+    ledger_of,
+    map_inference,
+    peak_bytes,
+)
 from hwsim.engine.memory_plan import (
-    Group,
     MemoryPlan,
-    backed_choices,
     bind_length,
     make_program,
-    resident_choices,
 )
-from hwsim.engine.products import as_products
-from hwsim.engine.repacking import cutting, repacked
 from hwsim.engine.spills import Spill, spills_of
-from hwsim.errors import CapacityError
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Objective
-from hwsim.mapping.placement import Placement, Placer
-from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
-from hwsim.mapping.site import DRAM, Site
-from hwsim.mapping.skipping import skips, without_empty_beats
+from hwsim.mapping.placement import Placement
+from hwsim.mapping.problems import Posed
+from hwsim.mapping.site import Site
 
 NOT_MODELLED = (
     "overlap of operators (each waits for the one before it)",
@@ -217,23 +218,14 @@ def cost(
     machine.check(graph)
     stage = machine.output_stage(graph)
     ops = {node.name: node.op for node in graph.nodes}
-    graph = as_products(graph, machine.spec.output_stage)
     length = bind_length(graph, sequence_length)
+    what = costed(graph, machine, length)
+    graph, split = what.graph, what.cut_views
     site = Site(machine)
-    unit, split = machine.vector_unit, 0
-    if unit is not None and unit.supports("relayout"):
-        graph = repacked(graph, length)
-    else:
-        split = len(cutting(graph, length))
     prices = Prices(machine)
     mapper = Mapper(site, prices, objective)
-    steady_maker, steady_placement = _best_residents(graph, site, mapper, length)
-    cold_maker = replace(steady_maker, scenario="cold")
-    cold_placement = Placer(cold_maker, mapper).place()
-    if cold_placement is None:
-        raise AssertionError("without a cutoff there is an answer or an error")
-    steady = _price(steady_maker, steady_placement, prices, ops)
-    cold = _price(cold_maker, cold_placement, prices, ops)
+    runs = map_inference(graph, make_program(graph, length), site, mapper)
+    steady, cold = _price(runs.steady, prices, ops), _price(runs.cold, prices, ops)
     own = (
         *(() if machine.spec.idle is not None else ("idle clock: the machine states none",)),
         *(() if site.has_control else ("control: the machine states no energy a step",)),
@@ -247,7 +239,7 @@ def cost(
         sequence_length=length,
         cold=cold,
         steady=steady,
-        memory=_memory(steady, site, spills_of(steady_maker, steady_placement, prices)),
+        memory=_memory(steady, site, spills_of(runs.steady.maker, runs.steady.placement, prices)),
         arrays=_arrays(machine, steady),
         not_modelled=(*NOT_MODELLED, *own, *machine.spec.not_modelled),
         mapping_problems=mapper.problems,
@@ -255,72 +247,19 @@ def cost(
     )
 
 
-def _best_residents(
-    graph: QuantGraph, site: Site, mapper: Mapper, length: int
-) -> tuple[ProblemMaker, Placement]:
-    """Map a steady inference with each choice of resident constants and keep the best.
-
-    Raises:
-        CapacityError: with none of them does every operator fit; that of the fewest constants.
-    """
-    program = make_program(graph, length)
-    scenario: Scenario = "steady"
-    best: tuple[ProblemMaker, Placement] | None = None
-    refused: CapacityError | None = None
-    makers = (
-        ProblemMaker(graph, program, site, scenario, resident, backed)
-        for resident in resident_choices(program, site)
-        for backed in backed_choices(program, site, resident)
-    )
-    # The least roofline first: what it comes to mostly excludes the others.
-    placers = sorted(((m, Placer(m, mapper)) for m in makers), key=lambda x: x[1].rooflines[0])
-    for maker, placer in placers:
-        try:
-            placement = placer.place(math.inf if best is None else best[1].worth[0])
-        except CapacityError as error:
-            refused = error
-            continue
-        if placement is not None and (best is None or placement.worth < best[1].worth):
-            best = maker, placement
-    if best is None:
-        raise refused or AssertionError("there is at least one choice")
-    return best
-
-
-def _price(
-    maker: ProblemMaker, placement: Placement, prices: Prices, ops: dict[str, str]
-) -> ScenarioCost:
+def _price(mapped: Mapped, prices: Prices, ops: dict[str, str]) -> ScenarioCost:
     """Price all groups of one scenario in order; views and output stages follow, at no cost.
 
     `ops` are the operators of the nodes as the model has them; products at the border of a convolution are its own.
     """
-    graph, plan, machine = maker.graph, placement.plan, maker.site.machine
-    groups = plan.program.groups
+    maker, plan = mapped.maker, mapped.placement.plan
+    graph, machine = maker.graph, maker.site.machine
     rows: list[OperatorCost] = []
-    work: list[tuple[Group, Posed, str, Mapping, tuple[Count, ...], float]] = []
-    entries: list[tuple[str, Count]] = []
-    for i, (group, found) in enumerate(zip(groups, placement.mappings, strict=True)):
-        name, mapping = group.head.name, found
-        posed = maker.pose(i, placement.places[i])
-        problem = posed.problem
-        if isinstance(problem, GemmProblem):
-            array = machine.arrays[problem.array]
-            if skips(array, graph, group.head, problem):
-                weight = graph.constant(group.head, "weight")
-                mapping = without_empty_beats(mapping, problem, weight, array, maker.site)
-            unit = f"array:{problem.array}"
-            busy = {unit: mapping.timeline.array_busy, "vector": mapping.timeline.vector_busy}
-            use = _gemm_utilisation(problem, plan.repeats[i], mapping, machine)
-        else:
-            unit = "vector"
-            busy = {unit: mapping.timeline.array_busy}
-            use = _vector_utilisation(mapping, machine)
-        counts = (*mapping.counts, *waiting_counts(machine, mapping.timeline.cycles, busy))
-        entries += [(name, c) for c in counts]
-        work.append((group, posed, unit, mapping, counts, use))
-    ledger = Ledger(prices, entries)
+    work = mapped.work()
+    ledger = ledger_of(work, prices)
     energy = ledger.by_operator()
-    for (group, posed, unit, mapping, counts, use), blocks in zip(work, plan.repeats, strict=True):
+    for w, blocks in zip(work, plan.repeats, strict=True):
+        group, unit, mapping = w.group, w.unit, w.mapping
         t = mapping.timeline
         links = zip(maker.site.levels, t.links_busy, maker.site.ports, strict=True)
         resources = {unit: t.array_busy, **{level: busy / n for level, busy, n in links}}
@@ -336,23 +275,30 @@ def _price(
                 compute_cycles=t.array_busy,
                 binding=max(resources, key=lambda r: resources[r]),
                 blocks=blocks,
-                utilisation_frac=use,
+                utilisation_frac=_utilisation(w, blocks, machine),
                 energy_pj=energy[group.head.name],
-                counts=counts,
-                traffic_bytes=_traffic(counts, machine),
+                counts=w.counts,
+                traffic_bytes=_traffic(w.counts, machine),
                 mapping=mapping,
-                posed=posed,
+                posed=w.posed,
             )
         )
     free = [n for n in graph.nodes if OPERATORS[n.op].unit == "view"]
     rows += [_free(n.name, ops.get(n.name, n.op)) for n in free]
-    return ScenarioCost(tuple(rows), ledger, placement)
+    return ScenarioCost(tuple(rows), ledger, mapped.placement)
 
 
 def _free(node: str, op: str) -> OperatorCost:
     unit = "view" if OPERATORS[op].unit == "view" else "output stage"
     zero = Band(0.0, 0.0, 0.0)
     return OperatorCost(node, op, (), unit, 0, 0, "free", 1, 0.0, zero, (), {}, None, None)
+
+
+def _utilisation(work: GroupWork, blocks: int, machine: Machine) -> float:
+    problem = work.posed.problem
+    if isinstance(problem, GemmProblem):
+        return _gemm_utilisation(problem, blocks, work.mapping, machine)
+    return _vector_utilisation(work.mapping, machine)
 
 
 def _gemm_utilisation(p: GemmProblem, blocks: int, mapping: Mapping, machine: Machine) -> float:
@@ -406,17 +352,8 @@ def _memory(steady: ScenarioCost, site: Site, spills: dict[str, Spill]) -> dict[
     # The rows that have a mapping are those of the program's groups, in that order.
     plan: MemoryPlan = steady.placement.plan
     program = plan.program
-    held_in = {site.activation, site.output}
-    buffers = [
-        sum(size for memory, size in o.mapping.buffer_bytes if memory in held_in)
-        for o in steady.operators
-        if o.mapping is not None
-    ]
-    elsewhere = (*site.activation_homes[1:-1], DRAM)
-    on_chip = [plan.live_bytes(i, site.activation) + size for i, size in enumerate(buffers)]
-    peak = [
-        sum(plan.live_bytes(i, home) for home in elsewhere) + size for i, size in enumerate(on_chip)
-    ]
+    mappings = [o.mapping for o in steady.operators if o.mapping is not None]
+    peak, on_chip = peak_bytes(plan, mappings, site)
     weights = [s for s in program.stores.values() if s.is_weight]
     return {
         "weight_bytes": sum(s.bytes for s in program.stores.values()),
@@ -434,8 +371,8 @@ def _memory(steady: ScenarioCost, site: Site, spills: dict[str, Spill]) -> dict[
             }
             for level in site.levels[1:]
         },
-        "peak_activation_bytes": max(peak, default=0),
-        "peak_activation_on_chip_bytes": max(on_chip, default=0),
+        "peak_activation_bytes": peak,
+        "peak_activation_on_chip_bytes": on_chip,
         "graph_liveness_bytes": program.graph_liveness_bytes,
         "spills": {name: spill.to_json() for name, spill in spills.items()},
         "traffic_bytes": steady.traffic_bytes(),

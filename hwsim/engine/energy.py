@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -79,13 +79,16 @@ class Band:
         return {"low": self.low, "nominal": self.nominal, "high": self.high}
 
 
+@lru_cache(maxsize=4096)
 def draw_position(name: str, draws: int = DRAWS, seed: int = SEED) -> Draws:
     """Return where each draw of a quantity lies between its low (0) and its high (1): [draws].
 
-    The stream depends on the quantity's name alone: not on the machine, nor on which others exist.
+    The stream depends on the quantity's name alone: not on the machine, nor on which others exist. Read-only.
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little")).random(draws)
+    position = np.random.default_rng(int.from_bytes(digest[:16], "little")).random(draws)
+    position.setflags(write=False)
+    return position
 
 
 class Prices:
@@ -285,6 +288,11 @@ class Ledger:
             before = found.get(price.name, (0.0, price.quantity))[0]
             found[price.name] = before + energy, price.quantity
         return found
+
+    @property
+    def nominal_pj(self) -> float:
+        """Nominal energy of everything: `total.nominal` without the draws."""
+        return math.fsum(self._energies)
 
     @cached_property
     def total(self) -> Band:

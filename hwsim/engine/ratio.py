@@ -17,7 +17,7 @@ MOST_MOVERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """A quantity, and the ratio with it alone at its 5th and at its 95th percentile."""
+    """A quantity, and the ratio, or the energy in pJ, with it alone at its 5th and at its 95th percentile."""
 
     name: str
     at_low: float
@@ -49,8 +49,21 @@ def ratio(first: Ledger, second: Ledger) -> Ratio:
     if below == 0:
         raise DataError("a ratio needs an energy that is not zero below the line")
     band = Band.of(first.draws / second.draws, above / below)
-    parts = first.by_quantity(), second.by_quantity()
-    movers = []
+    moved = movers(first, second)[:MOST_MOVERS]
+    return Ratio(band, tuple(m for m in moved if m.at_low != m.at_high))
+
+
+def movers(first: Ledger, second: Ledger | None = None) -> tuple[Mover, ...]:
+    """Return every unknown that a ratio of energies rests on, what moves it most first; without a second run, of one energy in pJ.
+
+    Raises:
+        DataError: an energy is zero.
+    """
+    above, below = first.total.nominal, 1.0 if second is None else second.total.nominal
+    if not (above and below):
+        raise DataError("what moves an energy needs one that is not zero")
+    parts = first.by_quantity(), {} if second is None else second.by_quantity()
+    found = []
     for name in sorted(parts[0].keys() | parts[1].keys()):
         quantity = (parts[0].get(name) or parts[1][name])[1]
         shares = [part[name][0] if name in part else 0.0 for part in parts]
@@ -58,9 +71,9 @@ def ratio(first: Ledger, second: Ledger) -> Ratio:
             (above + shares[0] * change) / (below + shares[1] * change)
             for change in (_change(quantity, percent) for percent in (LOW_PERCENT, HIGH_PERCENT))
         ]
-        movers.append(Mover(name, *ends))
-    movers.sort(key=lambda m: (-abs(math.log(m.at_high / m.at_low)), m.name))
-    return Ratio(band, tuple(m for m in movers[:MOST_MOVERS] if m.at_low != m.at_high))
+        found.append(Mover(name, *ends))
+    found.sort(key=lambda m: (-abs(math.log(m.at_high / m.at_low)), m.name))
+    return tuple(found)
 
 
 def _change(quantity: Quantity, percent: int) -> float:

@@ -19,11 +19,11 @@ from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes, build
 from hwsim.mapping.gemm_counts import work_counts
 from hwsim.mapping.objective import Objective, WaitingPower, Worth
 from hwsim.mapping.rowwise import RowProblem, build_rows, least_cycles, row_buffer_bytes
-from hwsim.mapping.scan import Scan
+from hwsim.mapping.scan import Found, Scan
 from hwsim.mapping.site import Bits, Direction, Site
 from hwsim.mapping.tables import Tables
 from hwsim.mapping.tile import code_bits, tile_sizes
-from hwsim.mapping.trial import ROUNDING, Trial, above
+from hwsim.mapping.trial import ROUNDING, Tied, Trial, above
 
 STEP_LIMIT = 1 << 14
 """Candidates with more tiles than this are tried only if no coarser one is legal."""
@@ -79,6 +79,15 @@ class Mapping:
             "candidates": self.candidates,
             "buffer_bytes": dict(self.buffer_bytes),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A candidate without its price: its schedule, its counts and the bytes of its buffers by memory."""
+
+    timeline: Timeline
+    counts: tuple[Count, ...]
+    taken: Buffers
 
 
 class Mapper:
@@ -140,7 +149,7 @@ class Mapper:
         bus = sum(link.bus_cycles(m) for m in moved)
         cycles = bus + len(filled) * link.overhead_cycles
         timeline = Timeline(cycles, 0, 0, (bus, *(0 for _ in site.levels[1:])))
-        return self._mapping((), "rows", (), 0, timeline, tuple(counts), {})
+        return self._mapping((), "rows", (), 0, Laid(timeline, tuple(counts), {}))
 
     def least(self, p: GemmProblem | RowProblem, blocks: int = 1) -> float:
         """Return what no mapping of an operator can beat, run `blocks` times over as `best` does.
@@ -198,6 +207,15 @@ class Mapper:
 
     def gemm_at(self, p: GemmProblem, t: Tiling) -> Mapping:
         """Return what a given candidate costs, whether or not its buffers fit."""
+        return self._mapping((t.tm, t.tn, t.tk), t.order, t.block, t.tiles(p), self.lay(p, t))
+
+    def rows_at(self, p: RowProblem, size: int) -> Mapping:
+        """Return what a vector operator costs in tiles of a given size, whether or not they fit."""
+        tiles = ceil_div(p.units, size)
+        return self._mapping((size,), "rows", (), tiles, self.lay_rows(p, size))
+
+    def lay(self, p: GemmProblem, t: Tiling) -> Laid:
+        """Return what a candidate does and how long it takes; no unit energy has a part in it."""
         array = self._site.machine.arrays[p.array]
         mapped = build(p, t, array, self._site)
         timeline = simulate(mapped.steps, mapped.stage)
@@ -205,35 +223,29 @@ class Mapper:
             *mapped.transfers,
             *work_counts(p, t, array, self._site),
         )
-        taken = buffer_bytes(p, t, array, self._site)
-        return self._mapping(
-            (t.tm, t.tn, t.tk), t.order, t.block, t.tiles(p), timeline, counts, taken
-        )
+        return Laid(timeline, counts, buffer_bytes(p, t, array, self._site))
 
-    def rows_at(self, p: RowProblem, size: int) -> Mapping:
-        """Return what a vector operator costs in tiles of a given size, whether or not they fit."""
+    def lay_rows(self, p: RowProblem, size: int) -> Laid:
+        """Return the same of a vector operator in tiles of a given size."""
         mapped = build_rows(p, size, self._site)
         timeline = simulate(mapped.steps, mapped.stage)
-        taken = row_buffer_bytes(p, size, self._site)
-        tiles = ceil_div(p.units, size)
-        return self._mapping((size,), "rows", (), tiles, timeline, mapped.counts, taken)
+        return Laid(timeline, mapped.counts, row_buffer_bytes(p, size, self._site))
+
+    def fastest(self, p: GemmProblem, free: Map[str, int]) -> Tied | None:
+        """Return the fastest candidates of a product, or None where nothing fits; no unit energy has a part in them."""
+        around = self._around(p, free)
+        return None if around is None else self._trial(p).fastest(*around)
 
     def _mapping(
-        self,
-        tile: tuple[int, ...],
-        order: str,
-        block: tuple[int, ...],
-        tiles: int,
-        timeline: Timeline,
-        counts: tuple[Count, ...],
-        taken: Buffers,
+        self, tile: tuple[int, ...], order: str, block: tuple[int, ...], tiles: int, laid: Laid
     ) -> Mapping:
-        pj = self._prices.nominal_pj(counts) + self._power.pj(
+        timeline = laid.timeline
+        pj = self._prices.nominal_pj(laid.counts) + self._power.pj(
             timeline.cycles, timeline.array_busy + timeline.vector_busy
         )
         worth = self._objective.worth(timeline.cycles, pj)
-        held = tuple(sorted(taken.items()))
-        return Mapping(tile, order, block, tiles, 1, timeline, counts, held, worth, worth[0])
+        held = tuple(sorted(laid.taken.items()))
+        return Mapping(tile, order, block, tiles, 1, timeline, laid.counts, held, worth, worth[0])
 
     def _recall(
         self, p: GemmProblem | RowProblem, free: Map[str, int]
@@ -263,6 +275,27 @@ class Mapper:
         return self._scans[p]
 
     def _search_gemm(self, p: GemmProblem, free: Map[str, int]) -> Mapping | None:
+        if self._objective.weights[1] == 0:
+            tied = self.fastest(p, free)
+            if tied is None:
+                return None
+            single = len(tied.bytes) == 1
+            t = tied.tiling(0) if single else self._trial(p).cheapest(tied)
+            lost, candidates = tied.lost, tied.candidates
+        else:
+            around = self._around(p, free)
+            if around is None:
+                return None
+            t, lost = self._trial(p).best(*around)
+            candidates = len(around[0].bound)
+        best = self.gemm_at(p, t)
+        return replace(best, candidates=candidates, bound=min(best.worth[0], lost))
+
+    def _trial(self, p: GemmProblem) -> Trial:
+        return Trial(self._scan(p), self._prices, self._power, self._objective)
+
+    def _around(self, p: GemmProblem, free: Map[str, int]) -> tuple[Found, float] | None:
+        """Return the tilings that may be the best, and a worth that one reaches; None where nothing fits."""
         scan, limit = self._scan(p), STEP_LIMIT
         start = scan.least(free, limit)
         if not len(start.bound) and scan.lacking(free)[0]:
@@ -272,12 +305,8 @@ class Mapper:
         ):  # the coarsest tilings that fit have more steps than we would like
             limit *= 2
             start = scan.least(free, limit)
-        trial = Trial(scan, self._prices, self._power, self._objective)
-        reached = above(trial.reach(start))
-        found = scan.within(free, reached, limit)
-        t, lost = trial.best(found, reached)
-        best = self.gemm_at(p, t)
-        return replace(best, candidates=len(found.bound), bound=min(best.worth[0], lost))
+        reached = above(self._trial(p).reach(start))
+        return scan.within(free, reached, limit), reached
 
     def _search_rows(self, p: RowProblem, free: Map[str, int]) -> Mapping | None:
         sizes = tile_sizes(p.units, 1)

@@ -6,6 +6,7 @@ from them exactly; its array work is bounded from below over all sub-blocks.
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -37,6 +38,7 @@ class Tables:
         self, p: GemmProblem, blocks: Blocks, site: Site, prices: Prices, power: WaitingPower
     ) -> None:
         self.p, self.blocks, self.site, self.prices = p, blocks, site, prices
+        self._power = power
         self.m, self.n, self.k = (
             Cut.of(total, blocks.sizes(axis, total)) for axis, total in enumerate((p.m, p.n, p.k))
         )
@@ -46,6 +48,10 @@ class Tables:
         self.post = np.zeros_like(self.out.cycles)
         self.post_kinds = np.zeros_like(self.out.kinds)
         self._place_traffic()
+
+    @cached_property
+    def columns(self) -> tuple[Any, ...]:
+        """What the compiled loop reads, in one memory layout throughout, so that it is compiled once."""
         columns = (
             self._shape(),
             *(x for t in (self.a, self.w) for x in (t.cycles, t.pj, t.first)),
@@ -55,11 +61,10 @@ class Tables:
             self.post,
             *self._bytes(),
             *self._work(),
-            *self._energy(power),
+            *self._energy(self._power),
             *self._links(),
         )
-        self.columns = tuple(np.ascontiguousarray(column) for column in columns)
-        """what the compiled loop reads, in one memory layout throughout, so that it is compiled once"""
+        return tuple(np.ascontiguousarray(column) for column in columns)
 
     def memories(self) -> tuple[str, str, str]:
         """Return the memories of A, W and output."""

@@ -14,11 +14,11 @@ import numpy as np
 
 from hwsim.engine.energy import Prices
 from hwsim.engine.timing import Stage
-from hwsim.mapping.block import is_divisible
+from hwsim.mapping.block import Grid, is_divisible
 from hwsim.mapping.cuts import Floats, Ints
 from hwsim.mapping.gemm import Tiling, flow, stage
 from hwsim.mapping.gemm_counts import work_counts, work_pj
-from hwsim.mapping.layout import Flow, Layout
+from hwsim.mapping.layout import ORDERS, Flow, Layout
 from hwsim.mapping.objective import Objective, WaitingPower
 from hwsim.mapping.scan import Found, Scan
 from hwsim.mapping.sub_blocks import Fastest, fastest
@@ -38,6 +38,36 @@ Choice = tuple[Tiling, float]
 """the best, and the least bound of the tilings that were left out (inf if none)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """The fastest tilings of a search, all of the same cycles. No unit energy has a part in them.
+
+    Attributes:
+        index: [c, 4] as `Found.index`.
+        tile: [c, 3] their tm, tn and tk.
+        block: [c, 3] rows, columns and lanes of a beat.
+        bytes: [c] bytes of all buffers together.
+        cycles: of each.
+        busy: [c] cycles in which the array and the vector unit work, together; empty where there is one tiling.
+        lost: the least bound of the tilings that were left out (inf if none).
+        candidates: tilings that bounds did not exclude.
+    """
+
+    index: Ints
+    tile: Ints
+    block: Ints
+    bytes: Ints
+    cycles: int
+    busy: Ints
+    lost: float
+    candidates: int
+
+    def tiling(self, x: int) -> Tiling:
+        """Return one of them."""
+        (tm, tn, tk), (r, c, l) = self.tile[x].tolist(), self.block[x].tolist()  # noqa: E741
+        return Tiling(tm, tn, tk, ORDERS[self.index[x, 3]], (r, c, l))
+
+
 @dataclass(frozen=True)
 class Trial:
     """Tries the tilings of one scan."""
@@ -48,16 +78,40 @@ class Trial:
     objective: Objective
 
     def best(self, found: Found, cutoff: float) -> Choice:
-        """Return the best of some tilings.
+        """Return the best of some tilings, for an objective in which energy counts.
 
         Args:
             found: the tilings, at least one with a bound of at most `cutoff`.
             cutoff: a worth that is known to be reached.
         """
-        if self._whole_is_best:
-            return self._whole(found, cutoff)
-        search = self._fastest if self.objective.weights[1] == 0 else self._divided
-        return search(found, cutoff)
+        return (self._whole if self._whole_is_best else self._divided)(found, cutoff)
+
+    def fastest(self, found: Found, cutoff: float) -> Tied:
+        """Return the fastest of some tilings with the fastest of their sub-blocks; arguments as in `best`."""
+        if not self._whole_is_best:
+            return self._fastest(found, cutoff)
+        rows, cycles, _, lost = self._tried_whole(found, cutoff)
+        return self._tied(found, rows, int(cycles[0]), self.scan.tables.blocks.whole, lost)
+
+    def cheapest(self, tied: Tied) -> Tiling:
+        """Return, of equally fast tilings, the one of least energy; of equal ones the one of smaller buffers."""
+        r, c, l = tied.block.T  # noqa: E741
+        cycles = np.full(len(tied.bytes), tied.cycles)
+        work = self._work_pj(tied.index, (r, c, l))
+        pj = work + self.scan.transfer_pj(tied.index) + self.power.pj(cycles, tied.busy)
+        return tied.tiling(_first_best(cycles, pj, tied.bytes))
+
+    def _tied(
+        self, found: Found, rows: Ints, cycles: int, block: tuple[Grid, Grid, Grid], lost: float
+    ) -> Tied:
+        """Collect equally fast rows of `found` with their sub-blocks."""
+        index, held = found.index[rows], found.bytes[rows]
+        blocks = np.stack([np.broadcast_to(x, len(rows)) for x in block], axis=1)
+        tile = np.stack(self.scan.tiles(index), axis=1)
+        busy = np.empty(0, dtype=np.int64)
+        if len(rows) > 1:
+            busy = np.asarray(sum(self.scan.layout(index, block).busy(self._flow.batch)))
+        return Tied(index, tile, blocks, held, cycles, busy, lost, len(found.bound))
 
     @property
     def _whole_is_best(self) -> bool:
@@ -87,6 +141,16 @@ class Trial:
 
     def _whole(self, found: Found, cutoff: float) -> Choice:
         """Return the best tiling for the whole array."""
+        rows, first, second, lost = self._tried_whole(found, cutoff)
+        x = _first_best(first, second, found.bytes[rows])
+        return self.scan.tiling(found.index[rows[x]]), lost
+
+    def _tried_whole(self, found: Found, cutoff: float) -> tuple[Ints, Floats, Floats, float]:
+        """Try tilings with the whole array.
+
+        Returns:
+            rows of `found` that may be the best (for cycles alone, the fastest), their worths, and the least bound that was left out.
+        """
         w_cycles, w_pj = self.objective.weights
         block = self.scan.tables.blocks.whole
         lost = found.lost
@@ -118,15 +182,11 @@ class Trial:
                 tried.append((start + rows, *self._worths(cycles, pj)))
             cutoff = min(cutoff, above(float(tried[-1][1].min())))
         rows, first, second = (np.concatenate(column) for column in zip(*tried, strict=True))
-        if w_pj == 0 and len(rows) > 1:  # of equal cycles the less energy
-            index = found.index[rows]
-            second = self._pj(index, first.astype(np.int64), self.scan.layout(index, block))
-        x = _first_best(first, second, found.bytes[rows])
-        return self.scan.tiling(found.index[rows[x]]), lost
+        return rows, first, second, lost
 
     def _pj(self, index: Ints, cycles: Ints, layout: Layout) -> Floats:
         """Return the energy of tilings [c, 4] with the whole array, leakage and idle clock included: [c]."""
-        work = self._work_pj(index) + self.scan.transfer_pj(index)
+        work = self._work_pj(index, self.scan.tables.blocks.whole) + self.scan.transfer_pj(index)
         return np.asarray(work + self.power.pj(cycles, sum(layout.busy(self._flow.batch))))
 
     def _worths(self, cycles: Ints, pj: Floats) -> tuple[Floats, Floats]:
@@ -136,18 +196,17 @@ class Trial:
             return cycles.astype(np.float64), pj
         return pj + w_cycles * cycles, cycles.astype(np.float64)
 
-    def _work_pj(self, index: Ints) -> Floats:
-        """Return the energy of the work of tilings [c, 4] with the whole array: [c] pJ."""
+    def _work_pj(self, index: Ints, block: tuple[Grid, Grid, Grid]) -> Floats:
+        """Return the energy of the work of tilings [c, 4] with sub-blocks: [c] pJ."""
         t = self.scan.tables
         array = t.blocks.array
         if is_divisible(array):
-            block = t.blocks.whole
             return work_pj(t.p, self.scan.tiles(index), block, array, t.site, self.prices)
         counts = (work_counts(t.p, self.scan.tiling(row), array, t.site) for row in index)
         return np.array([self.prices.nominal_pj(c) for c in counts])
 
-    def _fastest(self, found: Found, cutoff: float) -> Choice:
-        """Return the fastest tiling with the fastest of its sub-blocks; of equal ones that of less energy."""
+    def _fastest(self, found: Found, cutoff: float) -> Tied:
+        """Return the fastest tilings, each with the sub-block that `fastest` chose for it."""
         scan, t = self.scan, self.scan.tables
         lost = found.lost
         best: list[tuple[Ints, Fastest]] = []  # rows of `found`, and what was found among them
@@ -167,13 +226,7 @@ class Trial:
                 best = [b for b in best if b[1].cycles == got.cycles] + [(start + got.rows, got)]
         rows = np.concatenate([r for r, _ in best])
         r, c, l = np.concatenate([got.blocks for _, got in best]).T  # noqa: E741
-        index = found.index[rows]
-        cycles = np.full(len(rows), best[0][1].cycles)
-        busy = sum(scan.layout(index, (r, c, l)).busy(self._flow.batch))
-        pj = work_pj(t.p, scan.tiles(index), (r, c, l), t.blocks.array, t.site, self.prices)
-        pj = pj + scan.transfer_pj(index) + self.power.pj(cycles, busy)
-        x = _first_best(cycles, pj, found.bytes[rows])
-        return replace(scan.tiling(index[x]), block=(int(r[x]), int(c[x]), int(l[x]))), lost
+        return self._tied(found, rows, int(best[0][1].cycles), (r, c, l), lost)
 
     def _divided(self, found: Found, cutoff: float) -> Choice:
         """Return the best tiling with the best of its sub-blocks."""

@@ -107,3 +107,57 @@ def test_plot_writes_its_figures(hwsim, export, tmp_path):
     names = ("cycles_by_operator", "energy_by_operator", "roofline")
     assert written == [f"{n}.{e}" for n in names for e in ("png", "svg")]
     assert [line.rpartition("/")[2] for line in sorted(done.stdout.splitlines())] == written
+
+
+def test_breakeven_names_the_value_and_both_totals(hwsim, export, tmp_path):
+    file = tmp_path / "even.json"
+    ask = ("breakeven", "int8_edge", "ternary_edge", "--model", export)
+    done = hwsim(*ask, "--over", "arrays.dot.energy.lane_op_fj", "--json", file)
+    assert (done.returncode, done.stderr) == (OK, "")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert (data["schema_version"], data["exact"], data["by"]) == (
+        "hwsim/breakeven/1",
+        True,
+        "energy",
+    )
+    (crossing,) = data["crossings"]
+    assert (crossing["wins_below"], crossing["wins_above"]) == ("ternary_edge", "int8_edge")
+    assert crossing["band"][0] < crossing["value"] < crossing["band"][1]
+    assert f"at {crossing['value']:,.6g}: A " in done.stdout
+    assert "below: ternary_edge wins; from there on: int8_edge wins" in done.stdout
+
+
+def test_breakeven_refuses_an_unknown_key(hwsim, export):
+    ask = ("breakeven", "int8_edge", "ternary_edge", "--model", export)
+    done = hwsim(*ask, "--over", "dram.energy_pjs_per_bit")
+    assert (done.returncode, done.stdout) == (USER_ERROR, "")
+    assert done.stderr == (
+        "'dram.energy_pjs_per_bit' must be a number of a machine, or sequence_length;"
+        " none of int8_edge and ternary_edge has this; did you mean 'dram.energy_pj_per_bit'?\n"
+    )
+
+
+def test_sensitivity_lists_and_draws_every_unknown(hwsim, export, tmp_path):
+    pytest.importorskip("matplotlib")
+    file, out = tmp_path / "s.json", tmp_path / "figures"
+    done = hwsim("sensitivity", "ternary_edge", "--model", export, "--json", file, "--out", out)
+    assert (done.returncode, done.stderr) == (OK, "")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert (data["quantity"], data["sides"], data["keys"]) == ("energy_pj", ["ternary_edge"], [])
+    names = [bar["name"] for bar in data["unknowns"]]
+    assert {"idle_clock", "sram_access"} < set(names)
+    assert all(bar["at_low"] < data["nominal"] < bar["at_high"] for bar in data["unknowns"])
+    assert names[0] in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == ["tornado.png", "tornado.svg"]
+
+
+def test_equal_area_says_what_it_changed_or_what_is_not_stated(hwsim, export):
+    ask = ("diff", "int8_edge", "ternary_edge", "--model", export, "--equal-area")
+    done = hwsim(*ask)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert done.stdout.startswith(
+        "equal area: A 729,500 um2, B 723,500 um2 -> 728,625 um2: arrays.main.cols=18,"
+    )
+    done = hwsim("diff", "toy", "ternary_edge", "--model", export, "--equal-area")
+    assert (done.returncode, done.stdout) == (USER_ERROR, "")
+    assert done.stderr.startswith("machine toy must state area_um2 of every part; array:main, ")

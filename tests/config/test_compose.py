@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from hwsim.config.compose import compose
-from hwsim.config.load import list_machines, load_machine
+from hwsim.config.load import (
+    build_machine,
+    changed_machine,
+    list_machines,
+    load_machine,
+    machine_bases,
+)
 from hwsim.errors import ConfigError
 
 
@@ -159,3 +165,30 @@ def test_every_shipped_machine_loads_and_says_what_it_is() -> None:
         assert machine.spec.name == name
         assert description == machine.spec.description
         assert machine.spec.not_modelled
+
+
+def test_settings_as_data_are_overrides_as_text() -> None:
+    texts = [
+        "clock_hz=200000000",
+        "memories.weight_sram.capacity_bytes=64KiB",
+        "arrays.main.formats=[{activation: INT8, weight: TERNARY}]",
+        "dma.energy_pj_per_bit={value: 0.1, kind: assumed, source: why}",
+        "dram.preset=hbm2",
+    ]
+    settings: list[tuple[str, object]] = [
+        ("clock_hz", 200_000_000),
+        ("memories.weight_sram.capacity_bytes", "64KiB"),
+        ("arrays.main.formats", [{"activation": "INT8", "weight": "TERNARY"}]),
+        ("dma.energy_pj_per_bit", {"value": 0.1, "kind": "assumed", "source": "why"}),
+        ("dram.preset", "hbm2"),
+    ]
+    bases = machine_bases("ternary_edge")
+    before = repr(bases.data)
+    made = build_machine(changed_machine(bases, settings))
+    assert made.sha256 == load_machine("ternary_edge", texts).sha256
+    assert repr(bases.data) == before
+    with pytest.raises(ConfigError) as error:
+        build_machine(changed_machine(bases, [("dma.energy_pj_per_bit", {"valeu": 1})]))
+    assert "dma.energy_pj_per_bit={'valeu': 1}: dma.energy_pj_per_bit" in str(error.value)
+    with pytest.raises(ConfigError, match="must be PATH=VALUE"):
+        changed_machine(bases, [("dma..channels", 1)])

@@ -58,6 +58,17 @@ class GraphMaker:
         )
 
 
+def two_products() -> QuantGraph:
+    """A ternary and an int8 product, each requantised: quick to search, with epilogues, constants and two arrays."""
+    g = GraphMaker()
+    g.input("x", int_(8), 12, 40)
+    g.node("y", "linear", ("x",), int_(32), (12, 48), {"weight": (parse("TERNARY"), (48, 40))})
+    g.requant("yq", "y", int_(8))
+    g.node("z", "linear", ("yq",), int_(32), (12, 20), {"weight": (int_(8), (20, 48))})
+    g.requant("zq", "z", int_(8))
+    return g.build(("x",), ("zq",), 12)
+
+
 def attention_block(
     a: str, w: str, width: int = 32, heads: int = 2, length: int = 12
 ) -> QuantGraph:
