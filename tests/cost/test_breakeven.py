@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,22 +30,27 @@ def graph() -> QuantGraph:
 
 
 @pytest.fixture(scope="module")
+def attention(block: Callable[..., QuantGraph]) -> QuantGraph:
+    return block("INT8", "TERNARY", width=16, heads=2, length=8)
+
+
+@pytest.fixture(scope="module")
 def machines() -> tuple[Machine, Machine]:
     return load_machine(SOURCES[0]), load_machine(SOURCES[1])
 
 
 def test_an_energy_s_crossing_makes_both_equal(
-    graph: QuantGraph, machines: tuple[Machine, Machine]
+    attention: QuantGraph, machines: tuple[Machine, Machine]
 ) -> None:
     """`ternary_edge` multiplies activations on its `dot`, `int8_edge` on its main array: a dear `dot` decides."""
     key = "arrays.dot.energy.lane_op_fj"
-    found = breakeven(graph, "m", machines, SOURCES, key)
+    found = breakeven(attention, "m", machines, SOURCES, key)
     (crossing,) = found.crossings
     assert found.exact
     assert found.winner is None
     totals, slopes = [], []
     for machine in machines:
-        ledger = cost(graph, machine).steady.ledger
+        ledger = cost(attention, machine).steady.ledger
 
         def at(value: float, machine: Machine = machine, ledger: Ledger = ledger) -> float:
             one = with_quantity(machine, key)
@@ -62,16 +68,16 @@ def test_an_energy_s_crossing_makes_both_equal(
 
 
 def test_a_range_without_a_crossing_names_the_winner(
-    graph: QuantGraph, machines: tuple[Machine, Machine]
+    attention: QuantGraph, machines: tuple[Machine, Machine]
 ) -> None:
     key = "arrays.dot.energy.lane_op_fj"
-    (crossing,) = breakeven(graph, "m", machines, SOURCES, key).crossings
-    below = breakeven(graph, "m", machines, SOURCES, key, (0, crossing.value * 0.99))
-    above = breakeven(graph, "m", machines, SOURCES, key, (crossing.value * 1.01, None))
+    (crossing,) = breakeven(attention, "m", machines, SOURCES, key).crossings
+    below = breakeven(attention, "m", machines, SOURCES, key, (0, crossing.value * 0.99))
+    above = breakeven(attention, "m", machines, SOURCES, key, (crossing.value * 1.01, None))
     assert (below.crossings, below.winner) == ((), crossing.below)
     assert (above.crossings, above.winner) == ((), crossing.above)
-    by_time = breakeven(graph, "m", machines, SOURCES, key, by="cycles")
-    cycles = [cost(graph, m).steady.cycles for m in machines]
+    by_time = breakeven(attention, "m", machines, SOURCES, key, by="cycles")
+    cycles = [cost(attention, m).steady.cycles for m in machines]
     assert by_time.winner == SOURCES[cycles.index(min(cycles))]
 
 

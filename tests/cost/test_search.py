@@ -158,21 +158,20 @@ def test_equal_cycles_are_told_apart_by_each_machines_own_prices() -> None:
     memo = Memo()
     chosen = []
     for read, write in ((1.0, 1000.0), (1000.0, 1.0)):
-        machine = load_machine(
-            "toy",
-            [
-                f"memories.buffer.{k}_pj={{value: {v}, kind: assumed, source: x}}"
-                for k, v in (("read", read), ("write", write))
-            ],
-        )
+        unit_pj = {"buffer.read": read, "buffer.write": write, "weights.read": write}
+        sets = [
+            f"memories.{k}_pj={{value: {v}, kind: assumed, source: x}}" for k, v in unit_pj.items()
+        ]
+        fixed = ["memories.buffer.fixed=true", "memories.weights.fixed=true"]
+        machine = load_machine("toy", [*fixed, *sets])
         site, prices = Site(machine), Prices(machine)
         mappers = (
             RememberingMapper(site, prices, Objective(), memo),
             Mapper(site, prices, Objective()),
         )
         p = GemmProblem(
-            "main", 1, 24, 40, 36, int_(8), int_(8), int_(32), 40, "chip", "stream", "weights",
-            True, (), (0,), 0,
+            "main", 1, 24, 40, 36, int_(8), int_(8), int_(32), 40, "stream", "chip", "weights",
+            False, (), (0,), 0,
         )  # fmt: skip
         free = {m: site.capacity_bytes(m) for m in machine.memories}
         remembered, plain = (m.best(p, free) for m in mappers)
