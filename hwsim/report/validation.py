@@ -68,11 +68,12 @@ def summary_lines(validation: Validation) -> list[str]:
     s = validation.summary()
     if not s["predicted"]:
         return ["No target is predicted."]
+    several = s["groups"] > 1
+    who = f", from {s['groups']} groups of authors" if several else ""
+    of_groups = f"; of the groups' medians {s['median_error_of_groups']:.1%}" if several else ""
     lines = [
-        f"Predicted: {s['predicted']} of {len(validation.rows)} targets, from {s['groups']} groups of"
-        f" authors: median |error| {s['median_error']:.1%}"
-        f" (first predictions {s['median_first_error']:.1%}); of the groups' medians"
-        f" {s['median_error_of_groups']:.1%}."
+        f"Predicted: {s['predicted']} of {len(validation.rows)} targets{who}: median |error|"
+        f" {s['median_error']:.1%} (first predictions {s['median_first_error']:.1%}){of_groups}."
     ]
     if s["with_baseline"]:
         lines.append(
