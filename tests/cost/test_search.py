@@ -139,7 +139,7 @@ def test_prices_and_ample_room_search_nothing_again(
     hwsim.cost(graph, ["ternary_edge"])
     once = len(searched)
     assert once > 0
-    same = {
+    same: dict[str, list[Any]] = {
         "dram.energy_pj_per_bit": [quantity(1), quantity(9)],
         "memories.weight_sram.capacity_bytes": [65536, 131072],
     }
@@ -209,7 +209,10 @@ def test_machines_that_cannot_run_are_rows() -> None:
 
 def test_processes_give_the_same_rows() -> None:
     graph = two_products()
-    machines = [*hwsim.vary("ternary_edge", {"dma.channels": [1, 2, 0]}), load_machine("int8_edge")]
+    machines: list[Any] = [
+        *hwsim.vary("ternary_edge", {"dma.channels": [1, 2, 0]}),
+        load_machine("int8_edge"),
+    ]
     one, two = hwsim.cost(graph, machines), hwsim.cost(graph, machines, workers=2)
     assert one.to_dict() == two.to_dict()
     assert one.ok.tolist() == [True, True, False, True]
@@ -222,7 +225,7 @@ def test_what_is_no_machines_fault_is_raised(block: Callable[..., QuantGraph]) -
     with pytest.raises(GraphError, match="sequence length must be 1 to 8, not 9"):
         hwsim.cost(graph, ["ternary_edge"], length=9)
     with pytest.raises(ConfigError, match="must be a list of values, not 4"):
-        hwsim.vary("ternary_edge", {"arrays.main.rows": 4})  # type: ignore[dict-item]
+        hwsim.vary("ternary_edge", {"arrays.main.rows": 4})  # type: ignore[arg-type]
     assert len(hwsim.cost(graph, [])) == 0
 
 
