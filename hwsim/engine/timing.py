@@ -96,6 +96,18 @@ class Stage:
     wires: tuple[int, ...] = (0, 0, 0, 0)
     ports: tuple[int, ...] = (1,)
 
+    def units(self) -> tuple[object, ...]:
+        """Return halves, owned, depth, channels and overhead as the compiled loops read them.
+
+        Halves and owned stay tuples: the length of a loop over operands is then known to the compiler.
+        """
+        return self.halves, self.owned, self.depth, self.channels, self.overhead
+
+    def ways(self) -> tuple[object, ...]:
+        """Return what the compiled loops read of hand-overs, links and stores."""
+        arrays = (self.handoff_cycles, self.wires, self.ports)
+        return *(np.array(x, dtype=np.int64) for x in arrays), self.store_on_bus, self.direct
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -189,18 +201,10 @@ def _arguments(steps: Steps, stage: Stage) -> tuple[object, ...]:
         np.ascontiguousarray(steps.store),
         np.ascontiguousarray(steps.opens),
         np.ascontiguousarray(steps.emits),
-        stage.halves,  # tuples: loops over operands are of a length known to the compiler
-        stage.owned,
-        stage.depth,
-        stage.channels,
-        stage.overhead,
+        *stage.units(),
         stage.accumulator_halves,
         stage.output_halves,
-        np.array(stage.handoff_cycles, dtype=np.int64),
-        np.array(stage.wires, dtype=np.int64),
-        np.array(stage.ports, dtype=np.int64),
-        stage.store_on_bus,
-        stage.direct,
+        *stage.ways(),
     )
 
 
