@@ -191,8 +191,8 @@ def test_a_prefill_writes_the_cache_to_dram(decoder_of):
     machine = load_machine("int8_edge")
     filled = prefill_cost(graph, machine, 16).steady.traffic_bytes()["dram_store"]
     alone = cost(graph, machine, 16).steady.traffic_bytes()["dram_store"]
-    # two layers: 16 rows of 3 words of keys, 20 channels of 2 words of values
-    assert filled - alone == 2 * (16 * 24 + 20 * 16)
+    # two layers: 16 rows of two heads of 2 words of keys, repacked, and 20 channels of 2 words of values
+    assert filled - alone == cache_bytes(graph, 16) == 2 * (16 * 2 * 16 + 20 * 16)
 
 
 def test_verify_decodes_and_reports(decoder_of):
