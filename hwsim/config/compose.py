@@ -124,7 +124,7 @@ def _find_base(name: str, path: Path, presets: Path | None, place: Place) -> Pat
     if presets is not None and not name.endswith((".yaml", ".yml")):
         candidates.append(presets / f"{name}.yaml")
     own = path.resolve()
-    found = [c for c in candidates if c.is_file()]
+    found = [c for c in candidates if is_file(c)]
     # A user's `toy.yaml` may extend the shipped `toy`: a bare name never means the file itself
     # where the presets offer another.
     for candidate in found:
@@ -138,6 +138,14 @@ def _find_base(name: str, path: Path, presets: Path | None, place: Place) -> Pat
         f"{place}: extends: must be a YAML file beside this one{listed},"
         f" not {name!r}{nearest(name, known)}"
     )
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file; a name that no file system takes is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _preset_names(presets: Path) -> list[str]:

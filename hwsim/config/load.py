@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hwsim.config.compose import Setting, compose, compose_bases, with_overrides, with_preset
+from hwsim.config.compose import (
+    Setting,
+    compose,
+    compose_bases,
+    is_file,
+    with_overrides,
+    with_preset,
+)
 from hwsim.config.energy_table import with_energy_tables
 from hwsim.config.faults import explain
 from hwsim.config.source import Document, read_yaml
@@ -117,7 +124,7 @@ def _find(what: str, name_or_path: str | Path, shipped: Sequence[Path]) -> Path:
     if text in known:
         return known[text]
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix in _YAML:
         here = [str(p) for p in path.parent.glob("*") if p.suffix in _YAML]

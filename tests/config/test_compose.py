@@ -192,3 +192,12 @@ def test_settings_as_data_are_overrides_as_text() -> None:
     assert "dma.energy_pj_per_bit={'valeu': 1}: dma.energy_pj_per_bit" in str(error.value)
     with pytest.raises(ConfigError, match="must be PATH=VALUE"):
         changed_machine(bases, [("dma..channels", 1)])
+
+
+def test_a_name_that_no_file_system_takes_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"extends: {'x' * 3000}\nname: y\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="extends: must be a YAML file beside this one"):
+        load_machine(path)
+    with pytest.raises(ConfigError, match="machine must be a YAML file or one of"):
+        load_machine("y" * 4000)
