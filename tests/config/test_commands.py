@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +12,22 @@ import pytest
 from hwsim.config.load import list_dram, list_machines, load_machine
 from hwsim.config.schema import machine_schema
 
-BUDGET_S = 1.5
-
 
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "--help"]])
-def test_answers_within_the_budget_of_processor_time(hwsim_process, arguments: list[str]) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = hwsim_process(*arguments)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0
-    # Processor time, not the clock: a busy machine must not fail the test, an import of torch must.
-    spent = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
-    assert spent < BUDGET_S
+def test_a_quick_answer_imports_nothing_heavy(arguments: list[str]) -> None:
+    """Nothing that takes a second to import: this, not a time that depends on the computer, is what a test can hold."""
+    code = (
+        "import sys, hwsim.cli\n"
+        "try: hwsim.cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'scipy', 'numba', 'networkx', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hwsim" in done.stdout or "Published:" in done.stdout
 
 
 def test_list_names_every_machine_with_its_description(hwsim) -> None:
