@@ -120,6 +120,13 @@ def _smallest(low, high, size, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _beats(size, times, blocks, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with how many blocks cut all tiles of a dimension together."""
+    for i in range(blocks.shape[0]):
+        out[i] = _ceil(size[0], blocks[i]) * times[0] + _ceil(size[1], blocks[i]) * times[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _fastest(  # type: ignore[no-untyped-def]
     flow,
     order,
@@ -159,6 +166,7 @@ def _fastest(  # type: ignore[no-untyped-def]
     # No block is larger than the tile, the first tiling's or a later one's.
     room_r, room_c, room_l = sizes[:, 0, 0].max(), sizes[:, 1, 0].max(), sizes[:, 2, 0].max()
     rs, cs, ls = np.empty(room_r, np.int64), np.empty(room_c, np.int64), np.empty(room_l, np.int64)
+    r_beats, c_beats, l_beats = np.empty_like(rs), np.empty_like(cs), np.empty_like(ls)
     for t in range(order.shape[0]):
         if bound[t] > cutoff:
             return t, kept, best
@@ -170,9 +178,21 @@ def _fastest(  # type: ignore[no-untyped-def]
         n_r = _smallest(least[0], full[0], size[0], rs)
         n_c = _smallest(least[1], full[1], size[1], cs)
         n_l = _smallest(least[2], full[2], size[2], ls)
+        _beats(size[0], times[0], rs[:n_r], r_beats)
+        _beats(size[1], times[1], cs[:n_c], c_beats)
+        _beats(size[2], times[2], ls[:n_l], l_beats)
+        # All bits of A pass their port once for each block of columns, those of W for each block of rows.
+        m_all, n_all = (size[0] * times[0]).sum(), (size[1] * times[1]).sum()
+        k_all = (size[2] * times[2]).sum()
+        a_held = _ceil(m_all * k_all * a_bits, a_port)
+        w_held = _ceil(n_all * k_all * w_bits, w_port)
         for x in range(n_r):
             for y in range(n_c):
+                ports_held = max(a_held * c_beats[y], w_held * r_beats[x])
                 for z in range(n_l):
+                    held = max(interval * r_beats[x] * c_beats[y] * l_beats[z], ports_held)
+                    if batch * passes * held + ends[t] > cutoff:
+                        continue  # most end here, without a look at each kind of tile
                     r, c, l = rs[x], cs[y], ls[z]  # noqa: E741
                     busy = np.int64(0)
                     for i in range(2):
