@@ -38,10 +38,11 @@ def _capacity(value: object) -> int:
 CapacityBytes = Annotated[
     int,
     BeforeValidator(_capacity),
+    Field(le=MOST),
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0},
+                {"type": "integer", "exclusiveMinimum": 0, "maximum": MOST},
                 {"type": "string", "pattern": "^[0-9]+ ?(B|KiB|MiB|GiB)$"},
             ],
             "examples": ["64KiB", "2MiB"],

@@ -127,7 +127,7 @@ def _beats(size, times, blocks, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _fastest(  # type: ignore[no-untyped-def]
+def _fastest(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the sums
     flow,
     order,
     tiles,

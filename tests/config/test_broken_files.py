@@ -113,6 +113,14 @@ CASES = [
         "-64",
     ),
     Broken(
+        "a size beyond all counts",
+        "capacity_bytes: 8KiB",
+        "capacity_bytes: 1000000000000000000000000000000",
+        "memories.buffer.capacity_bytes",
+        "must be at most 1000000000000000, not 1000000000000000000000000000000",
+        "1000000000000000000000000000000",
+    ),
+    Broken(
         "unknown kind",
         "    kind: int\n",
         "    kind: xnor_popcont\n",
