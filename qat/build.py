@@ -129,31 +129,55 @@ FAMILIES: Final[Mapping[str, Family]] = {
 
 def new_model(spec: NewModel, task: Task) -> PreTrainedModel:
     """Return a model with random weights for this task. Raises ConfigError for an unknown key or a misfit."""
-    import transformers
-
     family = FAMILIES[spec.family]
     if task.problem not in family.models:
         raise ConfigError(
             f"model.family: '{spec.family}' cannot do a {task.problem} task;"
             f" it does {', '.join(family.models)}"
         )
-    config_class = getattr(transformers, family.config)
-    known = config_class().to_dict()
-    faults = [
-        f"model.config.{key}: {family.config} has no such key{nearest(key, list(known))}"
+    clashes = [key for key in spec.config if key in task.model_config]
+    if clashes:
+        faults = [f"model.config.{key}: the task '{task.name}' dictates it" for key in clashes]
+        raise ConfigError([*_unknown_keys(spec), *faults])
+    text = task.processor is not None and hasattr(task.processor, "pad_token_id")
+    vocabulary = _vocabulary(task) if text and "vocab_size" not in task.model_config else {}
+    return shaped_model(spec, task.problem, {**vocabulary, **spec.config, **task.model_config})
+
+
+def shaped_model(
+    spec: NewModel, problem: Problem, values: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
+    """Return a model with random weights, of the family's own sizes but for some `values` (the spec's, for None).
+
+    Raises:
+        ConfigError: an unknown key, or values that the family refuses.
+    """
+    import transformers
+
+    faults = _unknown_keys(spec)
+    if faults:
+        raise ConfigError(faults)
+    family = FAMILIES[spec.family]
+    chosen = {**family.defaults, **(spec.config if values is None else values)}
+    model_class = getattr(transformers, family.models[problem])
+    try:
+        model: PreTrainedModel = model_class(getattr(transformers, family.config)(**chosen))
+    except ValueError as fault:
+        raise ConfigError(f"model.config: {fault}") from None
+    return model
+
+
+def _unknown_keys(spec: NewModel) -> list[str]:
+    """Say which keys of a specification the family's Hugging Face configuration does not know."""
+    import transformers
+
+    name = FAMILIES[spec.family].config
+    known = list(getattr(transformers, name)().to_dict())
+    return [
+        f"model.config.{key}: {name} has no such key{nearest(key, known)}"
         for key in spec.config
         if key not in known
     ]
-    clashes = [key for key in spec.config if key in task.model_config]
-    faults += [f"model.config.{key}: the task '{task.name}' dictates it" for key in clashes]
-    if faults:
-        raise ConfigError(faults)
-    text = "vocab_size" in known and "vocab_size" not in task.model_config
-    vocabulary = _vocabulary(task) if text else {}
-    values = {**family.defaults, **vocabulary, **spec.config, **task.model_config}
-    model_class = getattr(transformers, family.models[task.problem])
-    model: PreTrainedModel = model_class(config_class(**values))
-    return model
 
 
 def _vocabulary(task: Task) -> dict[str, Any]:

@@ -75,13 +75,13 @@ def front_figure(
         axes.set_ylabel("Accuracy on the test set (%)")
         ranked = judged(points, objective)
         front = sorted(
-            (p.cost(objective).nominal * factor, 100 * p.accuracy.mean)
+            (p.cost(objective).nominal * factor, 100 * p.accuracy_bar.nominal)
             for p, standing in ranked
             if standing == "front"
         )
         axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=MUTED, lw=1.2, zorder=2)
         for index, (point, standing) in enumerate(ranked):
-            alpha = {"front": 1.0, "undecided": UNDECIDED, "dominated": FAINT}[standing]
+            alpha = {"front": 1.0, "undecided": UNDECIDED}.get(standing, FAINT)
             colour = SERIES[students.index(point.student) % len(SERIES)]
             cost, bar = point.cost(objective), point.accuracy_bar
             x, y = cost.nominal * factor, 100 * bar.nominal
@@ -133,6 +133,7 @@ STANDING_TEXT = {
     "front": "on the front",
     "undecided": "off the front by less than the error bars",
     "dominated": "dominated, error bars included",
+    "infeasible": "breaks a constraint",
 }
 
 

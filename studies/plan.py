@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from hwsim.errors import CheckpointError
 
-NodeKind = Literal["train", "export", "evaluate"]
+NodeKind = Literal["train", "export", "untrained", "evaluate", "cost"]
 
 NUMERIC_DISTRIBUTIONS = ("torch", "numpy", "numba")
 PLAN_SCHEMA = "studies/plan/1"
@@ -42,7 +42,9 @@ SOURCES: dict[NodeKind, tuple[str, ...]] = {
         "hwsim/units.py",
     ),
     "export": ("qat", "hwsim"),
+    "untrained": ("qat", "hwsim"),
     "evaluate": ("hwsim",),
+    "cost": ("hwsim",),
 }
 
 
@@ -88,7 +90,7 @@ def source_sha256(kind: NodeKind) -> str:
 class Node:
     """One unit of work. `spec` is all that its function is told.
 
-    `label` is for people and `tags` (student, seed, machine) for tables: neither is part of the identity.
+    `label` is for people and `tags` (student, seed, machine and its family) for tables: neither is part of the identity.
     """
 
     id: str

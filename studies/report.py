@@ -68,7 +68,7 @@ def build_report(folder: Path) -> Path:
     teacher = [t.value for t in results.trained if t.student == results.teacher]
     figures = study_figures(
         points,
-        study["objectives"],
+        study["objectives"] if results.trains else (),
         results.students,
         results.machines,
         math.fsum(teacher) / len(teacher) if teacher else None,
@@ -107,7 +107,9 @@ def render_html(results: Results, points: list[Point], figures: Mapping[str, Pai
         answer=answer(results),
         problems=problems(results),
         figures=blocks,
-        tables=[
+        tables=[machine_table(results, points)]
+        if not results.trains
+        else [
             accuracy_table(results),
             machine_table(results, points),
             rung_table(results),
@@ -180,16 +182,22 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     study = results.plan.study
     return [
         ("Study", f"{study['name']}, SHA-256 {results.plan.study_sha256[:16]}…"),
-        ("Task", str(study["task"].get("name") or study["task"].get("label"))),
-        (
-            "Seeds",
-            f"{listed([str(s) for s in study['seeds']])} (paired: data, teacher and order are shared)",
-        ),
+        *_training_provenance(study),
         ("Made", f"{dates[0]} to {dates[-1]}" if dates else "nothing yet"),
         ("Compute", f"{seconds:,.0f} s of nodes in {len(attempts)} finished nodes"),
         ("Hosts", distinct(v["host"] for v in volatile)),
         ("Git revisions", distinct(v["git_revision"] for v in volatile)),
         ("Ledger", "ledger.jsonl beside this report holds every attempt with its spec"),
+    ]
+
+
+def _training_provenance(study: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if study["task"] is None:
+        return [("Models", "not trained: random weights, costs alone")]
+    seeds = listed([str(s) for s in study["seeds"]])
+    return [
+        ("Task", str(study["task"].get("name") or study["task"].get("label"))),
+        ("Seeds", f"{seeds} (paired: data, teacher and order are shared)"),
     ]
 
 

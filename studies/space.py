@@ -1,32 +1,47 @@
-"""A study file: the question and its axes, and the plan of nodes that answers it.
+"""A study file: the question and its axes.
 
-The axes are lists: students, seeds, machines. One teacher is trained a seed, one student of each kind a
-teacher, one export a student, and every export is verified and costed on every machine.
+The axes are lists: students, seeds, machines; an entry with `vary` stands for many. One teacher is trained a seed, one
+student of each kind a teacher, one export a student, and every export is verified and costed on every machine.
+A study of hardware alone has `untrained` models in place of task, teacher, students and seeds.
+`studies.nodes` lays out what is to be done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from hwsim.errors import ConfigError, nearest
-from qat.config import ModelSpec, RecipeSpec, TrainSpec
+from qat.config import ModelSpec, NewModel, RecipeSpec, TrainSpec
 from qat.data.spec import TaskSpec
 from qat.spec import Strict
-from studies.plan import Node, Plan, make_node
-
-if TYPE_CHECKING:
-    from qat.recipe import Recipe
+from studies.axes import MachineAxis, Variant, Vary, check_keys, label, points, variants
 
 DEFAULT_STUDY = "digits"
-RUN_SCHEMA = "qat/run/1"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Cost = Literal["energy_pj", "latency_s"]
+Cost = Literal["energy_pj", "latency_s", "area_um2"]
+Column = Literal[
+    "accuracy", "energy_pj", "latency_s", "area_um2", "weight_bytes", "peak_activation_bytes"
+]
+"""what a constraint may be about; latency is steady"""
+MachineEntry = Annotated[
+    Annotated[str, Tag("name")] | Annotated[MachineAxis, Tag("axis")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "axis"),
+]
+VARIED = ("recipe", "train", "layers")
+"""parts of a training that `vary` may reach into"""
 
 
 class Training(Strict):
@@ -46,12 +61,83 @@ class Training(Strict):
     control: str | None = None
     """another student that differs in the one thing that is asked about: their paired difference is reported"""
     train: TrainSpec
+    vary: Vary = Field(default_factory=dict)
+    """`recipe.KEY`, `train.KEY` or `layers` -> values: one student for each combination, named by it"""
 
     @model_validator(mode="after")
     def _changes_are_of_a_name(self) -> Self:
-        if self.recipe_set and not isinstance(self.recipe, str):
-            raise ValueError("recipe_set changes a recipe given by name: write it into the recipe")
+        changed = self.recipe_set or any(key.startswith("recipe.") for key in self.vary)
+        if changed and not isinstance(self.recipe, str):
+            raise ValueError(
+                "recipe_set and vary change a recipe given by name: write it into the recipe"
+            )
+        check_keys(self.vary, VARIED, f"students: '{self.name}'")
         return self
+
+    def expanded(self) -> list[Training]:
+        """Return the trainings that this one stands for."""
+        if not self.vary:
+            return [self]
+        given = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        del given["vary"]
+        return [Training.model_validate(_varied(given, point)) for point in points(self.vary)]
+
+
+def _varied(given: Mapping[str, Any], point: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a training with some of its keys set."""
+    values = {**given, "name": f"{given['name']} {label(point)}"}
+    for key, value in point:
+        part, _, rest = key.partition(".")
+        if part == "recipe" and rest:
+            change = f"{rest}={json.dumps(value)}"  # JSON is YAML, which is how a change is read
+            values["recipe_set"] = [*values.get("recipe_set", ()), change]
+        elif part == "train" and rest:
+            values["train"] = {**values["train"], rest: value}
+        else:
+            values[part] = value
+    return values
+
+
+class Untrained(Strict):
+    """An architecture in the formats of a recipe, with random weights: it has costs and no accuracy."""
+
+    name: str = Field(min_length=1)
+    model: NewModel
+    recipe: RecipeSpec
+    recipe_set: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    length: Annotated[int, Field(ge=1)] | None = None
+    """tokens of an inference; null: as many as the model has positions. Images have none"""
+
+
+class Constraint(Strict):
+    """What a point must keep to be an answer. A point that does not is shown, and is on no front."""
+
+    column: Column
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _a_limit(self) -> Self:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("exactly one of at_most and at_least must be given")
+        return self
+
+    def broken_by(self, value: float | None) -> str | None:
+        """Say in which way a value breaks it; None where it keeps it, or where there is no value."""
+        if value is None:
+            return None
+        if self.at_most is not None and value > self.at_most:
+            return f"{self.column} {value:.4g} > {self.at_most:.4g}"
+        if self.at_least is not None and value < self.at_least:
+            return f"{self.column} {value:.4g} < {self.at_least:.4g}"
+        return None
+
+
+class Budget(Strict):
+    """When a sweep stops by itself. What is finished is kept; the same command goes on, with a budget of its own."""
+
+    hours: Annotated[float, Field(gt=0)] | None = None
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 class Study(Strict):
@@ -61,55 +147,104 @@ class Study(Strict):
     name: Name
     """names the folder of the results"""
     question: str
-    task: TaskSpec
-    teacher: Training
-    students: Annotated[tuple[Training, ...], Field(strict=False, min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
-    machines: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    """names or files"""
+    task: TaskSpec | None = None
+    teacher: Training | None = None
+    students: Annotated[tuple[Training, ...], Field(strict=False, min_length=1)] = ()
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)
+    ] = ()
+    untrained: Annotated[tuple[Untrained, ...], Field(strict=False, min_length=1)] = ()
+    """in place of task, teacher, students and seeds: models that have costs and no accuracy"""
+    machines: Annotated[tuple[MachineEntry, ...], Field(strict=False, min_length=1)]
+    """names or files, or entries with `vary`"""
+    mapping: Literal["cycles", "energy"] = "cycles"
+    """what the mappings of operators to arrays are chosen for"""
     objectives: Annotated[tuple[Cost, ...], Field(strict=False, min_length=1)] = ("energy_pj",)
+    constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
     samples: Annotated[int, Field(ge=1)] | None = None
     """labelled samples each machine runs and verifies; null: all that the export carries"""
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _trained_or_not(self) -> Self:
+        trained = {
+            "task": self.task,
+            "teacher": self.teacher,
+            "students": self.students,
+            "seeds": self.seeds,
+        }
+        given = [name for name, value in trained.items() if value]
+        if self.untrained and given:
+            raise ValueError(
+                f"untrained must stand alone: a study of hardware has no {', '.join(given)}"
+            )
+        missing = [name for name, value in trained.items() if not value]
+        if not self.untrained and missing:
+            raise ValueError(
+                f"{', '.join(missing)} must be given (or `untrained` models, for hardware alone)"
+            )
+        if self.untrained and len(self.objectives) < 2:
+            raise ValueError(
+                "objectives must be at least two where there is no accuracy: a front needs two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
+        teacher = [] if self.teacher is None else [self.teacher.name]
         axes: dict[str, Sequence[object]] = {
-            "students": [self.teacher.name, *(s.name for s in self.students)],
+            "students": [*teacher, *(s.name for s in self.trainings)],
+            "untrained": [u.name for u in self.untrained],
             "seeds": self.seeds,
-            "machines": self.machines,
+            "machines": [(m.machine, m.name, str(m.settings)) for m in self.variants],
             "objectives": self.objectives,
         }
         for axis, values in axes.items():
-            twice = sorted({str(v) for v in values if values.count(v) > 1})
+            twice = sorted({_shown(v) for v in values if values.count(v) > 1})
             if twice:
                 raise ValueError(
                     f"{axis} must differ from each other; given twice: {', '.join(twice)}"
                 )
-        if self.teacher.teacher or self.teacher.layers or self.teacher.control:
+        t = self.teacher
+        if t is not None and (t.teacher or t.layers or t.control or t.vary):
             raise ValueError(
-                "the study's teacher must have no teacher, layers or control of its own"
+                "the study's teacher must have no teacher, layers, control or vary of its own"
             )
-        if self.teacher.model is None:
+        if t is not None and t.model is None:
             raise ValueError("teacher.model must be given: a teacher is no copy of another run")
         return self
 
     @model_validator(mode="after")
     def _teachers_come_first(self) -> Self:
         above: list[str] = []
-        for student in self.students:
+        for student in self.trainings:
             if student.teacher is not None and student.teacher not in above:
                 raise ValueError(
                     f"students: the teacher of '{student.name}' must be a student above it"
                     f" ({', '.join(above) or 'there is none'}), not '{student.teacher}'"
                 )
             above.append(student.name)
-        for student in self.students:
+        for student in self.trainings:
             if student.control is not None and student.control not in above:
                 raise ValueError(
                     f"students: the control of '{student.name}' must be a student"
                     f"{nearest(student.control, above)}, not '{student.control}'"
                 )
         return self
+
+    @property
+    def trainings(self) -> list[Training]:
+        """All students, each combination of a varied one by itself."""
+        return [one for student in self.students for one in student.expanded()]
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All machines, each combination of a varied one by itself."""
+        return [one for entry in self.machines for one in variants(entry)]
+
+
+def _shown(value: object) -> str:
+    return value[0] if isinstance(value, tuple) else str(value)
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -145,108 +280,3 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     from hwsim.config.load import load_spec
 
     return load_spec(path, Study, overrides)
-
-
-def build_plan(study: Study, invocation: str = "python -m studies.sweep") -> Plan:
-    """Resolve every name of a study and lay out its nodes; `invocation` is quoted in the report.
-
-    Raises:
-        ConfigError: an unknown recipe or machine, all of them at once, each with the nearest valid name.
-    """
-    from hwsim.config.load import load_machine
-    from qat.recipe import load_recipe
-
-    faults: list[str] = []
-    recipes: dict[str, Recipe] = {}
-    for part in (study.teacher, *study.students):
-        try:
-            recipes[part.name] = (
-                load_recipe(part.recipe, part.recipe_set)
-                if isinstance(part.recipe, str)
-                else part.recipe
-            )
-        except ConfigError as error:
-            faults += error.faults
-    machines = []
-    for name in study.machines:
-        try:
-            machines.append((name, load_machine(name)))
-        except ConfigError as error:
-            faults += error.faults
-    if faults:
-        raise ConfigError(list(dict.fromkeys(faults)))
-
-    inputs = list(_input_paths(study))
-    nodes: list[Node] = []
-    for seed in study.seeds:
-        teacher = make_node(
-            "train",
-            f"{study.teacher.name} seed {seed}",
-            {"run": _run_values(study, study.teacher, recipes[study.teacher.name], seed)},
-            inputs=inputs,
-            tags={"student": study.teacher.name, "seed": seed},
-        )
-        nodes.append(teacher)
-        trained: dict[str | None, Node] = {None: teacher}
-        for part in study.students:
-            tags: dict[str, str | int] = {"student": part.name, "seed": seed}
-            student = make_node(
-                "train",
-                f"{part.name} seed {seed}",
-                {"run": _run_values(study, part, recipes[part.name], seed)},
-                [trained[part.teacher]],
-                inputs,
-                tags,
-            )
-            trained[part.name] = student
-            export = make_node(
-                "export", f"export {part.name} seed {seed}", {}, [student], inputs, tags
-            )
-            nodes += [student, export]
-            nodes += [
-                make_node(
-                    "evaluate",
-                    f"{part.name} seed {seed} on {machine.spec.name}",
-                    {"machine": name, "machine_sha256": machine.sha256, "samples": study.samples},
-                    [export],
-                    tags={**tags, "machine": machine.spec.name},
-                )
-                for name, machine in machines
-            ]
-    resolved = study.model_dump(mode="json", by_alias=True)
-    for part in (resolved["teacher"], *resolved["students"]):
-        part["recipe"] = recipes[part["name"]].model_dump(mode="json", by_alias=True)
-    resolved["machine_sha256"] = {machine.spec.name: machine.sha256 for _, machine in machines}
-    return Plan(resolved, tuple(nodes), invocation)
-
-
-def _run_values(study: Study, part: Training, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return a run's configuration without its teacher's folder, which the identity must not depend on."""
-    values = part.model_dump(mode="json", by_alias=True)
-    task = study.model_dump(mode="json", by_alias=True)["task"]
-    return {
-        "schema": RUN_SCHEMA,
-        "name": part.name,
-        "task": task,
-        "recipe": recipe.model_dump(mode="json", by_alias=True),
-        "model": values["model"],
-        "layers": values["layers"],
-        "train": values["train"],
-        "seed": seed,
-        "threads": 1,
-        "device": "cpu",
-    }
-
-
-def _input_paths(study: Study) -> Iterator[Path]:
-    """Yield the files and folders that the trainings read: the task's data and pretrained weights."""
-    fields = study.task.model_dump()
-    for key in ("data", "train", "dev", "tokenizer"):
-        value = fields.get(key)
-        if isinstance(value, str) and Path(value).exists():
-            yield Path(value)
-    yield from (Path(path) for path in (fields.get("ood") or {}).values())
-    for part in (study.teacher, *study.students):
-        checkpoint = getattr(part.model, "checkpoint", None)
-        if checkpoint and Path(checkpoint).is_dir():
-            yield Path(checkpoint)

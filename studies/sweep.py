@@ -134,8 +134,9 @@ def _sweep(
     fresh: bool,
     dry_run: bool,
 ) -> int:
+    from studies.nodes import build_plan
     from studies.report import build_report
-    from studies.space import build_plan, find_study, load_study
+    from studies.space import find_study, load_study
     from studies.trial import FUNCTIONS
 
     study = load_study(find_study(study_name), overrides)

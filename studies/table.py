@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
-from studies.pareto import Interval, Standing, standings
-from studies.plan import Plan, load_plan
+from studies.pareto import Interval, Standing, front_mask, standings
+from studies.plan import Node, Plan, load_plan
+from studies.space import Constraint
 from studies.statistics import Estimate, mean_interval
 
 MODEL_FILES = ("graph.json", "weights.safetensors")
@@ -54,12 +57,20 @@ class Row:
     side_array_cycles_frac: float | None = None
     side_array_energy_frac: float | None = None
     """shares of the arrays after the machine's first: what the main array's formats exclude"""
+    infeasible: str | None = None
+    """which constraints of the study it breaks"""
     reason: str | None = None
+    family: str = ""
+    """the machine that this one is a variant of"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """what was set on it, key -> value"""
     components_pj: Mapping[str, float] = field(default_factory=dict)
     not_modelled: tuple[str, ...] = ()
 
 
 COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("components_pj", "not_modelled"))
+CONSTRAINED = {"latency_s": "latency_s_steady"}
+"""columns of constraints that rows have by another name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +112,43 @@ class Point:
     student: str
     machine: str
     rows: tuple[Row, ...]
-    accuracy: Estimate
+    accuracy: Estimate | None
+    """None: an untrained model has none"""
     energy_pj: Interval
     latency_s: Interval
     """steady; exact within the model, so without a band"""
+    area_um2: float | None
+    """of the machine; None where a part of it states none"""
+
+    @property
+    def infeasible(self) -> str | None:
+        """Which constraints its rows break, each once."""
+        broken = dict.fromkeys(r.infeasible for r in self.rows if r.infeasible)
+        return "; ".join(broken) or None
 
     @property
     def accuracy_bar(self) -> Interval:
-        """The accuracy with its error bar; a single seed has none."""
+        """The accuracy with its error bar; a single seed has none.
+
+        Raises:
+            ValueError: the model is untrained.
+        """
         a = self.accuracy
+        if a is None:
+            raise ValueError(f"{self.student} is untrained: it has no accuracy")
         low = a.mean if a.low is None else a.low
         high = a.mean if a.high is None else a.high
         return Interval(low, a.mean, high)
 
     def cost(self, objective: str) -> Interval:
-        """Return the cost that an objective of the study names."""
-        return {"energy_pj": self.energy_pj, "latency_s": self.latency_s}[objective]
+        """Return the cost that an objective of the study names; an area that no one states is larger than any."""
+        area = math.inf if self.area_um2 is None else self.area_um2
+        costs = {
+            "energy_pj": self.energy_pj,
+            "latency_s": self.latency_s,
+            "area_um2": Interval(area, area, area),
+        }
+        return costs[objective]
 
 
 @dataclass(frozen=True)
@@ -131,14 +163,21 @@ class Results:
     exported: tuple[Exported, ...]
 
     @property
-    def teacher(self) -> str:
-        """Name of the float32 teacher."""
-        return str(self.plan.study["teacher"]["name"])
+    def trains(self) -> bool:
+        """Whether the models are trained; a study of hardware alone has costs and no accuracy."""
+        return self.plan.study["teacher"] is not None
+
+    @property
+    def teacher(self) -> str | None:
+        """Name of the float32 teacher, where there is one."""
+        teacher = self.plan.study["teacher"]
+        return None if teacher is None else str(teacher["name"])
 
     @property
     def students(self) -> list[str]:
-        """Names of the students in the study's order."""
-        return [str(s["name"]) for s in self.plan.study["students"]]
+        """Names of the students, or of the untrained models, in the study's order."""
+        parts = self.plan.study["students"] or self.plan.study["untrained"]
+        return [str(s["name"]) for s in parts]
 
     @property
     def machines(self) -> list[str]:
@@ -158,11 +197,32 @@ class Results:
                 groups.setdefault((row.student, row.machine), []).append(row)
         return [_point(*key, rows) for key, rows in groups.items()]
 
+    def judged(self, points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
+        """Return each point with its standing: of accuracy against one cost, or without accuracy of all costs."""
+        if self.trains:
+            return judged(points, objective)
+        able = [p for p in points if p.infeasible is None]
+        names = self.plan.study["objectives"]
+        costs = np.array([[p.cost(n).nominal for n in names] for p in able])
+        mask = iter(front_mask(costs.reshape(len(able), len(names))))
+        return [(p, _standing(p, mask)) for p in points]
+
 
 def judged(points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
-    """Return each point with its standing on the front of accuracy against one cost."""
-    costs = [p.cost(objective) for p in points]
-    return list(zip(points, standings([p.accuracy_bar for p in points], costs), strict=True))
+    """Return each point with its standing on the front of accuracy against one cost.
+
+    Points that break a constraint of the study are `infeasible`, and beat nobody.
+    """
+    able = [p for p in points if p.infeasible is None]
+    costs = [p.cost(objective) for p in able]
+    found = iter(standings([p.accuracy_bar for p in able], costs))
+    return [(p, next(found) if p.infeasible is None else "infeasible") for p in points]
+
+
+def _standing(point: Point, mask: Iterator[np.bool_]) -> Standing:
+    if point.infeasible is not None:
+        return "infeasible"
+    return "front" if next(mask) else "dominated"
 
 
 def load_results(folder: Path) -> Results:
@@ -175,6 +235,7 @@ def load_results(folder: Path) -> Results:
     plan = load_plan(folder)
     ids = plan.by_id
     attempts = {k: a for k, a in view(read(folder / FILE_NAME)).items() if k in ids}
+    constraints = [Constraint.model_validate(c) for c in plan.study["constraints"]]
     rows: list[Row] = []
     trained: list[Trained] = []
     exported: list[Exported] = []
@@ -182,12 +243,12 @@ def load_results(folder: Path) -> Results:
         attempt = attempts.get(node.id)
         done = attempt if attempt is not None and attempt.status in FINAL else None
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
-        if node.kind == "evaluate":
-            rows.append(_row(student, seed, str(node.tags["machine"]), attempt))
+        if node.kind in ("evaluate", "cost"):
+            rows.append(constrained(_row(node, student, seed, attempt), constraints))
         elif done is not None and done.result is not None:
             if node.kind == "train":
                 trained.append(_trained(student, seed, done.result))
-            else:
+            elif node.kind == "export":
                 exported.append(Exported(student, seed, done.result["bytes"], done.result["rungs"]))
     return Results(folder, plan, attempts, tuple(rows), tuple(trained), tuple(exported))
 
@@ -200,20 +261,37 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
         writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
 
 
-def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
-    if attempt is None:
-        return Row(student, seed, machine, "missing")
-    if attempt.result is None:
-        return Row(student, seed, machine, attempt.status, reason=attempt.error)
-    r = attempt.result
-    return Row(
+def constrained(row: Row, constraints: Iterable[Constraint]) -> Row:
+    """Return a row with the constraints that it breaks."""
+    broken = [
+        text
+        for c in constraints
+        if (text := c.broken_by(getattr(row, CONSTRAINED.get(c.column, c.column))))
+    ]
+    return replace(row, infeasible="; ".join(broken)) if broken else row
+
+
+def _row(node: Node, student: str, seed: int, attempt: Attempt | None) -> Row:
+    blank = Row(
         student,
         seed,
-        machine,
-        attempt.status,
-        accuracy=r["accuracy"]["value"],
-        correct=r["accuracy"]["correct"],
-        total=r["accuracy"]["total"],
+        str(node.tags["machine"]),
+        "missing" if attempt is None else attempt.status,
+        family=str(node.tags["family"]),
+        settings=dict(node.spec["settings"]),
+    )
+    if attempt is None:
+        return blank
+    if attempt.result is None:
+        return replace(blank, reason=attempt.error)
+    r = attempt.result
+    accuracy = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
+    verified = r.get("verify", {})
+    return replace(
+        blank,
+        accuracy=accuracy.get("value"),
+        correct=accuracy.get("correct"),
+        total=accuracy.get("total"),
         energy_pj_low=r["energy_pj"]["low"],
         energy_pj=r["energy_pj"]["nominal"],
         energy_pj_high=r["energy_pj"]["high"],
@@ -224,9 +302,9 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
         weight_bytes=r["weight_bytes"],
         peak_activation_bytes=r["peak_activation_bytes"],
         area_um2=r["area_um2"],
-        unequal_tensors=r["verify"]["unequal_tensors"],
-        compared_tensors=r["verify"]["compared_tensors"],
-        verified_samples=r["verify"]["samples"],
+        unequal_tensors=verified.get("unequal_tensors"),
+        compared_tensors=verified.get("compared_tensors"),
+        verified_samples=verified.get("samples"),
         model_sha256=r["hashes"]["model"],
         machine_sha256=r["hashes"]["machine"],
         share_assumed_frac=r["share_assumed_frac"],
@@ -257,15 +335,17 @@ def _mean(values: Iterable[float | None]) -> float:
 
 def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
     latency_s = _mean(r.latency_s_steady for r in rows)
+    accuracies = [r.accuracy for r in rows if r.accuracy is not None]
     return Point(
         student,
         machine,
         tuple(rows),
-        mean_interval([r.accuracy for r in rows if r.accuracy is not None], bounds=(0.0, 1.0)),
+        mean_interval(accuracies, bounds=(0.0, 1.0)) if accuracies else None,
         Interval(
             _mean(r.energy_pj_low for r in rows),
             _mean(r.energy_pj for r in rows),
             _mean(r.energy_pj_high for r in rows),
         ),
         Interval(latency_s, latency_s, latency_s),
+        rows[0].area_um2,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hwsim.metrics import wilson_interval
 from studies.statistics import Estimate, mean_interval, paired_effect
-from studies.table import Point, Results, Row, judged
+from studies.table import Point, Results, Row
 from studies.text import joules, percent, percent_range, si
 
 REFUSAL_LINES = 3
@@ -111,7 +111,7 @@ def _points_cell(difference: Estimate) -> Cell:
 def machine_table(results: Results, points: Sequence[Point]) -> Table:
     """Cost of every student on every machine, refusals with their reason."""
     objective = str(results.plan.study["objectives"][0])
-    standing = {(p.student, p.machine): s for p, s in judged(points, objective)}
+    standing = {(p.student, p.machine): s for p, s in results.judged(points, objective)}
     by_key = {(p.student, p.machine): p for p in points}
     table = Table(
         "Machines",
@@ -119,8 +119,8 @@ def machine_table(results: Results, points: Sequence[Point]) -> Table:
         "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
         "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
         "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
-        "marks the points on the front; area is that of the compute arrays, where the machine's file "
-        "gives one.",
+        "marks the points on the front; area is that of the chip's parts, where the machine's file "
+        "gives all of them.",
         [
             "Student, machine",
             "accuracy",
@@ -146,7 +146,7 @@ def machine_table(results: Results, points: Sequence[Point]) -> Table:
                 Line(
                     [
                         Cell(f"{student}, {machine}"),
-                        Cell(percent(point.accuracy.mean)),
+                        NOTHING if point.accuracy is None else Cell(percent(point.accuracy.mean)),
                         Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
                         _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
                         _latency_cell(row.latency_s_cold, row.latency_cycles_cold),

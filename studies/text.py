@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from studies.pareto import Interval
 from studies.statistics import Estimate
-from studies.table import Point, Results, judged
+from studies.table import Point, Results
 
 SPACE = "\N{NO-BREAK SPACE}"
 """between a number and its unit"""
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
-COST_NAMES = {"energy_pj": "energy", "latency_s": "latency"}
+COST_NAMES = {"energy_pj": "energy", "latency_s": "latency", "area_um2": "area"}
 
 
 def si(value: float, unit: str) -> str:
@@ -57,11 +57,17 @@ def energy(band: Interval) -> str:
 
 def cost_text(objective: str, band: Interval) -> str:
     """Write a cost of an objective."""
-    return energy(band) if objective == "energy_pj" else si(band.nominal, "s")
+    if objective == "energy_pj":
+        return energy(band)
+    if objective == "area_um2":
+        return f"{band.nominal / 1e6:.3f}{SPACE}mm²"
+    return si(band.nominal, "s")
 
 
-def accuracy(estimate: Estimate) -> str:
+def accuracy(estimate: Estimate | None) -> str:
     """Write a mean accuracy over seeds with its 95 % interval."""
+    if estimate is None:
+        return "not trained"
     if estimate.low is None or estimate.high is None:
         return f"{percent(estimate.mean)} (one seed)"
     return f"{percent(estimate.mean)} ({percent_range(estimate.low, estimate.high)}, n = {estimate.count})"
@@ -86,10 +92,17 @@ def answer(results: Results) -> str:
         return "No point has been measured yet."
     objective = str(results.plan.study["objectives"][0])
     front = sorted(
-        (p for p, standing in judged(points, objective) if standing == "front"),
+        (p for p, standing in results.judged(points, objective) if standing == "front"),
         key=lambda p: p.cost(objective).nominal,
     )
     name = COST_NAMES[objective]
+    if not results.trains:
+        names = listed([COST_NAMES[o] for o in results.plan.study["objectives"]])
+        return (
+            f"{len(front)} of {len(points)} costed combinations are on the front of {names}."
+            f" The least {name} is that of {front[0].student} on {front[0].machine},"
+            f" {cost_text(objective, front[0].cost(objective))} an inference."
+        )
     head = f"{len(front)} of {len(points)} measured combinations are on the front of accuracy against {name}."
     cheap, best = front[0], front[-1]
     if cheap is best:

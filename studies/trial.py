@@ -1,4 +1,4 @@
-"""What the nodes do: train, export, evaluate. Each is a pure function of its call, at module level.
+"""What the nodes do: train, export, evaluate; or export untrained and cost. Each is a pure function of its call.
 
 This file alone calls `qat` and `hwsim` for work, and it alone knows what their results look like: what
 it returns is the study's own JSON, which tables and figures read.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,15 @@ from studies.worker import Call, NodeFunction, Refused
 
 if TYPE_CHECKING:
     from hwsim.arch.machine import Machine
+    from hwsim.graph.serialize import Model
+    from hwsim.mapping.memo import Memo
 
 RUN_FOLDER = "run"
 MODEL_FOLDER = "model"
 FLOAT_WEIGHTS = "model.safetensors"
 RUN_JSON = "run.json"
 VERIFY_JSON = "verify.json"
+OPERATORS_JSON = "operators.json"
 RUNG_KEYS = (
     "holds",
     "failures",
@@ -96,6 +101,30 @@ def export(call: Call) -> dict[str, Any]:
     return {"rungs": rungs, "bytes": file_bytes(model)}
 
 
+def untrained(call: Call) -> dict[str, Any]:
+    """Export an architecture with random weights in a recipe's formats.
+
+    Returns:
+        `bytes`: sizes of the export's files.
+    """
+    from pydantic import TypeAdapter
+
+    from qat.config import NewModel
+    from qat.recipe import Recipe
+    from qat.untrained import export_untrained
+
+    pin_torch(1)
+    model = call.folder / MODEL_FOLDER
+    shutil.rmtree(model, ignore_errors=True)
+    export_untrained(
+        NewModel.model_validate(call.spec["model"]),
+        TypeAdapter(Recipe).validate_python(call.spec["recipe"]),
+        model,
+        call.spec["length"],
+    )
+    return {"bytes": file_bytes(model)}
+
+
 def evaluate(call: Call) -> dict[str, Any]:
     """Verify the parent's model on one machine, tensor by tensor, and measure what it costs there.
 
@@ -105,28 +134,108 @@ def evaluate(call: Call) -> dict[str, Any]:
         Refused: the machine cannot run the model; says all that it lacks.
     """
     import hwsim.api
-    from hwsim.config.load import load_machine
-    from hwsim.graph.serialize import load
 
     pin_torch(1)
-    model = load(call.parents[0] / MODEL_FOLDER)
-    machine = load_machine(call.spec["machine"])
-    if machine.sha256 != call.spec["machine_sha256"]:
-        raise BitwrightError(
-            f"machine {call.spec['machine']} was changed while the study ran; start the sweep again"
-        )
-    try:
-        run = hwsim.api.run(model, machine, samples=call.spec["samples"]).to_json()
-    except (GraphError, CapacityError, OverflowRefused) as reason:
-        raise Refused(str(reason)) from None
-    verification = hwsim.api.verify(model, machine, samples=call.spec["samples"]).to_json()
+    model, machine = _model(call.parents[0] / MODEL_FOLDER), _machine(call.spec)
+    goal, samples = call.spec["mapping"], call.spec["samples"]
+    with _refusals():
+        run = hwsim.api.run(model, machine, samples=samples, objective=goal).to_json()
+    verification = hwsim.api.verify(model, machine, samples=samples).to_json()
     write_json(call.folder / RUN_JSON, run)
     write_json(call.folder / VERIFY_JSON, verification)
-    return {**row_of(run, verification), "area_um2": array_area_um2(machine)}
+    write_json(call.folder / OPERATORS_JSON, operators_of(run))
+    return {
+        **row_of(run),
+        "area_um2": machine.area_um2,
+        "verify": verified_of(verification),
+    }
 
 
-def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a row needs out of the reports of `hwsim run` and `hwsim verify`."""
+def cost(call: Call) -> dict[str, Any]:
+    """Return what the parent's model costs on one machine, from shapes alone; a study may ask thousands of times.
+
+    Raises:
+        Refused: the machine cannot run the model; says all that it lacks.
+    """
+    from hwsim.engine.cost import cost as cost_of
+    from hwsim.mapping.objective import Objective
+    from hwsim.report.result import Result
+
+    model, machine = _model(call.parents[0] / MODEL_FOLDER), _machine(call.spec)
+    with _refusals():
+        report = cost_of(
+            model.graph,
+            machine,
+            objective=Objective(call.spec["mapping"]),
+            memo=_memo(model.sha256),
+        )
+    run = Result(model.name, model.sha256, machine.sha256, report).to_json()
+    write_json(call.folder / OPERATORS_JSON, operators_of(run))
+    return {**row_of(run), "area_um2": machine.area_um2}
+
+
+@lru_cache(maxsize=2)
+def _model(folder: Path) -> Model:
+    """Read an export. A worker gets many nodes of one model after each other."""
+    from hwsim.graph.serialize import load
+
+    return load(folder)
+
+
+@lru_cache(maxsize=1)
+def _memo(model_sha256: str) -> Memo:
+    """Return what this process has found out about a model's products on earlier machines."""
+    from hwsim.mapping.memo import Memo
+
+    return Memo()
+
+
+def _machine(spec: Mapping[str, Any]) -> Machine:
+    """Load a node's machine.
+
+    Raises:
+        BitwrightError: its files are not what they were when the study began.
+    """
+    from hwsim.config.load import build_machine, changed_machine, machine_bases
+
+    settings = [(key, value) for key, value in spec["settings"]]
+    machine = build_machine(changed_machine(machine_bases(spec["machine"]), settings))
+    if machine.sha256 != spec["machine_sha256"]:
+        raise BitwrightError(
+            f"machine {spec['machine']} was changed while the study ran; start the sweep again"
+        )
+    return machine
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn a machine's "no" into a refusal of the node."""
+    try:
+        yield
+    except (GraphError, CapacityError, OverflowRefused) as reason:
+        raise Refused(str(reason)) from None
+
+
+def operators_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what shows where a point's time and energy go, operator by operator, in the order of the program."""
+    keys = ("node", "op", "unit", "cycles", "compute_cycles", "binding", "utilisation_frac")
+    return {
+        "clock_hz": run["clock_hz"],
+        "operators": [
+            {
+                **{key: o[key] for key in keys},
+                "energy_pj": o["energy_pj"]["nominal"],
+                "traffic_bytes": o["traffic_bytes"],
+            }
+            for o in run["operators"]
+            if o["cycles"]
+        ],
+        "memory": run["memory"],
+    }
+
+
+def row_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what a row needs out of the report of `hwsim run`."""
     # the machine's first array is its main one; stored JSON forgets the order
     side_arrays = list(run["arrays"].values())[1:]
     return {
@@ -146,23 +255,26 @@ def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str,
         "peak_activation_bytes": run["memory"]["peak_activation_bytes"],
         "not_modelled": run["not_modelled"],
         "hashes": run["hashes"],
-        "verify": {
-            "ok": verification["ok"],
-            "unequal_tensors": len(verification["unequal"]),
-            "compared_tensors": verification["tensors"],
-            "samples": verification["samples"],
-        },
     }
 
 
-def array_area_um2(machine: Machine) -> float | None:
-    """Return the area of a machine's compute arrays; None unless its file gives one for each."""
-    areas = [array.area_um2 for array in machine.arrays.values()]
-    known = [area.value for area in areas if area is not None]
-    return math.fsum(known) if len(known) == len(areas) else None
+def verified_of(verification: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what a row needs out of the report of `hwsim verify`."""
+    return {
+        "ok": verification["ok"],
+        "unequal_tensors": len(verification["unequal"]),
+        "compared_tensors": verification["tensors"],
+        "samples": verification["samples"],
+    }
 
 
-FUNCTIONS: dict[str, NodeFunction] = {"train": train, "export": export, "evaluate": evaluate}
+FUNCTIONS: dict[str, NodeFunction] = {
+    "train": train,
+    "export": export,
+    "untrained": untrained,
+    "evaluate": evaluate,
+    "cost": cost,
+}
 
 
 def pin_torch(threads: int) -> None:

@@ -31,6 +31,7 @@ from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
+from hwsim.mapping.memo import Memo, RememberingMapper
 from hwsim.mapping.objective import Objective
 from hwsim.mapping.placement import Placement
 from hwsim.mapping.problems import Posed
@@ -202,6 +203,7 @@ def cost(
     machine: Machine,
     sequence_length: int | None = None,
     objective: Objective = DEFAULT_OBJECTIVE,
+    memo: Memo | None = None,
 ) -> CostReport:
     """Return what one inference of a graph costs on a machine.
 
@@ -210,6 +212,7 @@ def cost(
         machine: the machine.
         sequence_length: tokens of the sample; None takes the longest that the graph was built for.
         objective: what the mapping is chosen for.
+        memo: what searches on other machines have found; it changes no number.
 
     Raises:
         GraphError: the machine lacks operators or formats, or the length is out of range.
@@ -223,7 +226,11 @@ def cost(
     graph, split = what.graph, what.cut_views
     site = Site(machine)
     prices = Prices(machine)
-    mapper = Mapper(site, prices, objective)
+    mapper = (
+        Mapper(site, prices, objective)
+        if memo is None
+        else RememberingMapper(site, prices, objective, memo)
+    )
     runs = map_inference(graph, make_program(graph, length), site, mapper)
     steady, cold = _price(runs.steady, prices, ops), _price(runs.cold, prices, ops)
     own = (

@@ -88,6 +88,8 @@ def make_folder(
             {"name": s, "recipe": {"name": s.lower()}, "control": CONTROL.get(s)} for s in students
         ],
         "seeds": list(seeds),
+        "untrained": [],
+        "constraints": [],
         "objectives": ["energy_pj", "latency_s"],
     }
     draw = random.Random(4)
@@ -97,7 +99,10 @@ def make_folder(
     def add(
         kind: Any, label: str, parents: list[Node], result: dict[str, Any], **tags: Any
     ) -> Node:
-        node = make_node(kind, label, {"label": label}, parents, tags=tags)
+        spec: dict[str, Any] = {"label": label}
+        if kind == "evaluate":
+            spec["settings"], tags["family"] = [], tags["machine"]
+        node = make_node(kind, label, spec, parents, tags=tags)
         nodes.append(node)
         outcomes.append((node, "ok", result, None))
         return node

@@ -13,8 +13,9 @@ import typer
 
 from hwsim.errors import ConfigError
 from studies import sweep
+from studies.nodes import build_plan
 from studies.plan import SOURCES, Plan, load_plan
-from studies.space import build_plan, find_study, load_study, shipped_studies
+from studies.space import find_study, load_study, shipped_studies
 
 STUDY = """\
 schema: studies/study/1
@@ -96,7 +97,7 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
         ("name: tiny", "name: Tiny Study", r"tiny\.yaml:2:7: name: "),
         ("  model: {family: vit}\n", "", r"tiny\.yaml:.*teacher\.model must be given"),
         ("{steps: 3}", "{steps: 3, epochs: 1}", r"tiny\.yaml:12:.*exactly one of steps and epochs"),
-        ("task: digits\n", "", r"tiny\.yaml:.*task: "),
+        ("task: digits\n", "", r"tiny\.yaml:.*: task must be given"),
         (
             "{name: W8A8, ",
             "{name: W8A8, teacher: W1A1, ",
@@ -110,7 +111,7 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
         (
             "  recipe: float\n",
             "  recipe: float\n  layers: [0]\n",
-            "teacher must have no teacher, layers or control",
+            "teacher must have no teacher, layers, control or vary",
         ),
     ],
 )
@@ -164,7 +165,7 @@ def test_shipped_studies_are_valid() -> None:
 
 def use_standins(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
     """Let the command run a stand-in plan."""
-    monkeypatch.setattr("studies.space.build_plan", lambda study, invocation: plan)
+    monkeypatch.setattr("studies.nodes.build_plan", lambda study, invocation: plan)
     monkeypatch.setattr("studies.trial.FUNCTIONS", standins.FUNCTIONS)
     monkeypatch.setattr("studies.report.build_report", lambda folder: folder / "report.html")
 
@@ -256,8 +257,8 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
 
 def test_help_and_plans_import_no_torch() -> None:
     code = (
-        "import sys, studies.sweep, studies.report, studies.space\n"
-        "studies.space.build_plan(studies.space.load_study(studies.space.find_study('digits')))\n"
+        "import sys, studies.nodes, studies.sweep, studies.report, studies.space\n"
+        "studies.nodes.build_plan(studies.space.load_study(studies.space.find_study('digits')))\n"
         "assert not {'torch', 'transformers', 'numba'} & sys.modules.keys(), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

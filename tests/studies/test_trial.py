@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studies.trial import curve, file_bytes, row_of
+from studies.trial import curve, file_bytes, row_of, verified_of
 
 
 def reports() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,8 +30,9 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
-    row = row_of(*reports())
-    assert row["verify"] == {
+    run, verification = reports()
+    row = row_of(run)
+    assert verified_of(verification) == {
         "ok": False,
         "unequal_tensors": 1,
         "compared_tensors": 120,

@@ -1,0 +1,105 @@
+"""Axes of a study: one entry of a list that stands for many, a combination of some keys' values each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from qat.spec import Strict
+
+Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
+Vary = dict[str, Values]
+"""key -> its values; the last key changes fastest"""
+Setting = tuple[str, Any]
+
+
+class MachineAxis(Strict):
+    """A machine of a study with keys of it set, or a family of its variants. Keys are those of `--set`."""
+
+    machine: str
+    """name or file"""
+    name: str | None = None
+    """what the report calls it; null: the machine's own name"""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """keys that all variants share, key -> value"""
+    vary: Vary = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_key_once(self) -> Self:
+        twice = sorted(self.set.keys() & self.vary.keys())
+        if twice:
+            raise ValueError(f"set and vary must not both hold {', '.join(twice)}")
+        return self
+
+
+class Variant(Strict):
+    """One machine of a study: what to load, and what the report calls it."""
+
+    machine: str
+    name: str | None
+    settings: tuple[Setting, ...]
+    label: str
+    """what tells it from the other variants of its machine; nothing where there are none"""
+
+
+def variants(axis: MachineAxis | str) -> list[Variant]:
+    """Return the machines that an entry of a study's list stands for."""
+    if isinstance(axis, str):
+        axis = MachineAxis(machine=axis)
+    shared = tuple(axis.set.items())
+    return [
+        Variant(
+            machine=axis.machine, name=axis.name, settings=(*shared, *point), label=label(point)
+        )
+        for point in points(axis.vary)
+    ]
+
+
+def points(vary: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Setting, ...]]:
+    """Yield every combination of some keys' values; one empty combination where there is no key."""
+    for values in itertools.product(*vary.values()):
+        yield tuple(zip(vary, values, strict=True))
+
+
+def label(point: Sequence[Setting]) -> str:
+    """Name a combination for people: each key by its last parts, as many as tell it from the other keys.
+
+    >>> label([("arrays.main.rows", 8), ("memories.a.capacity_bytes", "32KiB"), ("memories.b.capacity_bytes", 64)])
+    'rows=8 a.capacity_bytes=32KiB b.capacity_bytes=64'
+    """
+    keys = [key.split(".") for key, _ in point]
+
+    def short(parts: list[str]) -> str:
+        for count in range(1, len(parts) + 1):
+            if sum(other[-count:] == parts[-count:] for other in keys) == 1:
+                break
+        return ".".join(parts[-count:])
+
+    return " ".join(
+        f"{short(parts)}={_text(value)}" for parts, (_, value) in zip(keys, point, strict=True)
+    )
+
+
+def _text(value: Any) -> str:
+    """Write a value; of a physical quantity its number."""
+    if isinstance(value, Mapping) and "value" in value:
+        value = value["value"]
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def check_keys(vary: Mapping[str, Sequence[Any]], roots: Sequence[str], what: str) -> None:
+    """Make sure that varied keys are those of a part that may vary.
+
+    Raises:
+        ValueError: a key begins with another word.
+    """
+    for key in vary:
+        if key.partition(".")[0] not in roots:
+            raise ValueError(
+                f"{what}: vary: a key must be {', '.join(roots[:-1])} or {roots[-1]}, or one below it"
+                f" as `recipe.method.mode` is, not '{key}'"
+            )

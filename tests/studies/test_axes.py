@@ -1,0 +1,150 @@
+"""Entries with `vary`, constraints, and studies of hardware alone, to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import hwsim
+from hwsim.errors import ConfigError
+from studies.axes import label
+from studies.nodes import build_plan
+from studies.report import build_report
+from studies.space import load_study
+from studies.sweep import claim_folder, run_study
+from studies.table import load_results
+from studies.trial import FUNCTIONS, MODEL_FOLDER
+
+HARDWARE = """\
+schema: studies/study/1
+name: edge
+question: Which of these machines?
+untrained:
+  - {name: W1A1, recipe: bit_w1a1, model: {family: vit, config: {image_size: 8, patch_size: 4, num_hidden_layers: 1}}}
+machines:
+  - machine: bitserial_edge
+    vary:
+      arrays.main.rows: [4, 8]
+      memories.weight_sram.capacity_bytes: [64KiB, 128KiB]
+  - {machine: xnor_edge, name: xnor small, set: {memories.weight_sram.capacity_bytes: 32KiB}}
+objectives: [energy_pj, latency_s, area_um2]
+"""
+TRAINED = """\
+schema: studies/study/1
+name: depth
+question: How deep?
+task: digits
+teacher: {name: float32, model: {family: vit}, recipe: float, train: {steps: 3}}
+students:
+  - {name: TI, recipe: ti_g_w2a8, train: {steps: 2}, vary: {layers: [[0, 1], [2]], recipe.method.fraction: [0.2, 0.4]}}
+  - {name: control, control: "TI layers=[2] fraction=0.4", recipe: kd_w2a8, train: {steps: 2}, vary: {train.learning_rate: [0.001]}}
+seeds: [0]
+machines: [toy]
+"""
+ALONE = TRAINED.replace('control: "TI layers=[2] fraction=0.4", ', "")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_machines_multiply_and_the_last_key_changes_fastest(tmp_path: Path) -> None:
+    plan = build_plan(load_study(write(tmp_path, HARDWARE)))
+    costs = plan.of_kind("cost")
+    assert [node.tags["machine"] for node in costs] == [
+        "bitserial_edge rows=4 capacity_bytes=64KiB",
+        "bitserial_edge rows=4 capacity_bytes=128KiB",
+        "bitserial_edge rows=8 capacity_bytes=64KiB",
+        "bitserial_edge rows=8 capacity_bytes=128KiB",
+        "xnor small",
+    ]
+    assert [node.tags["family"] for node in costs] == ["bitserial_edge"] * 4 + ["xnor small"]
+    assert len({node.spec["machine_sha256"] for node in costs}) == 5
+    assert costs[1].spec["settings"] == [
+        ["arrays.main.rows", 4],
+        ["memories.weight_sram.capacity_bytes", "128KiB"],
+    ]
+
+
+def test_students_multiply_over_recipe_training_and_layers(tmp_path: Path) -> None:
+    plan = build_plan(load_study(write(tmp_path, TRAINED)))
+    trained = {n.tags["student"]: n.spec["run"] for n in plan.of_kind("train")}
+    assert list(trained) == [
+        "float32",
+        "TI layers=[0,1] fraction=0.2",
+        "TI layers=[0,1] fraction=0.4",
+        "TI layers=[2] fraction=0.2",
+        "TI layers=[2] fraction=0.4",
+        "control learning_rate=0.001",
+    ]
+    one = trained["TI layers=[2] fraction=0.4"]
+    assert (one["layers"], one["recipe"]["method"]["fraction"]) == ([2], 0.4)
+    assert trained["control learning_rate=0.001"]["train"]["learning_rate"] == 0.001
+    # What the plan keeps is what was asked for, each by itself: `control` is looked up by name.
+    assert [s["name"] for s in plan.study["students"]] == list(trained)[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "message"),
+    [
+        (HARDWARE, "arrays.main.rows:", "arrays.main.rowz:", "rowz.*did you mean 'rows'"),
+        (HARDWARE, "set: {", "vary: {memories.weight_sram.capacity_bytes: [1KiB]}, set: {", "set and vary must not both hold memories.weight_sram.capacity_bytes"),
+        (HARDWARE, "rows: [4, 8]", "rows: [4, 4]", "machines must differ.*bitserial_edge"),
+        (HARDWARE, "rows: [4, 8]", "rows: []", r"study\.yaml:9:25: machines.*rows.*at least 1"),
+        (HARDWARE, "objectives: [energy_pj, latency_s, area_um2]\n", "", "objectives must be at least two"),
+        (HARDWARE, "machines:", "seeds: [0]\nmachines:", "a study of hardware has no seeds"),
+        (TRAINED, "vary: {layers", "vary: {depth: [1], layers", "'TI': vary: a key must be recipe, train or layers.* not 'depth'"),
+        (ALONE, "recipe.method.fraction", "recipe.method.fractoin", "fractoin.*did you mean 'fraction'"),
+        (TRAINED, "seeds: [0]", "seeds: [0]\nconstraints: [{column: area_um2}]", "exactly one of at_most and at_least"),
+    ],
+)  # fmt: skip
+def test_a_wrong_axis_is_named(tmp_path: Path, text: str, old: str, new: str, message: str) -> None:
+    assert old in text
+    with pytest.raises(ConfigError, match=message):
+        build_plan(load_study(write(tmp_path, text.replace(old, new, 1))))
+
+
+def test_a_label_has_of_a_quantity_the_number_and_of_a_key_what_tells_it_apart() -> None:
+    quantity = {"value": 4, "low": 3, "high": 5, "kind": "assumed", "source": "swept"}
+    assert label([("dram.energy_pj_per_bit", quantity)]) == "energy_pj_per_bit=4"
+    same = [("memories.a.read_pj", 1), ("memories.b.read_pj", 2), ("clock_hz", 3)]
+    assert label(same) == "a.read_pj=1 b.read_pj=2 clock_hz=3"
+
+
+def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
+    text = HARDWARE + "constraints: [{column: area_um2, at_most: 600000}]\n"
+    plan = build_plan(load_study(write(tmp_path, text)))
+    folder = tmp_path / "out"
+    claim_folder(folder, plan, fresh=False)
+    assert run_study(plan, folder, FUNCTIONS, workers=0) == []
+    results = load_results(folder)
+    rows = {row.machine: row for row in results.rows}
+    assert all(row.status == "ok" and row.accuracy is None for row in rows.values())
+    assert rows["xnor small"].family == "xnor small"
+    four, eight = (rows[f"bitserial_edge rows={n} capacity_bytes=64KiB"] for n in (4, 8))
+    assert four.settings["arrays.main.rows"] == 4
+    assert four.latency_cycles_steady is not None
+    assert eight.latency_cycles_steady is not None
+    assert eight.latency_cycles_steady < four.latency_cycles_steady
+    assert {row.infeasible is None for row in rows.values()} == {True, False}
+    for row in rows.values():
+        assert row.area_um2 is not None
+        assert (row.infeasible is not None) == (row.area_um2 > 600_000)
+    standing = {p.machine: s for p, s in results.judged(results.points(), "energy_pj")}
+    assert {m for m, s in standing.items() if s == "infeasible"} == {
+        m for m, row in rows.items() if row.infeasible
+    }
+    assert "costed combinations are on the front" in build_report(folder).read_text()
+    # Each row is what its machine alone gives, whatever the worker costed before it.
+    export = folder / "nodes" / plan.of_kind("untrained")[0].folder_name / MODEL_FOLDER
+    alone = hwsim.run(
+        export,
+        "bitserial_edge",
+        cost_only=True,
+        overrides=["arrays.main.rows=8", "memories.weight_sram.capacity_bytes=64KiB"],
+    )
+    assert alone.result.cost.energy_pj.nominal == eight.energy_pj
+    assert alone.result.cost.steady.cycles == eight.latency_cycles_steady
