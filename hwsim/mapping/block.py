@@ -142,7 +142,14 @@ class Blocks:
             return 0  # its cycles may follow any rule
         if self.full_is_fastest():
             return self.array.cycles(m, n, k, self.a, self.w)
-        return int(m * n * k * self.cycles_per_product() * (1 - 1e-9))
+        s, (rows, cols, lanes) = self.array.spec, self.full
+        a_bits, w_bits = self.array.operand_bits(self.a, self.w)
+        # All bits of A pass their port once for each block of columns, those of W for each block of rows.
+        beats = -(-m // rows) * -(-n // cols) * -(-k // lanes) * s.initiation_interval_cycles
+        a_held = -(-m * k * a_bits // s.activation_port_bits_per_cycle) * -(-n // cols)
+        w_held = -(-n * k * w_bits // s.weight_port_bits_per_cycle) * -(-m // rows)
+        passed = self.array.passes(self.a, self.w) * max(beats, a_held, w_held)
+        return max(passed, int(m * n * k * self.cycles_per_product() * (1 - 1e-9)))
 
     def full_is_fastest(self) -> bool:
         """Tell whether no sub-block ever takes fewer cycles than the whole array.

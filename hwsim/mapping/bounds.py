@@ -47,12 +47,15 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     m_tiles,
     n_tiles,
     k_tiles,
-    m_work,
-    n_work,
-    k_work,
+    m_beats,
+    n_beats,
+    k_beats,
     m_end,
     n_end,
     k_end,
+    m_last,
+    n_last,
+    k_last,
     unit,
     own,
     own_end,
@@ -107,7 +110,8 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     for j in range(n_n):
         least_w[j], least_w_pj[j] = w_cycles[j].min(), w_pj[j].min()
         least_codes[j] = a_codes[j].min()
-    least_k, least_beats = k_work.min() * unit[0], k_blocks.min()
+    beat, a_port, w_port, share, all_shares = unit
+    least_k, least_beats = k_beats.min() * beat, k_blocks.min()
     for i in range(n_m):
         mt = m_tiles[i]
         for j in range(n_n):
@@ -121,7 +125,8 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
             moved = busiest(
                 constant_cycles, ports, wires, batch * least_a[i], w_batch * least_w[j], least_out
             )
-            work = batch * m_work[i] * n_work[j] * least_k
+            ported = max(a_port * n_beats[j], w_port * m_beats[i], all_shares)
+            work = batch * max(m_beats[i] * n_beats[j] * least_k, ported)
             cycles = max(work + tail[i, j], moved)
             value = w_weight * cycles
             if pj_weight > 0:
@@ -142,7 +147,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                 used[w_memory] += min(w_halves, batch * nt * kt) * w_bytes[j, k]
                 if used[0] > free[0] or used[1] > free[1] or used[2] > free[2]:
                     continue
-                work = batch * m_work[i] * n_work[j] * k_work[k] * unit[0]
+                work = batch * max(m_beats[i] * n_beats[j] * k_beats[k] * beat, ported)
                 work += batch * own[i * s, j * s, k * s]
                 if in_turn:
                     head = first_overhead + a_first[i, k] + w_first[j, k] + constants_held
@@ -150,7 +155,8 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                     head = first_overhead + busiest(
                         constant_cycles, ports, wires, a_first[i, k], w_first[j, k], 0
                     )
-                end = m_end[i] * n_end[j] * k_end[k] * unit[0] + tail[i, j]
+                end = m_last[i] * n_last[j] * k_last[k] * share
+                end = max(end, m_end[i] * n_end[j] * k_end[k] * beat) + tail[i, j]
                 end += own_end[i * s, j * s, k * s]
                 busy = head + work + tail[i, j]
                 if w_weight * busy > cutoff:

@@ -306,7 +306,8 @@ class Mapper:
             limit *= 2
             start = scan.least(free, limit)
         reached = above(self._trial(p).reach(start))
-        return scan.within(free, reached, limit), reached
+        # Where there are too many to keep all, the one that reaches it is kept.
+        return scan.within(free, reached, limit).after(start), reached
 
     def _search_rows(self, p: RowProblem, free: Map[str, int]) -> Mapping | None:
         sizes = tile_sizes(p.units, 1)

@@ -39,6 +39,14 @@ class Found:
     bound: Floats
     lost: float
 
+    def after(self, first: Found) -> Found:
+        """Return these after another one, of the least bound of all, if it is not among them."""
+        if (self.index == first.index).all(axis=1).any():
+            return self
+        index = np.concatenate([first.index, self.index])
+        held = np.concatenate([first.bytes, self.bytes])
+        return Found(index, held, np.concatenate([first.bound, self.bound]), self.lost)
+
 
 class Scan:
     """The tilings of one product on one machine, for one objective.
@@ -90,10 +98,15 @@ class Scan:
                 index, bound = index[:found], bound[:found]
                 return Found(index[:, :4], index[:, 4], bound, min(lost, left_out))
             # Too many: go on with those below the median of the ones that were kept.
-            left_out = cutoff = float(np.median(bound))
-            if (bound == cutoff).all():
+            middle, left_out = float(np.median(bound)), cutoff
+            if middle > bound.min():
+                left_out, cutoff = middle, float(np.nextafter(middle, -np.inf))
+            elif (
+                middle < cutoff
+            ):  # more than half of them have the least bound: below it may be nothing
+                left_out, cutoff = float(np.nextafter(middle, np.inf)), middle
+            else:
                 return Found(index[:, :4], index[:, 4], bound, cutoff)
-            cutoff = float(np.nextafter(cutoff, -np.inf))
 
     def lacking(self, free: Map[str, int]) -> tuple[int, Tiling]:
         """Return by how many bytes the smallest buffers are too large (0: they fit), and their tiling."""

@@ -210,27 +210,36 @@ class Tables:
     def _work(self) -> tuple[Floats | Ints, ...]:
         """Return numbers of tiles, and the least cycles of all compute steps and of the last one.
 
-        Both are the product of three tables [m], [n], [k] and of a unit; where the array is used whole they
-        are what it says itself, [m, n, k], and the unit is 0.
+        Whatever the sub-block, an array has at least the beats of the whole one, each of its own interval; all bits of
+        A pass their port once for each block of columns, those of W once for each block of rows; and a product of
+        two codes takes its least share of a beat. Where the array is used whole, its cycles are what it says
+        itself, [m, n, k].
+
+        Returns:
+            tiles [m], [n], [k]; beats of all tiles [m], [n], [k]; beats of the last tile [m], [n], [k]; its size [m],
+            [n], [k]; cycles of a beat, of A's bits for one block of columns, of W's for one of rows, of a product
+            of two codes, and of all of them; the array's own cycles of all tiles and of the last [m, n, k].
         """
         cuts = (self.m, self.n, self.k)
-        array, p, full = self.blocks.array, self.p, self.blocks.full
+        array, p, blocks = self.blocks.array, self.p, self.blocks
         own = last_own = np.zeros((1, 1, 1), dtype=np.int64)
+        units = [0.0] * 5
         if not is_divisible(array):
-            unit = 0.0
-            all_tiles = last = [np.zeros_like(c.size) for c in cuts]
             own, last_own = self._own_cycles()
-        elif self.blocks.full_is_fastest():
-            unit = float(array.passes(p.a, p.w) * array.spec.initiation_interval_cycles)
-            all_tiles = [c.blocks(b) for c, b in zip(cuts, full, strict=True)]
-            last = [blocks_in(c.last, b) for c, b in zip(cuts, full, strict=True)]
         else:
-            unit = self.blocks.cycles_per_product()
-            all_tiles = [np.full_like(c.size, c.total) for c in cuts]
-            last = [c.last for c in cuts]
-        tiles = [c.tiles for c in cuts]
-        scaled = (t.astype(np.float64) for t in (*all_tiles, *last))
-        return *tiles, *scaled, np.array([unit]), own, last_own
+            spec, passes = array.spec, array.passes(p.a, p.w)
+            a_bits, w_bits = array.operand_bits(p.a, p.w)
+            a_held = p.m * p.k * a_bits / spec.activation_port_bits_per_cycle
+            w_held = p.n * p.k * w_bits / spec.weight_port_bits_per_cycle
+            # Where the whole array is the fastest, its beats say it all.
+            share = 0.0 if blocks.full_is_fastest() else blocks.cycles_per_product() * (1 - 1e-9)
+            beat = float(passes * spec.initiation_interval_cycles)
+            units = [beat, passes * a_held, passes * w_held, share, share * p.m * p.n * p.k]
+        beats = [c.blocks(b) for c, b in zip(cuts, blocks.full, strict=True)]
+        last = [blocks_in(c.last, b) for c, b in zip(cuts, blocks.full, strict=True)]
+        columns = (*(c.tiles for c in cuts), *beats, *last, *(c.last for c in cuts))
+        scaled = (column.astype(np.float64) for column in columns[3:])
+        return *columns[:3], *scaled, np.array(units), own, last_own
 
     def _own_cycles(self) -> tuple[Ints, Ints]:
         """Return the cycles of all compute steps of an array used whole, and of the last: [m, n, k]."""

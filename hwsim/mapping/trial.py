@@ -25,7 +25,7 @@ from hwsim.mapping.sub_blocks import Fastest, fastest
 
 AT_ONCE = 256
 """Tilings that are laid out together."""
-MOST_TRIED = 1 << 14
+MOST_TRIED = 1 << 15
 """Tilings that are laid out in one search. Where more are left, the gap is reported."""
 MOST_DIVIDED = 1 << 8
 """Tilings of which all sub-blocks are tried for energy in one search; likewise."""

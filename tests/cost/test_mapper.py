@@ -18,6 +18,7 @@ from hwsim.config.load import load_machine
 from hwsim.engine.energy import Prices
 from hwsim.errors import CapacityError
 from hwsim.graph.dtype import DataType, parse
+from hwsim.mapping import scan
 from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes
 from hwsim.mapping.mapper import Mapper
 from hwsim.mapping.objective import Objective
@@ -191,6 +192,44 @@ def test_a_larger_machine_is_never_slower(
         assert best is not None
         cycles.append(best.timeline.cycles)
     assert cycles[0] >= cycles[1]
+
+
+@pytest.mark.parametrize("goal", ["cycles", "energy"])
+@pytest.mark.parametrize("kept", [1, 2, 7])
+def test_where_not_all_tilings_are_kept_the_bound_still_holds(
+    monkeypatch: pytest.MonkeyPatch, goal: Any, kept: int
+) -> None:
+    """Equal bounds by the dozen, as on a port that one beat fills: none may be lost without a word."""
+    machine = load_machine("toy", ["arrays.main.activation_port_bits_per_cycle=16"])
+    room = {"buffer": 4000, "weights": 2000}
+    for m in (1, 5, 23):
+        p = replace(PROBLEM, m=m, a_place="chip", w_place="chip", out_streams=False)
+        best, found = (
+            Mapper(Site(machine), Prices(machine), Objective(goal)).best(p, room)
+            for _ in (monkeypatch.undo(), monkeypatch.setattr(scan, "MOST_KEPT", kept))
+        )
+        assert best is not None
+        assert found is not None
+        assert found.bound <= best.worth[0] <= found.worth[0]
+
+
+def test_more_rows_than_a_port_can_feed_are_no_slower_and_searched_to_the_end() -> None:
+    """Ports of 512 bits cannot feed 16 rows of 64 lanes: the array works in sub-blocks."""
+    p = replace(
+        PROBLEM, m=5, n=64, k=128, w=parse("TERNARY"), out=parse("INT16"), out_row=64, a_place="chip",
+        w_place="chip", w_memory="weight_sram", out_streams=False, constant_bits=(0,), constant_fetch_bits=6464,
+    )  # fmt: skip
+    cycles = []
+    for rows in (8, 16):
+        machine = load_machine("bitserial_edge", [f"arrays.main.rows={rows}"])
+        mapper = Mapper(Site(machine), Prices(machine))
+        found = mapper.best(
+            p, {m: machine.memories[m].spec.capacity_bytes for m in machine.memories}
+        )
+        assert found is not None
+        assert found.bound == found.worth[0]
+        cycles.append(found.timeline.cycles)
+    assert cycles[1] <= cycles[0]
 
 
 def test_an_array_with_a_formula_of_its_own_is_used_whole(mapper: Mapper) -> None:
