@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
+from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
 from studies.pareto import Interval, Standing, standings
 from studies.plan import Plan, load_plan
 from studies.statistics import Estimate, mean_interval
@@ -174,7 +174,7 @@ def load_results(folder: Path) -> Results:
     """
     plan = load_plan(folder)
     ids = plan.by_id
-    attempts = {k: a for k, a in view(read(folder / FILE_NAME)).items() if k in ids}
+    attempts = {k: a for k, a in view(attempts_in(folder / FILE_NAME)).items() if k in ids}
     rows: list[Row] = []
     trained: list[Trained] = []
     exported: list[Exported] = []
