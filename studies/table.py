@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
 from studies.pareto import Interval, Standing, standings
 from studies.plan import Plan, load_plan
@@ -26,40 +28,68 @@ class Row:
     """One student of one seed on one machine. The fields up to `reason` are the declared result columns:
     serial and parallel runs, and two computers, must agree on them."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
     student: str
+    """how the model was trained: its name in the study"""
     seed: int
+    """of the training; students and teacher of one seed are paired"""
     machine: str
+    """name of the accelerator"""
     status: str
     """ok, refused, failed, or missing (not run yet)"""
     accuracy: float | None = None
+    """share of the test rows that the machine's integers got right"""
     correct: int | None = None
+    """test rows that it got right"""
     total: int | None = None
+    """test rows that it was run on"""
     energy_pj_low: float | None = None
+    """energy of an inference: 5 % end of the band over draws of the unit energies"""
     energy_pj: float | None = None
+    """energy of an inference, nominal"""
     energy_pj_high: float | None = None
+    """energy of an inference: 95 % end of the band"""
     latency_cycles_cold: int | None = None
+    """cycles of the first inference, weights not on chip yet"""
     latency_cycles_steady: int | None = None
+    """cycles of each further inference"""
     latency_s_cold: float | None = None
+    """latency of the first inference"""
     latency_s_steady: float | None = None
+    """latency of each further inference"""
     weight_bytes: int | None = None
+    """packed weights, thresholds and tables"""
     peak_activation_bytes: int | None = None
+    """the most that activations take at one time"""
     area_um2: float | None = None
+    """compute arrays; none unless the machine's file gives one for each"""
     unequal_tensors: int | None = None
+    """tensors that differ from the reference anywhere: 0, or something is wrong"""
     compared_tensors: int | None = None
+    """tensors that were compared with the reference"""
     verified_samples: int | None = None
+    """samples on which they were compared"""
     model_sha256: str | None = None
+    """identity of the exported integer model"""
     machine_sha256: str | None = None
+    """identity of the resolved machine file"""
     share_assumed_frac: float | None = None
     """share of the joules that rests on unit energies without a source"""
     side_array_cycles_frac: float | None = None
+    """share of the cycles on arrays after the machine's first: what the main array's formats exclude"""
     side_array_energy_frac: float | None = None
-    """shares of the arrays after the machine's first: what the main array's formats exclude"""
+    """share of the energy on arrays after the machine's first"""
     reason: str | None = None
+    """why it was refused, or how it failed"""
     components_pj: Mapping[str, float] = field(default_factory=dict)
     not_modelled: tuple[str, ...] = ()
+    node: str = ""
+    """identity of the evaluation that gave the row"""
 
 
-COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("components_pj", "not_modelled"))
+UNDECLARED = ("components_pj", "not_modelled", "node")
+COLUMNS = tuple(f.name for f in fields(Row) if f.name not in UNDECLARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +213,7 @@ def load_results(folder: Path) -> Results:
         done = attempt if attempt is not None and attempt.status in FINAL else None
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
         if node.kind == "evaluate":
-            rows.append(_row(student, seed, str(node.tags["machine"]), attempt))
+            rows.append(make_row(student, seed, str(node.tags["machine"]), node.id, attempt))
         elif done is not None and done.result is not None:
             if node.kind == "train":
                 trained.append(_trained(student, seed, done.result))
@@ -200,11 +230,12 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
         writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
 
 
-def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
+def make_row(student: str, seed: int, machine: str, node: str, attempt: Attempt | None) -> Row:
+    """Return the row of one attempt at an evaluation; None: there was none yet."""
     if attempt is None:
-        return Row(student, seed, machine, "missing")
+        return Row(student, seed, machine, "missing", node=node)
     if attempt.result is None:
-        return Row(student, seed, machine, attempt.status, reason=attempt.error)
+        return Row(student, seed, machine, attempt.status, reason=attempt.error, node=node)
     r = attempt.result
     return Row(
         student,
@@ -234,6 +265,7 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
         side_array_energy_frac=r["side_arrays"]["energy_frac"],
         components_pj=r["energy_by_component_pj"],
         not_modelled=tuple(r["not_modelled"]),
+        node=node,
     )
 
 
