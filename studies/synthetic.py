@@ -9,7 +9,7 @@ from typing import Any
 
 from studies.host import describe_process
 from studies.ledger import Attempt, Ledger
-from studies.plan import Node, Plan, make_node
+from studies.plan import Node, Plan, make_node, source_sha256
 
 STUDENTS = {"W8A8": 0.975, "W2A8 KD": 0.962, "W2A8 TI-G": 0.969, "W1A1 BiT": 0.931}
 MACHINES = {"xnor_edge": 0.9, "ternary_edge": 1.3, "bitserial_edge": 2.1, "int8_edge": 4.0}
@@ -190,6 +190,7 @@ def make_folder(
     }
     with Ledger(folder) as ledger:
         for node, status, outcome, error in outcomes:
+            sources = {"sources_sha256": source_sha256(node.kind)}
             ledger.append(
                 Attempt(
                     node.id,
@@ -201,7 +202,7 @@ def make_folder(
                     node.parents,
                     outcome,
                     error,
-                    volatile,
+                    volatile | sources,
                 )
             )
     return folder
