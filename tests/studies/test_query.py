@@ -291,7 +291,7 @@ def test_faults_of_the_user(folder: Path, arguments: list[str], says: str) -> No
 
 def test_nothing_heavy_is_imported_before_it_is_needed(folder: Path) -> None:
     code = (
-        "import sys, studies.query, studies.table\n"
+        "import sys, studies.query, studies.merge, studies.compare, studies.table\n"
         f"studies.query.load([studies.query.Path({str(folder)!r})])\n"
         "heavy = {'duckdb', 'torch', 'numba', 'scipy', 'matplotlib', 'networkx'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
