@@ -6,11 +6,10 @@ import os
 import platform
 import sys
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from studies.plan import NUMERIC_DISTRIBUTIONS
+from studies.plan import numeric_versions
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -35,7 +34,7 @@ def _software() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in NUMERIC_DISTRIBUTIONS},
+        **numeric_versions(),
         "platform": platform.platform(terse=True),
         "processor": _processor(),
         "graph_schema": SCHEMA,

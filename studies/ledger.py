@@ -14,7 +14,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO
@@ -51,7 +51,9 @@ class Attempt:
 
     def to_line(self) -> str:
         """Return the JSON text of this attempt, with its newline."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False) + "\n"
+        # not `asdict`, which copies spec and result in depth
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(values, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Attempt:
