@@ -118,7 +118,9 @@ def ledger(
     from studies.bench_ledger import costs
 
     for c in costs(rows, report):
-        typer.echo(f"{c.step:24}{c.seconds:8.2f} s {c.peak_mb:8.0f} MB")
+        typer.echo(
+            f"{c.step:24}{c.seconds:8.2f} s {c.cpu_s:8.2f} s of CPU {c.peak_mb:8.0f} MB at most"
+        )
 
 
 def bench_section(result: Mapping[str, Any]) -> list[str]:

@@ -33,6 +33,8 @@ class Cost:
 
     step: str
     seconds: float
+    cpu_s: float
+    """of all threads; less than `seconds` where other programs had the processor"""
     peak_mb: float
     """largest resident set of its process, 10^6 bytes"""
 
@@ -94,8 +96,8 @@ def _make(folder: Path, machines: int) -> None:
 
 def _measure(step: str, folder: Path) -> Cost:
     call = STEPS[step](folder)
-    begin = time.perf_counter()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     call()
-    seconds = time.perf_counter() - begin
+    seconds, cpu_s = time.perf_counter() - begin, time.process_time() - cpu_begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_OF_MAXRSS
-    return Cost(step, seconds, peak / 1e6)
+    return Cost(step, seconds, cpu_s, peak / 1e6)

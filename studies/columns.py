@@ -69,6 +69,8 @@ class Origin:
     """version"""
     numba: str | None = None
     """version"""
+    graph_schema: str | None = None
+    """of the exports that its process reads and writes"""
     platform: str | None = None
     """operating system"""
     processor: str | None = None
@@ -90,6 +92,9 @@ class Column:
     unit: str
     meaning: str
 
+
+MADE_WITH = ("python", "torch", "numpy", "numba", "graph_schema", "platform", "processor")
+"""columns of `Origin` that the worker's description of itself has by the same name"""
 
 _TYPES = {"string": "text", "date-time": "date"}
 
@@ -182,9 +187,7 @@ def _origin(node: Node | Attempt, attempt: Attempt | None, counts: bool) -> dict
             volatile.get("host"),
             volatile.get("git_revision"),
             volatile.get("sources_sha256"),
-            **{n: made.get(n) for n in ("python", "torch", "numpy", "numba")},
-            platform=made.get("platform"),
-            processor=made.get("processor"),
+            **{name: made.get(name) for name in MADE_WITH},
             threads=", ".join(f"{n} {v}" for n, v in made.get("threads", {}).items()) or None,
         )
     )
