@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from hwsim.errors import ConfigError
-from studies import merge as module
-from studies import synthetic
+from studies import merge, merged_plan, synthetic
 from studies.coordinator import Coordinator
 from studies.executor import SerialExecutor
 from studies.ledger import FILE_NAME, FINAL, Attempt, Ledger, Status, read, view
-from studies.merge import app, interleaved, merged_attempts
+from studies.merge import app, merged_attempts
+from studies.merged_plan import interleaved
 from studies.plan import PLAN_FILE, load_plan
 from studies.sweep import claim_folder
 from studies.table import load_results
@@ -152,7 +152,7 @@ def test_a_contradiction_ends_the_command_with_exit_code_2(
     arguments = [str(a), str(b), "--out", str(tmp_path / "merged")]
     monkeypatch.setattr("sys.argv", ["studies.merge", *arguments])
     with pytest.raises(SystemExit) as end:
-        module.main()
+        merge.main()
     assert end.value.code == 2
     assert capsys.readouterr().err == f"W8A8 seed 1: steps is 200 in {a}, 201 in {b}\n"
 
@@ -308,4 +308,4 @@ def test_orders_that_agree_are_both_kept(order: list[int], in_a: set[int], in_b:
 
 def test_orders_that_contradict_lose_nothing() -> None:
     assert interleaved([1, 2, 3], [3, 4, 1]) == [3, 4, 1, 2]
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(merged_plan).failed == 0

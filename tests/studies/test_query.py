@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from hwsim.errors import ConfigError
-from studies import synthetic
+from studies import markdown, synthetic
 from studies.columns import (
     Column,
     Origin,
@@ -302,3 +303,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(folder: Path) -> None:
 def test_results_of_a_folder_are_those_of_its_records(folder: Path, records: list[Record]) -> None:
     assert result_records(load_results(folder)) == records
     assert find_column("seed", all_columns()).type == "integer"
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(markdown).failed == 0
