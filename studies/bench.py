@@ -109,6 +109,20 @@ def cost(
         )
 
 
+@app.command()
+def ledger(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the study, about.")] = 10_000,
+    report: Annotated[bool, typer.Option(help="Build the report, too: minutes.")] = True,
+) -> None:
+    """Time reading, asking and reporting a study of invented numbers; seconds and peak memory of each."""
+    from studies.bench_ledger import costs
+
+    for c in costs(rows, report):
+        typer.echo(
+            f"{c.step:24}{c.seconds:8.2f} s {c.cpu_s:8.2f} s of CPU {c.peak_mb:8.0f} MB at most"
+        )
+
+
 def bench_section(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a benchmark's section of the page of results, in Markdown."""
     batch = result["batch"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hwsim.provenance import source_revision
 from studies.ledger import FINAL, Attempt, Ledger
-from studies.plan import Node, Plan
+from studies.plan import Node, Plan, source_sha256
 from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
 
 NODES_FOLDER = "nodes"
@@ -67,6 +67,8 @@ class Coordinator:
                     "host": outcome.host,
                     "date": datetime.now(UTC).isoformat(timespec="seconds"),
                     "git_revision": source_revision(),
+                    "sources_sha256": source_sha256(node.kind),
+                    "environment": outcome.environment,
                 },
             )
         )

@@ -14,15 +14,11 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import ParamSpec, TypeVar
 
+from studies.host import THREAD_VARIABLES
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
 PARENT_POLL_SECONDS = 1.0
 
 

@@ -13,8 +13,8 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TextIO
@@ -36,7 +36,7 @@ class LedgerError(BitwrightError):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of one node. `volatile` (seconds, host, date, revision) is left out of comparisons."""
+    """One try of one node. `volatile` (when, where and with what it ran) is left out of comparisons."""
 
     id: str
     attempt: int
@@ -51,7 +51,9 @@ class Attempt:
 
     def to_line(self) -> str:
         """Return the JSON text of this attempt, with its newline."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False) + "\n"
+        # not `asdict`, which copies spec and result in depth
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(values, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Attempt:
@@ -63,42 +65,42 @@ class Attempt:
         return cls(**{**data, "parents": tuple(data["parents"])})
 
 
-def _parse(line: bytes) -> Attempt:
-    return Attempt.from_json(json.loads(line))
-
-
-def _read(path: Path) -> tuple[list[Attempt], int]:
-    """Return the attempts and the length in bytes of the sound part of the file.
+def _scan(path: Path) -> Iterator[tuple[Attempt, int]]:
+    """Yield each attempt with the length in bytes of the file up to its end; holds one line at a time.
 
     A last line that cannot be read was cut off by a crash while it was written: its node simply counts
     as not finished. An unreadable line anywhere else cannot come from a crash and is an error.
     """
     if not path.exists():
-        return [], 0
-    attempts: list[Attempt] = []
+        return
     sound_bytes = 0
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            attempts.append(_parse(line))
-        except (ValueError, TypeError, KeyError) as fault:
-            if number == len(lines):
-                break
-            raise LedgerError(
-                f"{path}:{number}: not an attempt ({fault}); "
-                "restore the file, or start again with --fresh"
-            ) from None
-        sound_bytes += len(line)
-    return attempts, sound_bytes
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                attempt = Attempt.from_json(json.loads(line))
+            except (ValueError, TypeError, KeyError) as fault:
+                if next(stream, None) is None:
+                    return
+                raise LedgerError(
+                    f"{path}:{number}: not an attempt ({fault}); "
+                    "restore the file, or start again with --fresh"
+                ) from None
+            sound_bytes += len(line)
+            yield attempt, sound_bytes
 
 
-def read(path: Path) -> list[Attempt]:
-    """Read all attempts in the order in which they were made; a torn last line is left out.
+def attempts_in(path: Path) -> Iterator[Attempt]:
+    """Yield the attempts in the order in which they were made; a torn last line is left out.
 
     Raises:
         LedgerError: a line before the last one is unreadable.
     """
-    return _read(path)[0]
+    return (attempt for attempt, _ in _scan(path))
+
+
+def read(path: Path) -> list[Attempt]:
+    """Return all attempts of `attempts_in` at once."""
+    return list(attempts_in(path))
 
 
 def view(attempts: Iterable[Attempt]) -> dict[str, Attempt]:
@@ -123,12 +125,13 @@ class Ledger:
         self.path = folder / FILE_NAME
         self._lock = self._acquire(folder / LOCK_NAME)
         try:
-            self.attempts, sound_bytes = _read(self.path)
-            self._file = self.path.open("ab")
+            scanned = list(_scan(self.path))
+            self._file = self.path.open("a+b")
         except BaseException:
             self._lock.close()
             raise
-        self._mend_tail(sound_bytes)
+        self.attempts = [attempt for attempt, _ in scanned]
+        self._mend_tail(scanned[-1][1] if scanned else 0)
         self._tries = Counter(a.id for a in self.attempts)
         self._dirty = False
         self._synced_at = time.monotonic()
@@ -155,9 +158,11 @@ class Ledger:
     def _mend_tail(self, sound_bytes: int) -> None:
         """Cut a torn last line off; end a whole last line that lacks its newline."""
         self._file.truncate(sound_bytes)
-        if sound_bytes and not self.path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")
-            self._file.flush()
+        if sound_bytes:
+            self._file.seek(sound_bytes - 1)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+                self._file.flush()
 
     def append(self, attempt: Attempt) -> None:
         """Write one attempt. It reaches the system now and the disk within `SYNC_SECONDS`."""

@@ -70,6 +70,12 @@ def sha256_of_path(path: Path) -> str:
 
 
 @cache
+def numeric_versions() -> dict[str, str]:
+    """Return the installed versions of what decides the last bit of a float; read once a process."""
+    return {name: version(name) for name in NUMERIC_DISTRIBUTIONS}
+
+
+@cache
 def source_sha256(kind: NodeKind) -> str:
     """Return the hash of the Python and YAML sources that a kind of node runs."""
     digests: list[list[str]] = []
@@ -132,7 +138,7 @@ def make_node(
         "parents": parent_ids,
         "inputs": [sha256_of_path(p) for p in inputs],
         "sources": source_sha256(kind),
-        "versions": {name: version(name) for name in NUMERIC_DISTRIBUTIONS},
+        "versions": numeric_versions(),
     }
     return Node(sha256_of(identity), kind, label, spec, parent_ids, tags or {})
 

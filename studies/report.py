@@ -15,14 +15,17 @@ import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
 from hwsim.report.figure import Painter, render_files
+from studies.columns import all_columns, result_records
 from studies.figures import render_inline, study_figures
 from studies.plan import write_atomically
+from studies.sql import write_parquet
 from studies.table import Point, Results, load_results, write_csv
 from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table
 from studies.text import answer, listed
 
 REPORT_FILE = "report.html"
 CSV_FILE = "results.csv"
+PARQUET_FILE = "results.parquet"
 FIGURES_FOLDER = "figures"
 
 CAPTIONS: Mapping[str, tuple[str, str]] = {
@@ -56,11 +59,11 @@ class FigureBlock:
 
 
 def build_report(folder: Path) -> Path:
-    """Write `report.html`, `results.csv` and `figures/` of a study folder; return the report's path.
+    """Write `report.html`, `results.csv`, `results.parquet` and `figures/` of a study folder; return the report's path.
 
     Raises:
         CheckpointError: no study was run there.
-        MissingExtra: matplotlib or jinja2 is not installed.
+        MissingExtra: matplotlib, jinja2 or duckdb is not installed.
     """
     results = load_results(folder)
     points = results.points()
@@ -74,6 +77,7 @@ def build_report(folder: Path) -> Path:
         math.fsum(teacher) / len(teacher) if teacher else None,
     )
     write_csv(folder / CSV_FILE, results.rows)
+    write_parquet(folder / PARQUET_FILE, result_records(results), all_columns())
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
     for name, painter in figures.items():
         render_files(painter, folder / FIGURES_FOLDER / name)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
 
-from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
+from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
 from studies.pareto import Interval, Standing, front_mask, standings
-from studies.plan import Node, Plan, load_plan
+from studies.plan import Node, Plan, canonical_json, load_plan
 from studies.space import Constraint
 from studies.statistics import Estimate, mean_interval
 
@@ -29,46 +30,76 @@ class Row:
     """One student of one seed on one machine. The fields up to `reason` are the declared result columns:
     serial and parallel runs, and two computers, must agree on them."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
+
     student: str
+    """how the model was trained: its name in the study"""
     seed: int
+    """of the training; students and teacher of one seed are paired"""
     machine: str
+    """name of the accelerator"""
     status: str
     """ok, refused, failed, or missing (not run yet)"""
     accuracy: float | None = None
+    """share of the test rows that the machine's integers got right"""
     correct: int | None = None
+    """test rows that it got right"""
     total: int | None = None
+    """test rows that it was run on"""
     energy_pj_low: float | None = None
+    """energy of an inference: 5 % end of the band over draws of the unit energies"""
     energy_pj: float | None = None
+    """energy of an inference, nominal"""
     energy_pj_high: float | None = None
+    """energy of an inference: 95 % end of the band"""
     latency_cycles_cold: int | None = None
+    """cycles of the first inference, weights not on chip yet"""
     latency_cycles_steady: int | None = None
+    """cycles of each further inference"""
     latency_s_cold: float | None = None
+    """latency of the first inference"""
     latency_s_steady: float | None = None
+    """latency of each further inference"""
     weight_bytes: int | None = None
+    """packed weights, thresholds and tables"""
     peak_activation_bytes: int | None = None
+    """the most that activations take at one time"""
     area_um2: float | None = None
+    """compute arrays; none unless the machine's file gives one for each"""
     unequal_tensors: int | None = None
+    """tensors that differ from the reference anywhere: 0, or something is wrong"""
     compared_tensors: int | None = None
+    """tensors that were compared with the reference"""
     verified_samples: int | None = None
+    """samples on which they were compared"""
     model_sha256: str | None = None
+    """identity of the exported integer model"""
     machine_sha256: str | None = None
+    """identity of the resolved machine file"""
     share_assumed_frac: float | None = None
     """share of the joules that rests on unit energies without a source"""
     side_array_cycles_frac: float | None = None
+    """share of the cycles on arrays after the machine's first: what the main array's formats exclude"""
     side_array_energy_frac: float | None = None
-    """shares of the arrays after the machine's first: what the main array's formats exclude"""
+    """share of the energy on arrays after the machine's first"""
     infeasible: str | None = None
     """which constraints of the study it breaks"""
     reason: str | None = None
+    """why it was refused, or how it failed"""
     family: str = ""
     """the machine that this one is a variant of"""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """what was set on it, key -> value"""
+    settings: str = "{}"
+    """what was set on the machine: JSON of key -> value"""
     components_pj: Mapping[str, float] = field(default_factory=dict)
     not_modelled: tuple[str, ...] = ()
+    node: str = ""
+    """identity of the evaluation that gave the row"""
 
 
-COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("components_pj", "not_modelled"))
+UNDECLARED = ("components_pj", "not_modelled", "node")
+COLUMNS = tuple(f.name for f in fields(Row) if f.name not in UNDECLARED)
+EVALUATIONS = ("evaluate", "cost")
+"""kinds of nodes that give a row"""
 CONSTRAINED = {"latency_s": "latency_s_steady"}
 """columns of constraints that rows have by another name"""
 
@@ -234,7 +265,7 @@ def load_results(folder: Path) -> Results:
     """
     plan = load_plan(folder)
     ids = plan.by_id
-    attempts = {k: a for k, a in view(read(folder / FILE_NAME)).items() if k in ids}
+    attempts = {k: a for k, a in view(attempts_in(folder / FILE_NAME)).items() if k in ids}
     constraints = [Constraint.model_validate(c) for c in plan.study["constraints"]]
     rows: list[Row] = []
     trained: list[Trained] = []
@@ -243,8 +274,8 @@ def load_results(folder: Path) -> Results:
         attempt = attempts.get(node.id)
         done = attempt if attempt is not None and attempt.status in FINAL else None
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
-        if node.kind in ("evaluate", "cost"):
-            rows.append(constrained(_row(node, student, seed, attempt), constraints))
+        if node.kind in EVALUATIONS:
+            rows.append(constrained(filled(blank_row(node), attempt), constraints))
         elif done is not None and done.result is not None:
             if node.kind == "train":
                 trained.append(_trained(student, seed, done.result))
@@ -271,24 +302,32 @@ def constrained(row: Row, constraints: Iterable[Constraint]) -> Row:
     return replace(row, infeasible="; ".join(broken)) if broken else row
 
 
-def _row(node: Node, student: str, seed: int, attempt: Attempt | None) -> Row:
-    blank = Row(
-        student,
-        seed,
-        str(node.tags["machine"]),
-        "missing" if attempt is None else attempt.status,
-        family=str(node.tags["family"]),
-        settings=dict(node.spec["settings"]),
+def blank_row(node: Node) -> Row:
+    """Return the row of an evaluation or a costing that was not made yet."""
+    tags = node.tags
+    return Row(
+        str(tags["student"]),
+        int(tags["seed"]),
+        str(tags["machine"]),
+        "missing",
+        family=str(tags["family"]),
+        settings=canonical_json(dict(node.spec["settings"])),
+        node=node.id,
     )
+
+
+def filled(row: Row, attempt: Attempt | None) -> Row:
+    """Return a row with what came of an attempt; None: there was none yet."""
     if attempt is None:
-        return blank
+        return row
+    row = replace(row, status=attempt.status, reason=attempt.error)
     if attempt.result is None:
-        return replace(blank, reason=attempt.error)
+        return row
     r = attempt.result
     accuracy = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
     verified = r.get("verify", {})
     return replace(
-        blank,
+        row,
         accuracy=accuracy.get("value"),
         correct=accuracy.get("correct"),
         total=accuracy.get("total"),

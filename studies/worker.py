@@ -12,10 +12,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studies.host import describe_process
 from studies.ledger import FINAL, Status
 from studies.plan import write_atomically
 
@@ -53,6 +54,8 @@ class Outcome:
     error: str | None
     seconds: float
     host: str
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """`describe_process` of the worker; empty if it died"""
 
 
 def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
@@ -74,7 +77,8 @@ def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
         except Exception as fault:
             status, error = "failed", f"{type(fault).__name__}: {fault}"
             traceback.print_exc()
-    outcome = Outcome(status, result, error, time.monotonic() - start, socket.gethostname())
+    seconds = time.monotonic() - start
+    outcome = Outcome(status, result, error, seconds, socket.gethostname(), describe_process())
     if status in FINAL:
         marker = {
             "id": node_id,
@@ -83,6 +87,7 @@ def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
             "error": error,
             "seconds": outcome.seconds,
             "host": outcome.host,
+            "environment": outcome.environment,
         }
         write_atomically(call.folder / MARKER_FILE, json.dumps(marker, ensure_ascii=False) + "\n")
     return outcome

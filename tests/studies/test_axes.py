@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
     assert all(row.status == "ok" and row.accuracy is None for row in rows.values())
     assert rows["xnor small"].family == "xnor small"
     four, eight = (rows[f"bitserial_edge rows={n} capacity_bytes=64KiB"] for n in (4, 8))
-    assert four.settings["arrays.main.rows"] == 4
+    assert json.loads(four.settings)["arrays.main.rows"] == 4
     assert four.latency_cycles_steady is not None
     assert eight.latency_cycles_steady is not None
     assert eight.latency_cycles_steady < four.latency_cycles_steady

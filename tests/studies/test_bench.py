@@ -1,12 +1,15 @@
-"""The benchmark's arithmetic: ratios of neighbours, not of averages. Nothing is timed here."""
+"""The benchmark's arithmetic: ratios of neighbours, not of averages; that what is timed works. Nothing is timed here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from studies import bench
+from studies import bench, bench_ledger
+from studies.synthetic import make_folder, many_machines
+from studies.table import load_results
 
 
 @pytest.fixture
@@ -49,3 +52,22 @@ def test_our_stack_is_quantised_and_the_float_one_is_its_twin() -> None:
     codes, _ = ours[0].weight_quantizer(ours[0].weight)
     assert codes.unique().tolist() == [-1.0, 0.0, 1.0]
     assert all(layer.input_quantizer.fmt == "INT8" for layer in ours)
+
+
+def test_steps_of_the_ledger_benchmark_do_what_they_say(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    folder = make_folder(tmp_path / "s", (0,), machines=many_machines(30))
+    rows = load_results(folder).rows
+    assert len(rows) == 30 * 4
+    assert (
+        len({r.energy_pj for r in rows}) > 30
+    )  # no two machines alike: a front is no heap of equals
+    found = {name: step(folder)() for name, step in bench_ledger.STEPS.items() if name != "report"}
+    assert len(found["read the ledger"]) == 30 * 4 + 4 + 5  # type: ignore[arg-type]
+    assert found["view"].keys() == {a.id for a in found["read the ledger"]}  # type: ignore[attr-defined]
+    assert found["load_results"].rows == rows  # type: ignore[attr-defined]
+    assert (folder / "bench.csv").read_text().count("\n") == 1 + len(rows)
+    assert (folder / "bench.parquet").read_bytes().startswith(b"PAR1")
+    cost = bench_ledger._measure("view", folder)
+    assert 0 <= cost.seconds < 60
+    assert 10 < cost.peak_mb < 100_000

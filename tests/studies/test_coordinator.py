@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ import standins
 
 from studies.coordinator import Coordinator, blocked_by
 from studies.executor import LocalPool, SerialExecutor, pinned_threads
+from studies.host import THREAD_VARIABLES
 from studies.ledger import Attempt, Ledger, LedgerError
-from studies.plan import Plan, load_plan, make_node
+from studies.plan import NUMERIC_DISTRIBUTIONS, SOURCES, Plan, load_plan, make_node, source_sha256
 from studies.worker import LOG_FILE, MARKER_FILE
 
 
@@ -197,3 +199,26 @@ def test_killed_coordinator_loses_nothing_and_leaves_no_orphan(tmp_path: Path) -
     assert set(view) >= {n.id for n in plan.nodes}
     # only the cut-off student (whose 60 s are gone from its spec here) and what hangs below it was run
     assert (tmp_path / "count").stat().st_size - before <= len(plan.nodes) - finished
+
+
+def test_an_attempt_says_when_where_and_with_what_it_was_computed(tmp_path: Path) -> None:
+    view, _ = run(standins.make_plan(tmp_path / "count", ("a",)), tmp_path / "runs", workers=1)
+    for attempt in view.values():
+        assert attempt.volatile.keys() == {
+            "seconds",
+            "host",
+            "date",
+            "git_revision",
+            "sources_sha256",
+            "environment",
+        }
+        made = attempt.volatile["environment"]
+        assert [made[name] for name in NUMERIC_DISTRIBUTIONS] == [
+            version(name) for name in NUMERIC_DISTRIBUTIONS
+        ]
+        assert made["python"] == sys.version.split()[0]
+        assert made.keys() > {"platform", "processor", "graph_schema"}
+        # the worker's own threads, which are not this process's
+        assert made["threads"].items() >= dict.fromkeys(THREAD_VARIABLES, "1").items()
+    sources = {a.kind: a.volatile["sources_sha256"] for a in view.values()}
+    assert sources == {kind: source_sha256(kind) for kind in SOURCES}

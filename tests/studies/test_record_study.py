@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 
 import pytest
-from synthetic import MACHINES, STUDENTS, make_folder
 
 from hwsim.errors import CheckpointError
 from hwsim.report.figure import render_files
 from studies.curves import curve, curves_figure, families
 from studies.record import load_results, results_page, study
 from studies.record_study import collect_study, study_section
+from studies.synthetic import MACHINES, STUDENTS, make_folder
 from studies.text import SPACE
 
 

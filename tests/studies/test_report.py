@@ -9,9 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import synthetic
 
-from studies import text
+from studies import synthetic, text
 from studies.report import build_report, main, problems
 from studies.table import COLUMNS, load_results
 
@@ -111,6 +110,20 @@ def test_figures_are_files_with_labelled_axes(folder: Path) -> None:
     assert "Energy an inference (µJ)" in svg
     assert "Accuracy on the test set (%)" in svg
     assert "Latency of an inference, steady (ms)" in (figures / "front_latency.svg").read_text()
+
+
+def test_parquet_has_the_values_of_the_csv_with_their_types(folder: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    names = ", ".join(COLUMNS)
+    query = f"SELECT {names} FROM '{folder / 'results.parquet'}'"
+    found = duckdb.execute(query).fetchall()
+    rows = load_results(folder).rows
+    assert found == [tuple(getattr(row, name) for name in COLUMNS) for row in rows]
+    described = dict(r[:2] for r in duckdb.execute(f"DESCRIBE {query}").fetchall())
+    wanted = {"student": "VARCHAR", "seed": "BIGINT", "energy_pj": "DOUBLE"}
+    assert described.items() >= wanted.items()
+    made = f"SELECT DISTINCT host, attempt, seconds, git_revision[:4] FROM '{folder / 'results.parquet'}'"
+    assert duckdb.execute(made).fetchall() == [("bench", 1, 12.3, "0123")]
 
 
 def test_csv_holds_every_row(folder: Path) -> None:

@@ -1,13 +1,15 @@
-"""A finished study folder with invented numbers of plausible size: what the report is tested and looked at with."""
+"""A finished study folder with invented numbers of plausible size: what reading, querying and reporting are tested and timed with."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from studies.host import describe_process
 from studies.ledger import Attempt, Ledger
-from studies.plan import Node, Plan, make_node
+from studies.plan import Node, Plan, make_node, source_sha256
 
 STUDENTS = {"W8A8": 0.975, "W2A8 KD": 0.962, "W2A8 TI-G": 0.969, "W1A1 BiT": 0.931}
 MACHINES = {"xnor_edge": 0.9, "ternary_edge": 1.3, "bitserial_edge": 2.1, "int8_edge": 4.0}
@@ -30,10 +32,22 @@ REFUSED = ("W8A8", "xnor_edge")
 TOTAL = 540
 
 
-def evaluation(student: str, seed: int, machine: str, accuracy: int) -> dict[str, Any]:
+def many_machines(count: int) -> dict[str, float]:
+    """Return the names of machines and how dear each is, spread evenly over a decade."""
+    return {f"machine_{i:05}": 0.5 * 10 ** (i / count) for i in range(count)}
+
+
+def machine_sha256(name: str) -> str:
+    """Return what stands for the hash of a machine's file."""
+    return name.encode().hex() * 4
+
+
+def evaluation(
+    student: str, seed: int, machine: str, dearness: float, accuracy: int
+) -> dict[str, Any]:
     """Return the result of one evaluation."""
-    energy = 2.2e5 * MACHINES[machine] ** (BITS[student] / 4) * (1 + BITS[student] / 3)
-    cycles = int(9000 * BITS[student] ** 0.5 * MACHINES[machine] ** 0.3)
+    energy = 2.2e5 * dearness ** (BITS[student] / 4) * (1 + BITS[student] / 3)
+    cycles = int(9000 * BITS[student] ** 0.5 * dearness**0.3)
     return {
         "accuracy": {"correct": accuracy, "total": TOTAL, "value": accuracy / TOTAL},
         "energy_pj": {"low": 0.7 * energy, "nominal": energy, "high": 1.5 * energy},
@@ -48,7 +62,7 @@ def evaluation(student: str, seed: int, machine: str, accuracy: int) -> dict[str
         "not_modelled": ["clock tree", *(["operand gating"] if machine == "int8_edge" else [])],
         "hashes": {
             "model": f"{student}{seed}".encode().hex() * 3,
-            "machine": machine.encode().hex() * 4,
+            "machine": machine_sha256(machine),
             "code": "c0de",
         },
         "verify": {"ok": True, "unequal_tensors": 0, "compared_tensors": 187, "samples": TOTAL},
@@ -74,11 +88,21 @@ def rungs(trained: dict[str, Any]) -> dict[str, Any]:
 def make_folder(
     folder: Path,
     seeds: tuple[int, ...] = (0, 1, 2),
-    students: dict[str, float] = STUDENTS,
+    students: Mapping[str, float] = STUDENTS,
     unequal: bool = False,
     fail: bool = False,
+    machines: Mapping[str, float] = MACHINES,
 ) -> Path:
-    """Write plan and ledger of a study; `unequal` and `fail` put one bad row of each kind into it."""
+    """Write plan and ledger of a study; `unequal` and `fail` put one bad row of each kind into it.
+
+    Args:
+        folder: of the study; made if it is not there.
+        seeds: of the trainings.
+        students: names from `STUDENTS` -> about how accurate they are, as a share.
+        unequal: three tensors of one evaluation differ from the reference.
+        fail: one evaluation failed.
+        machines: names -> how dear each is.
+    """
     study = {
         "name": "digits",
         "question": "What do one and two bits cost in accuracy, and save in energy, on digits?",
@@ -90,9 +114,10 @@ def make_folder(
         "seeds": list(seeds),
         "untrained": [],
         "constraints": [],
+        "machines": list(machines),
+        "machine_sha256": {name: machine_sha256(name) for name in machines},
         "objectives": ["energy_pj", "latency_s"],
     }
-    draw = random.Random(4)
     nodes: list[Node] = []
     outcomes: list[tuple[Node, str, dict[str, Any] | None, str | None]] = []
 
@@ -107,8 +132,10 @@ def make_folder(
         outcomes.append((node, "ok", result, None))
         return node
 
-    def trained(share: float) -> dict[str, Any]:
-        correct = round(TOTAL * (share + draw.uniform(-0.008, 0.008)))
+    def trained(student: str, share: float, seed: int) -> dict[str, Any]:
+        # of the names alone: a part of a study holds the same numbers as the whole
+        luck = random.Random(f"{student} {seed}").uniform(-0.008, 0.008)
+        correct = round(TOTAL * (share + luck))
         test = {"metric": "accuracy", "value": correct / TOTAL, "correct": correct, "total": TOTAL}
         curve = [[100, share - 0.1], [200, share]]
         steps = {"steps": 200, "kept_step": 200, "curve": curve}
@@ -116,11 +143,16 @@ def make_folder(
 
     for seed in seeds:
         teacher = add(
-            "train", f"float32 seed {seed}", [], trained(0.979), student="float32", seed=seed
+            "train",
+            f"float32 seed {seed}",
+            [],
+            trained("float32", 0.979, seed),
+            student="float32",
+            seed=seed,
         )
         for student, share in students.items():
             tags = {"student": student, "seed": seed}
-            result = trained(share)
+            result = trained(student, share, seed)
             run = add("train", f"{student} seed {seed}", [teacher], result, **tags)
             sizes = {
                 "weights.safetensors": int(13_400 * BITS[student]),
@@ -134,8 +166,9 @@ def make_folder(
                 {"bytes": sizes, "rungs": rungs(result)},
                 **tags,
             )
-            for machine in MACHINES:
-                numbers = evaluation(student, seed, machine, result["test"]["correct"])
+            for machine, dearness in machines.items():
+                correct = result["test"]["correct"]
+                numbers = evaluation(student, seed, machine, dearness, correct)
                 label = f"{student} seed {seed} on {machine}"
                 add("evaluate", label, [model], numbers, **tags, machine=machine)
                 node = nodes[-1]
@@ -158,9 +191,11 @@ def make_folder(
         "host": "bench",
         "date": "2026-11-22T10:00:00+00:00",
         "git_revision": "0123456789abcdef0123456789abcdef01234567",
+        "environment": describe_process(),
     }
     with Ledger(folder) as ledger:
         for node, status, outcome, error in outcomes:
+            sources = {"sources_sha256": source_sha256(node.kind)}
             ledger.append(
                 Attempt(
                     node.id,
@@ -172,7 +207,7 @@ def make_folder(
                     node.parents,
                     outcome,
                     error,
-                    volatile,
+                    volatile | sources,
                 )
             )
     return folder
