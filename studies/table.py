@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
+from studies.draws import EnergyTerm
+from studies.ledger import FILE_NAME, FINAL, Attempt, LedgerError, read, view
 from studies.pareto import Interval, Standing, standings
 from studies.plan import Plan, load_plan
 from studies.statistics import Estimate, mean_interval
@@ -56,10 +57,14 @@ class Row:
     """shares of the arrays after the machine's first: what the main array's formats exclude"""
     reason: str | None = None
     components_pj: Mapping[str, float] = field(default_factory=dict)
+    energy_terms: Sequence[EnergyTerm] = ()
+    """what the energy is drawn from, jointly with that of every other row (`studies.draws`)"""
     not_modelled: tuple[str, ...] = ()
 
 
-COLUMNS = tuple(f.name for f in fields(Row) if f.name not in ("components_pj", "not_modelled"))
+COLUMNS = tuple(
+    f.name for f in fields(Row) if f.name not in ("components_pj", "energy_terms", "not_modelled")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ def load_results(folder: Path) -> Results:
 
     Raises:
         CheckpointError: no study was run there.
-        LedgerError: the ledger is damaged.
+        LedgerError: the ledger is damaged, or its rows are those of an older version.
     """
     plan = load_plan(folder)
     ids = plan.by_id
@@ -206,6 +211,11 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
     if attempt.result is None:
         return Row(student, seed, machine, attempt.status, reason=attempt.error)
     r = attempt.result
+    if "energy_terms" not in r:
+        raise LedgerError(
+            f"{attempt.label}: measured by a version that did not keep what its energy rests on;"
+            " run the study again with --fresh"
+        )
     return Row(
         student,
         seed,
@@ -233,6 +243,7 @@ def _row(student: str, seed: int, machine: str, attempt: Attempt | None) -> Row:
         side_array_cycles_frac=r["side_arrays"]["cycles_frac"],
         side_array_energy_frac=r["side_arrays"]["energy_frac"],
         components_pj=r["energy_by_component_pj"],
+        energy_terms=r["energy_terms"],
         not_modelled=tuple(r["not_modelled"]),
     )
 

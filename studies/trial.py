@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import BitwrightError, CapacityError, GraphError, OverflowRefused
 from qat.runlog import LOG_FILE
+from studies.draws import EnergyTerm, energy_terms
 from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
@@ -116,17 +117,21 @@ def evaluate(call: Call) -> dict[str, Any]:
             f"machine {call.spec['machine']} was changed while the study ran; start the sweep again"
         )
     try:
-        run = hwsim.api.run(model, machine, samples=call.spec["samples"]).to_json()
+        measured = hwsim.api.run(model, machine, samples=call.spec["samples"])
     except (GraphError, CapacityError, OverflowRefused) as reason:
         raise Refused(str(reason)) from None
+    run = measured.to_json()
     verification = hwsim.api.verify(model, machine, samples=call.spec["samples"]).to_json()
     write_json(call.folder / RUN_JSON, run)
     write_json(call.folder / VERIFY_JSON, verification)
-    return {**row_of(run, verification), "area_um2": array_area_um2(machine)}
+    terms = energy_terms(measured.result.cost.steady.ledger)
+    return {**row_of(run, verification, terms), "area_um2": array_area_um2(machine)}
 
 
-def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a row needs out of the reports of `hwsim run` and `hwsim verify`."""
+def row_of(
+    run: Mapping[str, Any], verification: Mapping[str, Any], terms: Sequence[EnergyTerm]
+) -> dict[str, Any]:
+    """Pick what a row needs out of the reports of `hwsim run` and `hwsim verify`, and what its energy rests on."""
     # the machine's first array is its main one; stored JSON forgets the order
     side_arrays = list(run["arrays"].values())[1:]
     return {
@@ -135,6 +140,7 @@ def row_of(run: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str,
         "energy_by_component_pj": {
             name: band["nominal"] for name, band in run["energy_by_component_pj"].items()
         },
+        "energy_terms": terms,
         "share_assumed_frac": run["share_assumed_frac"],
         "side_arrays": {
             share: math.fsum(array[share] for array in side_arrays)

@@ -30,7 +30,8 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
-    row = row_of(*reports())
+    row = row_of(*reports(), [("dram_bit", 4.0, 0.5)])
+    assert row["energy_terms"] == [("dram_bit", 4.0, 0.5)]
     assert row["verify"] == {
         "ok": False,
         "unequal_tensors": 1,
