@@ -15,7 +15,10 @@ import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
 from hwsim.report.figure import Painter, render_files
+from studies.criteria import ACCURACY
 from studies.figures import render_inline, study_figures
+from studies.front import Front
+from studies.front_tables import equal_accuracy_table, front_table, share_table
 from studies.plan import write_atomically
 from studies.table import Point, Results, load_results, write_csv
 from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table
@@ -101,15 +104,21 @@ def render_html(results: Results, points: list[Point], figures: Mapping[str, Pai
         )
         for name, painter in figures.items()
     ]
+    front = Front(points, (str(results.plan.study["objectives"][0]), ACCURACY))
     return environment.from_string(template).render(
         study=results.plan.study,
         date=datetime.now(UTC).strftime("%-d %B %Y"),
-        answer=answer(results),
+        answer=answer(results, front),
         problems=problems(results),
         figures=blocks,
         tables=[
             accuracy_table(results),
             machine_table(results, points),
+            *(
+                [front_table(front), equal_accuracy_table(front), share_table(front)]
+                if points
+                else []
+            ),
             rung_table(results),
             size_table(results),
             verify_table(results),
