@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import synthetic
 from points import make_point
+from scipy.stats import ttest_rel
 
 from studies.criteria import ACCURACY
 from studies.front import Front
 from studies.front_tables import MOST_LINES, equal_accuracy_table, front_table, share_table
 from studies.ledger import LedgerError
 from studies.pareto import Interval
+from studies.record_study import collect_study, study_section
 from studies.table import load_results
+from studies.tables import accuracy_table
 from studies.text import SPACE, answer, certainty_text, equal_accuracy_text, front_text
 
 BEST = {0: 0.970, 1: 0.975, 2: 0.965}
@@ -163,6 +167,27 @@ def test_tables_hold_what_the_front_says(folder: Path) -> None:
     text = answer(results, front)
     for part in ("on the front of accuracy against energy", "Drawn jointly, ", "At ", "The float32 teachers reach"):  # fmt: skip
         assert part in text
+
+
+def test_from_six_seeds_on_tables_give_adjusted_p_values(tmp_path: Path) -> None:
+    folder = synthetic.make_folder(tmp_path / "six", seeds=tuple(range(6)))
+    results = load_results(folder)
+    teacher = [t.value for t in results.trained if t.student == results.teacher]
+    raw = {}
+    for student in results.students:
+        found = {r.seed: r.accuracy for r in results.rows if r.student == student and r.accuracy}
+        raw[student] = float(ttest_rel([found[s] for s in range(6)], teacher).pvalue)
+    ordered = sorted(raw.values())
+    table = accuracy_table(results)
+    assert "4 differences are compared" in table.text
+    assert "p-values are adjusted" in table.text
+    printed = {line.cells[0].text: line.cells[-1].small for line in table.rows[1:]}
+    for student, value in raw.items():
+        steps = [min(1.0, (4 - k) * p) for k, p in enumerate(ordered[: ordered.index(value) + 1])]
+        assert printed[student].endswith(f", p {max(steps):.2g}")
+    section = "\n".join(study_section(collect_study(folder)))
+    assert re.search(r"\| [+-]\d.\d \([+-]\d.\d to [+-]\d.\d, p \S+\) on W2A8 KD \|", section)
+    assert "differences are compared" not in section  # there is one control
 
 
 def test_rows_of_an_older_version_are_named(folder: Path, tmp_path: Path) -> None:
