@@ -55,10 +55,14 @@ def accuracy_draws(points: Sequence[Point]) -> Draws:
         correct samples has its value in every draw.
     """
     draws = mean_draws([accuracy_by_seed(p) for p in points])
+    of_model: dict[tuple[str | None, int, int], Draws] = {}
     for drawn, point in zip(draws, points, strict=True):
         row = point.rows[0]
         if len(point.rows) == 1 and row.correct is not None and row.total:
-            drawn[:] = share_draws(f"model {row.model_sha256}", row.correct, row.total)
+            key = (row.model_sha256, row.correct, row.total)
+            if key not in of_model:
+                of_model[key] = share_draws(f"model {row.model_sha256}", row.correct, row.total)
+            drawn[:] = of_model[key]
     return draws
 
 

@@ -21,6 +21,8 @@ Draws = npt.NDArray[np.float64]
 EnergyTerm = tuple[str, float, float]
 """(name of a physical unknown, its high / low, pJ that rest on it at its low)"""
 
+POINTS_AT_ONCE = 256
+
 KNOWN = ""
 """the name under which all pJ stand that rest on no spread"""
 
@@ -49,6 +51,17 @@ def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     Returns:
         [points, draws] pJ, those of `hwsim.engine.energy.Ledger.draws` up to the rounding of a sum.
     """
+    from hwsim.engine.energy import DRAWS
+
+    result = np.empty((len(points), DRAWS))
+    # machines have unknowns of their own: those of all points of a large study at once would not fit the memory
+    for start in range(0, len(points), POINTS_AT_ONCE):
+        part = slice(start, start + POINTS_AT_ONCE)
+        result[part] = _energy_draws(points[part])
+    return result
+
+
+def _energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     from scipy.sparse import coo_array
 
     from hwsim.engine.energy import DRAWS, draw_position
@@ -64,7 +77,6 @@ def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     factors = np.empty((len(columns), DRAWS))
     for (name, spread), column in columns.items():
         factors[column] = 1.0 if name == KNOWN else spread ** draw_position(name)
-    # a point names a few dozen of the thousands of unknowns that the points of a large study have together
     weights = coo_array((pj, (at, of)), shape=(len(points), len(columns))).tocsr()
     return np.asarray(weights @ factors)
 

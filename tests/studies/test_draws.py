@@ -16,7 +16,7 @@ from hwsim.engine.cost import cost
 from hwsim.engine.energy import DRAWS, Band, Ledger, draw_position
 from hwsim.engine.ratio import ratio
 from studies.criteria import accuracy_draws
-from studies.draws import energy_draws, energy_terms, mean_draws, share_draws
+from studies.draws import POINTS_AT_ONCE, energy_draws, energy_terms, mean_draws, share_draws
 
 MACHINES = ("int8_edge", "ternary_edge", "bitserial_edge")
 
@@ -67,6 +67,14 @@ def test_a_point_is_the_mean_of_its_rows_and_shares_unknowns_with_others() -> No
     np.testing.assert_allclose(drawn[0], (2.0 + 4.0 * shared) / 2, rtol=1e-14)
     np.testing.assert_allclose(drawn[1], 4.0 * shared, rtol=1e-14)
     assert not drawn[2].any()
+
+
+def test_many_points_are_drawn_as_each_by_itself() -> None:
+    points = [[[("u", 4.0, 1.0), (f"m{i}", 2.0, 1.0 + i)]] for i in range(2 * POINTS_AT_ONCE + 3)]
+    drawn = energy_draws(points)
+    for index in (0, POINTS_AT_ONCE - 1, POINTS_AT_ONCE, len(points) - 1):
+        alone = energy_draws([points[index]])[0]
+        np.testing.assert_allclose(drawn[index], alone, rtol=1e-14)
 
 
 SEEDS = {
