@@ -48,7 +48,7 @@ class IsoAccuracy:
 
 
 def iso_accuracies(points: Sequence[Point], objective: str) -> Iterator[IsoAccuracy]:
-    """Yield, for each student, what one saves without losing its accuracy; the most accurate student first.
+    """Yield, for each student, what one saves without losing its accuracy; the most accurate first, of equals the dearest.
 
     Nothing is interpolated: both points of a saving were measured. A student stands where it is cheapest, so that no
     machine that suits it badly makes another look good.
@@ -56,7 +56,8 @@ def iso_accuracies(points: Sequence[Point], objective: str) -> Iterator[IsoAccur
     baselines: dict[str, Point] = {}
     for point in sorted(points, key=lambda p: p.cost(objective).nominal):
         baselines.setdefault(point.student, point)
-    for baseline in sorted(baselines.values(), key=lambda p: -p.accuracy.mean):
+    ordered = reversed(baselines.values())  # the dearest first
+    for baseline in sorted(ordered, key=lambda p: -p.accuracy.mean):
         yield _iso_accuracy(baseline, points, objective)
 
 

@@ -44,7 +44,7 @@ def test_the_cheapest_that_is_shown_to_be_equal_is_told() -> None:
         make_point("unsure", "good", near(0.004, 0.02), 2.0),
         make_point("equal", "good", near(0.004, 0.0005), 4.0),
         make_point("equal", "bad", near(0.004, 0.0005), 5.0),
-        make_point("dear", "good", near(0.0, 0.0005), 50.0),
+        make_point("dear", "good", near(0.0001, 0.0005), 50.0),
     ]
     random.Random(1).shuffle(points)
     found = first(points)
@@ -139,3 +139,12 @@ def test_every_student_is_asked_for_the_most_accurate_first() -> None:
     # the cheapest is the most accurate: nobody undercuts it, it undercuts the others
     assert [f.saving and f.saving.cheap.student for f in found] == [None, "bit", "bit"]
     assert [f.candidates for f in found] == [0, 2, 1]
+
+
+def test_of_equally_accurate_students_the_dearest_is_asked_for_first() -> None:
+    points = [make_point(f"cost {c}", "x", BEST, float(c)) for c in (2, 3, 1)]
+    found = list(iso_accuracies(points, "energy_pj"))
+    assert [f.baseline.student for f in found] == ["cost 3", "cost 2", "cost 1"]
+    assert [f.equal for f in found] == [2, 1, 0]
+    assert found[0].saving is not None
+    assert found[0].saving.ratio.nominal == 3.0
