@@ -20,7 +20,7 @@ from studies.ledger import FINAL
 from studies.markdown import markdown_table
 from studies.plan import write_atomically
 from studies.statistics import Effect, paired_effect
-from studies.table import Results, Row, load_results
+from studies.table import EVALUATIONS, Results, Row, load_results
 from studies.text import joules, percent, si
 
 SCHEMA = "studies/comparison/1"
@@ -102,7 +102,7 @@ def compare_studies(a: Results, b: Results) -> Comparison:
 
 def _obstacles(a: Results, b: Results) -> list[str]:
     """Return what makes two accuracies incomparable."""
-    task_a, task_b = a.plan.study["task"], b.plan.study["task"]
+    task_a, task_b = (r.plan.study["task"] or {} for r in (a, b))  # hardware alone has no task
     keys = [key for key in {**task_a, **task_b} if task_a.get(key) != task_b.get(key)]
     found = [f"task.{key} is {task_a.get(key)!r} and {task_b.get(key)!r}" for key in keys]
     for what, of_a, of_b in (
@@ -122,7 +122,7 @@ def _totals(results: Results) -> set[int]:
 
 def _made(results: Results, key: str) -> set[str]:
     """Return what the attempts at evaluations say they were made with."""
-    done = (a for a in results.attempts.values() if a.kind == "evaluate" and a.status in FINAL)
+    done = (a for a in results.attempts.values() if a.kind in EVALUATIONS and a.status in FINAL)
     values = ({**a.volatile.get("environment", {}), **a.volatile}.get(key) for a in done)
     return {str(value) for value in values if value is not None}
 

@@ -1,4 +1,4 @@
-"""Which points are on the front, and which are off it by more than their error bars."""
+"""Which points are on the front, how surely, and which are off it by more than their error bars."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Standing = Literal["front", "undecided", "dominated", "infeasible"]
+Draws = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +37,33 @@ def front_mask(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """
     if np.isnan(costs).any():
         raise ValueError("a Pareto front needs numbers in every objective; a cost is nan")
-    mask = np.zeros(len(costs), dtype=np.bool_)
-    kept = np.empty_like(costs)
-    count = 0
-    # In lexicographic order whoever dominates a row comes before it, and some undominated row does.
-    for index in np.lexsort(costs.T[::-1]):
-        row = costs[index]
-        held = kept[:count]
-        dominated = ((held <= row).all(axis=1) & (held < row).any(axis=1)).any()
-        if not dominated:
-            kept[count] = row
-            count += 1
-            mask[index] = True
-    return mask
+    if not costs.size:
+        return np.zeros(len(costs), dtype=np.bool_)
+    from moocore import is_nondominated
+
+    return np.asarray(is_nondominated(costs, keep_weakly=True), dtype=np.bool_)
+
+
+def front_probability(costs: Sequence[Draws]) -> npt.NDArray[np.float64]:
+    """Return in which share of the draws each point is on the front.
+
+    Args:
+        costs: one array an objective, to be made small, [points, draws]; [points, 1] for one that is exact. Draw d
+            of all objectives is one world, so what points share must have been drawn together (`studies.draws`).
+
+    Returns:
+        [points] shares. With D draws a share is off by sqrt(p (1 - p) / D) at one standard error: 0.016 at most for 1,000.
+
+    Raises:
+        ValueError: a cost is not a number.
+    """
+    points, draws = np.broadcast_shapes(*(c.shape for c in costs))
+    stacked = [np.broadcast_to(c, (points, draws)) for c in costs]
+    wins = np.zeros(points)
+    for draw in range(draws):
+        wins += front_mask(np.column_stack([c[:, draw] for c in stacked]))
+    shares: npt.NDArray[np.float64] = wins / draws
+    return shares
 
 
 def standings(benefits: Sequence[Interval], costs: Sequence[Interval]) -> list[Standing]:
@@ -57,7 +72,7 @@ def standings(benefits: Sequence[Interval], costs: Sequence[Interval]) -> list[S
     `front`: no point is better by the nominal values. `dominated`: some point is at least as good with
     both bars at their worst against this point's bars at their best. `undecided`: neither. The bars are
     taken as independent; energies of machines that share a quantity move together, so a `dominated`
-    is safe and an `undecided` may be settled by joint draws.
+    is safe and an `undecided` may be settled by joint draws (`front_probability`).
     """
     nominal = np.array([[-b.nominal, c.nominal] for b, c in zip(benefits, costs, strict=True)])
     mask = front_mask(nominal.reshape(len(benefits), 2))

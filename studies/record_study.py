@@ -12,7 +12,12 @@ from studies.curves import families
 from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, read, view
 from studies.plan import load_plan
-from studies.statistics import mean_interval, paired_effect
+from studies.statistics import (
+    adjusted_p_values,
+    comparisons_text,
+    mean_interval,
+    paired_effect,
+)
 from studies.text import percent
 
 SCHEMA = "studies/study_result/1"
@@ -87,22 +92,32 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
         "| Student | recipe | steps | accuracy on the machine, mean (95 % t interval) | against its control |",
         "|---|---|---|---|---|",
     ]
-    for student in result["students"]:
-        values = _values(student)
+    values = {name: _values(student) for name, student in names.items()}
+    effects = {
+        name: paired_effect(values[name], values[student["control"]])
+        for name, student in names.items()
+        if student.get("control") and values[name] and values[student["control"]]
+    }
+    adjusted = dict(zip(effects, adjusted_p_values(list(effects.values())), strict=True))
+    for name, student in names.items():
         steps = next(iter(student["by_seed"].values()))["steps"]
-        start = f"| {student['name']} | `{student['recipe']}` | {steps} |"
-        if not values:
+        start = f"| {name} | `{student['recipe']}` | {steps} |"
+        if not values[name]:
             lines.append(f"{start} refused by every machine | |")
             continue
-        mean = mean_interval(list(values.values()), bounds=(0.0, 1.0))
+        mean = mean_interval(list(values[name].values()), bounds=(0.0, 1.0))
         against = ""
-        if student.get("control") and _values(names[student["control"]]):
-            effect = paired_effect(values, _values(names[student["control"]])).difference
-            against = f"{_points(effect.mean)} ({_points(effect.low)} to {_points(effect.high)}) on {student['control']}"
+        if name in effects:
+            effect, p_value = effects[name].difference, adjusted[name]
+            found = f"{_points(effect.low)} to {_points(effect.high)}"
+            found += "" if p_value is None else f", p {p_value:.2g}"
+            against = f"{_points(effect.mean)} ({found}) on {student['control']}"
         interval = "no interval: one seed"
         if mean.low is not None and mean.high is not None:
             interval = f"{percent(mean.low)} to {percent(mean.high)}"
         lines.append(f"{start} {percent(mean.mean)} ({interval}) | {against} |")
+    note = comparisons_text(list(effects.values()))
+    lines += ["", note] if note else []
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
     machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
     failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]

@@ -17,6 +17,8 @@ from hwsim.errors import BitwrightError, MissingExtra
 from hwsim.report.figure import Painter, render_files
 from studies.columns import all_columns, result_records
 from studies.figures import render_inline, study_figures
+from studies.front import front_of
+from studies.front_tables import equal_accuracy_table, front_table, share_table
 from studies.plan import write_atomically
 from studies.sql import write_parquet
 from studies.table import Point, Results, load_results, write_csv
@@ -105,17 +107,26 @@ def render_html(results: Results, points: list[Point], figures: Mapping[str, Pai
         )
         for name, painter in figures.items()
     ]
+    front = front_of(results, points)
     return environment.from_string(template).render(
         study=results.plan.study,
         date=datetime.now(UTC).strftime("%-d %B %Y"),
-        answer=answer(results),
+        answer=answer(results, front),
         problems=problems(results),
         figures=blocks,
-        tables=[machine_table(results, points)]
+        tables=[
+            *([front_table(front), share_table(front)] if front.points else []),
+            machine_table(results, points),
+        ]
         if not results.trains
         else [
             accuracy_table(results),
             machine_table(results, points),
+            *(
+                [front_table(front), equal_accuracy_table(front), share_table(front)]
+                if front.points
+                else []
+            ),
             rung_table(results),
             size_table(results),
             verify_table(results),

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, and paired effects between methods.
+"""Means over seeds with their intervals, paired effects between methods, and what many of them at once mean.
 
 Two different uncertainties appear in a study. The interval over *seeds* (here) says how much a result
 would move if the training were repeated. The Wilson interval of one accuracy (`hwsim.metrics`) says how
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 MIN_PAIRS_FOR_P_VALUE = 6
 """Fewer paired seeds than this give an effect and an interval, never a p-value."""
@@ -87,3 +88,68 @@ def paired_effect(
         # equal differences have no spread to test against
         p_value = float(ttest_1samp(differences, 0.0).pvalue) if len(set(differences)) > 1 else None
     return Effect(mean_interval(differences, level), p_value, seeds)
+
+
+def share_difference(a: tuple[int, int], b: tuple[int, int], confidence: float = 0.95) -> Estimate:
+    """Return the share of `a` minus that of `b`, each (successes, trials), with its hybrid score interval.
+
+    Newcombe (1998), "Interval estimation for the difference between independent proportions: comparison of eleven
+    methods", method 10. Two models that were tested on the same samples are no independent shares; where they tend to fail on
+    the same ones the interval is too wide, never too narrow.
+
+    Returns:
+        The estimate; `count` is 1, for it is one pair of models.
+
+    >>> difference = share_difference((56, 70), (48, 80))
+    >>> round(difference.low, 4), round(difference.high, 4)
+    (0.0524, 0.3339)
+    """
+    share_a, share_b = a[0] / a[1], b[0] / b[1]
+    low_a, high_a = _wilson(*a, confidence)
+    low_b, high_b = _wilson(*b, confidence)
+    mean = share_a - share_b
+    low = mean - math.hypot(share_a - low_a, high_b - share_b)
+    high = mean + math.hypot(high_a - share_a, share_b - low_b)
+    return Estimate(mean, low, high, 1)
+
+
+@lru_cache(maxsize=4096)
+def _wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Remember intervals: thousands of models share a test set, and so a few hundred counts."""
+    from hwsim.metrics import wilson_interval
+
+    return wilson_interval(successes, trials, confidence)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for how many they are, in their order.
+
+    Rejecting what is at most alpha after the adjustment errs anywhere among them with probability alpha at most, however
+    they depend on each other (Holm 1979, "A simple sequentially rejective multiple test procedure").
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    held = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        held = max(held, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = held
+    return adjusted
+
+
+def adjusted_p_values(effects: Sequence[Effect]) -> list[float | None]:
+    """Return the p-value of each effect adjusted for all that have one, None where it has none."""
+    adjusted = iter(holm([e.p_value for e in effects if e.p_value is not None]))
+    return [None if e.p_value is None else next(adjusted) for e in effects]
+
+
+def comparisons_text(effects: Sequence[Effect]) -> str:
+    """Say what a reader must know of several effects that are printed side by side; nothing of a single one."""
+    count = len(effects)
+    if count < 2:
+        return ""
+    text = f"{count} differences are compared: each interval covers 95 % by itself, so one in 20 may miss"
+    if any(e.p_value is not None for e in effects):
+        text += "; p-values are adjusted for how many there are (Holm)"
+    return f"{text}."

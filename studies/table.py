@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
+from studies.draws import EnergyTerm
+from studies.ledger import FILE_NAME, FINAL, Attempt, LedgerError, attempts_in, view
 from studies.pareto import Interval, Standing, front_mask, standings
 from studies.plan import Node, Plan, canonical_json, load_plan
 from studies.space import Constraint
@@ -91,12 +92,14 @@ class Row:
     settings: str = "{}"
     """what was set on the machine: JSON of key -> value"""
     components_pj: Mapping[str, float] = field(default_factory=dict)
+    energy_terms: Sequence[EnergyTerm] = ()
+    """what the energy is drawn from, jointly with that of every other row (`studies.draws`)"""
     not_modelled: tuple[str, ...] = ()
     node: str = ""
     """identity of the evaluation that gave the row"""
 
 
-UNDECLARED = ("components_pj", "not_modelled", "node")
+UNDECLARED = ("components_pj", "energy_terms", "not_modelled", "node")
 COLUMNS = tuple(f.name for f in fields(Row) if f.name not in UNDECLARED)
 EVALUATIONS = ("evaluate", "cost")
 """kinds of nodes that give a row"""
@@ -261,7 +264,7 @@ def load_results(folder: Path) -> Results:
 
     Raises:
         CheckpointError: no study was run there.
-        LedgerError: the ledger is damaged.
+        LedgerError: the ledger is damaged, or its rows are those of an older version.
     """
     plan = load_plan(folder)
     ids = plan.by_id
@@ -324,6 +327,11 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
     if attempt.result is None:
         return row
     r = attempt.result
+    if "energy_terms" not in r:
+        raise LedgerError(
+            f"{attempt.label}: measured by a version that did not keep what its energy rests on;"
+            " run the study again with --fresh"
+        )
     accuracy = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
     verified = r.get("verify", {})
     return replace(
@@ -350,6 +358,7 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
         side_array_cycles_frac=r["side_arrays"]["cycles_frac"],
         side_array_energy_frac=r["side_arrays"]["energy_frac"],
         components_pj=r["energy_by_component_pj"],
+        energy_terms=r["energy_terms"],
         not_modelled=tuple(r["not_modelled"]),
     )
 

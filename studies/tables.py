@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
-from studies.statistics import Estimate, mean_interval, paired_effect
+from studies.statistics import (
+    Estimate,
+    adjusted_p_values,
+    comparisons_text,
+    mean_interval,
+    paired_effect,
+)
 from studies.table import Point, Results, Row
 from studies.text import joules, percent, percent_range, si
 
@@ -64,23 +70,36 @@ def accuracy_table(results: Results) -> Table:
             "teacher",
         )
     )
-    for student in results.students:
-        found: dict[int, Row] = {}
-        for row in results.rows:
-            if row.student == student and row.accuracy is not None:
-                found.setdefault(row.seed, row)
-        values = {s: r.accuracy for s, r in found.items() if r.accuracy is not None}
+    found = {student: _rows_by_seed(results, student) for student in results.students}
+    values = {
+        student: {s: r.accuracy for s, r in rows.items() if r.accuracy is not None}
+        for student, rows in found.items()
+    }
+    effects = {s: paired_effect(v, teacher) for s, v in values.items() if v.keys() & teacher.keys()}
+    adjusted = dict(zip(effects, adjusted_p_values(list(effects.values())), strict=True))
+    for student, rows in found.items():
         cells = [
-            _accuracy_cell(found[s].correct, found[s].total, found[s].accuracy)
-            if s in found
+            _accuracy_cell(rows[s].correct, rows[s].total, rows[s].accuracy)
+            if s in rows
             else NOTHING
             for s in seeds
         ]
         difference = NOTHING
-        if values.keys() & teacher.keys():
-            difference = _points_cell(paired_effect(values, teacher).difference)
-        table.rows.append(Line([Cell(student), *cells, _mean_cell(values.values()), difference]))
-    return table
+        if student in effects:
+            difference = points_cell(effects[student].difference, adjusted[student])
+        mean = _mean_cell(values[student].values())
+        table.rows.append(Line([Cell(student), *cells, mean, difference]))
+    note = comparisons_text(list(effects.values()))
+    return replace(table, text=f"{table.text} {note}".rstrip())
+
+
+def _rows_by_seed(results: Results, student: str) -> dict[int, Row]:
+    """Return a row with an accuracy of each seed; machines agree on it."""
+    found: dict[int, Row] = {}
+    for row in results.rows:
+        if row.student == student and row.accuracy is not None:
+            found.setdefault(row.seed, row)
+    return found
 
 
 def _accuracy_cell(correct: int | None, total: int | None, value: float | None) -> Cell:
@@ -101,11 +120,13 @@ def _mean_cell(values: Iterable[float]) -> Cell:
     return Cell(percent(estimate.mean), percent_range(estimate.low, estimate.high))
 
 
-def _points_cell(difference: Estimate) -> Cell:
+def points_cell(difference: Estimate, p_value: float | None = None) -> Cell:
+    """Return a difference of accuracies in percentage points, below it its interval."""
     text = f"{100 * difference.mean:+.1f}"
     if difference.low is None or difference.high is None:
         return Cell(text, "one pair")
-    return Cell(text, f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}")
+    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return Cell(text, interval if p_value is None else f"{interval}, p {p_value:.2g}")
 
 
 def machine_table(results: Results, points: Sequence[Point]) -> Table:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from studies.criteria import ACCURACY, ENERGY
+from studies.front import Front
+from studies.iso_accuracy import MARGIN, IsoAccuracy, Saving, iso_accuracies
 from studies.pareto import Interval
 from studies.statistics import Estimate
 from studies.table import Point, Results
@@ -13,7 +18,16 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
-COST_NAMES = {"energy_pj": "energy", "latency_s": "latency", "area_um2": "area"}
+CRITERION_NAMES = {
+    ACCURACY: "accuracy",
+    "energy_pj": "energy",
+    "latency_s": "latency",
+    "area_um2": "area",
+}
+MOST_NAMED = 5
+"""how many points between the ends of a front are named"""
+WORTH_NAMING = 0.05
+"""a point that is on the front in fewer draws is not named"""
 
 
 def si(value: float, unit: str) -> str:
@@ -56,12 +70,21 @@ def energy(band: Interval) -> str:
 
 
 def cost_text(objective: str, band: Interval) -> str:
-    """Write a cost of an objective."""
-    if objective == "energy_pj":
-        return energy(band)
-    if objective == "area_um2":
-        return f"{band.nominal / 1e6:.3f}{SPACE}mm²"
-    return si(band.nominal, "s")
+    """Write a cost of an objective, an energy with its band."""
+    return energy(band) if objective == ENERGY else value_text(objective, band.nominal)
+
+
+def value_text(name: str, value: float) -> str:
+    """Write a value of a criterion, given in its own unit.
+
+    >>> [value_text(*v).replace(SPACE, " ") for v in (("energy_pj", 2e6), ("area_um2", 1.5e6), ("accuracy", 0.5))]
+    ['2.00 µJ', '1.500 mm²', '50.0 %']
+    """
+    if name == ACCURACY:
+        return percent(value)
+    if name == "area_um2":
+        return f"{value / 1e6:.3f}{SPACE}mm²"
+    return joules(value) if name == ENERGY else si(value, "s")
 
 
 def accuracy(estimate: Estimate | None) -> str:
@@ -85,48 +108,139 @@ def hover(point: Point) -> str:
     )
 
 
-def answer(results: Results) -> str:
-    """Answer the study's question from measured points alone: the front, its two ends and its knee."""
-    points = results.points()
-    if not points:
+def answer(results: Results, front: Front) -> str:
+    """Answer the study's question from measured points alone: the front, how sure it is, and what equal accuracy saves."""
+    if not front.points:
         return "No point has been measured yet."
-    objective = str(results.plan.study["objectives"][0])
-    front = sorted(
-        (p for p, standing in results.judged(points, objective) if standing == "front"),
-        key=lambda p: p.cost(objective).nominal,
-    )
-    name = COST_NAMES[objective]
-    if not results.trains:
-        names = listed([COST_NAMES[o] for o in results.plan.study["objectives"]])
-        return (
-            f"{len(front)} of {len(points)} costed combinations are on the front of {names}."
-            f" The least {name} is that of {front[0].student} on {front[0].machine},"
-            f" {cost_text(objective, front[0].cost(objective))} an inference."
-        )
-    head = f"{len(front)} of {len(points)} measured combinations are on the front of accuracy against {name}."
-    cheap, best = front[0], front[-1]
-    if cheap is best:
-        return f"{head} {_describe(cheap, objective)} is the best in both."
-    ends = (
-        f"The least {name} is that of {_describe(cheap, objective)}; "
-        f"the highest accuracy is that of {_describe(best, objective)}."
-    )
-    between = [f"{p.student} on {p.machine}" for p in front[1:-1]]
-    return " ".join(
-        (
-            head,
-            ends,
-            *([f"Between them: {', '.join(between)}."] if between else []),
-            _teacher(results),
-        )
-    )
+    sentences = [front_text(front), certainty_text(front), _left_out(results, front)]
+    if ACCURACY in front.names:
+        objective = next(n for n in front.names if n != ACCURACY)
+        sentences += [equal_accuracy_text(front.points, objective), _teacher(results)]
+    return " ".join(s for s in sentences if s)
 
 
-def _describe(point: Point, objective: str) -> str:
+def _left_out(results: Results, front: Front) -> str:
+    """Say how many points a constraint, or an area that no one states, keeps off the front."""
+    points = results.points()
+    broken = sum(p.infeasible is not None for p in points)
+    unknown = len(points) - len(front.points) - broken
+    sentences = []
+    if broken:
+        sentences.append(f"{broken} of {len(points)} combinations break a constraint.")
+    if unknown:
+        sentences.append(f"Of {unknown} combinations the machine's file gives no area.")
+    return " ".join(sentences)
+
+
+def front_text(front: Front) -> str:
+    """Say how many points are on the front, which of them is best in what, and which is its knee."""
+    words = [CRITERION_NAMES[name] for name in front.names]
+    axes = f"accuracy against {words[0]}" if words[1:] == [ACCURACY] else listed(words)
+    head = f"{len(front.members)} of {len(front.points)} measured combinations are on the front of {axes}."
+    best = [min(front.members, key=lambda i: criterion.costs[i]) for criterion in front.criteria]
+    if len(set(best)) == 1:
+        every = "both" if len(words) == 2 else "all"
+        return f"{head} {_describe(front, best[0])} is the best in {every}."
+    ends = "; ".join(
+        f"the {'highest' if criterion.maximise else 'least'} {word} is that of {_describe(front, index)}"
+        for criterion, word, index in zip(front.criteria, words, best, strict=True)
+    )
+    sentences = [head, f"T{ends[1:]}."]
+    between = [_name(front.points[i]) for i in front.members if i not in best]
+    if between:
+        more = len(between) - MOST_NAMED
+        named = [*between[:MOST_NAMED], f"{more} more"] if more > 0 else between
+        sentences.append(f"Between them: {listed(named)}.")
+    if front.knee is not None:
+        sentences.append(f"Its knee is {_name(front.points[front.knee])}.")
+    return " ".join(sentences)
+
+
+def certainty_text(front: Front) -> str:
+    """Say how surely the front's points are on it, and which other point may be; nothing where all values are exact."""
+    if front.exact or len(front.points) == 1:
+        return ""
+    shares = front.probability
+    weakest = min(front.members, key=lambda i: shares[i])
+    text = (
+        f"Drawn jointly, every point of the front stays on it in {percent(shares[weakest])} of the draws or more"
+        f" (the least sure is {_name(front.points[weakest])})"
+    )
+    others = np.flatnonzero(~front.mask)
+    if others.size and shares[others].max() >= WORTH_NAMING:
+        nearest = others[np.argmax(shares[others])]
+        text += f"; of those off it {_name(front.points[nearest])} comes onto it in {percent(shares[nearest])}"
+    return f"{text}."
+
+
+def equal_accuracy_text(points: Sequence[Point], objective: str) -> str:
+    """Say what one saves at the accuracy of the most accurate student at which one saves anything."""
+    students = 0
+    for passed, found in enumerate(iso_accuracies(points, objective)):
+        if found.saving is not None:
+            return _saving_text(found, found.saving, objective, passed)
+        students = passed + 1
+    if students < 2:
+        return ""
     return (
-        f"{point.student} on {point.machine}, {cost_text(objective, point.cost(objective))} an inference "
-        f"at {accuracy(point.accuracy)}"
+        f"At equal accuracy, to within {100 * MARGIN:g} point, nothing is saved: no student costs less than another"
+        " that it equals."
     )
+
+
+def _saving_text(found: IsoAccuracy, saving: Saving, objective: str, passed: int) -> str:
+    ratio, margin = saving.ratio, f"{100 * MARGIN:g} point"
+    band = f" (5–95 % band {ratio_band(ratio)})" if objective == ENERGY else ""
+    doubt = "" if saving.shown else "; a larger loss is not excluded"
+    text = (
+        f"At equal accuracy, {'shown' if saving.shown else 'measured'} to within {margin}: {_name(saving.cheap)} costs"
+        f" {times(ratio.nominal)} times less {CRITERION_NAMES[objective]}{band} than {_name(saving.dear)};"
+        f" its accuracy differs by {difference_text(saving.difference)}{doubt}. {_name(saving.dear)} is the cheapest combination"
+        f" of its student; {found.equal} of {found.candidates} cheaper ones of other students are as accurate in this sense."
+    )
+    if passed:
+        plural = "students that are" if passed > 1 else "student that is"
+        text += f" At the accuracy of the {passed} {plural} more accurate nothing is saved."
+    return text
+
+
+def difference_text(difference: Estimate) -> str:
+    """Write a difference of accuracies in points with its interval."""
+    text = f"{100 * difference.mean:+.1f} points"
+    if difference.low is None or difference.high is None:
+        return f"{text}, measured once and without an interval"
+    source = (
+        f"{difference.count} paired seeds"
+        if difference.count > 1
+        else "the test samples of one seed"
+    )
+    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f"{text} (95 % interval {interval}, from {source})"
+
+
+def times(ratio: float) -> str:
+    """Write a ratio with two digits behind the point below ten, with one below a hundred, else with none.
+
+    >>> times(3.14159), times(31.4159), times(314.159)
+    ('3.14', '31.4', '314')
+    """
+    return f"{ratio:.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
+
+
+def ratio_band(ratio: Interval) -> str:
+    """Write the ends of a ratio's band."""
+    return f"{times(ratio.low)} to {times(ratio.high)}"
+
+
+def _name(point: Point) -> str:
+    return f"{point.student} on {point.machine}"
+
+
+def _describe(front: Front, index: int) -> str:
+    point = front.points[index]
+    costs = [cost_text(name, point.cost(name)) for name in front.names if name != ACCURACY]
+    text = f"{_name(point)}, {', '.join(costs)} an inference"
+    return f"{text} at {accuracy(point.accuracy)}" if ACCURACY in front.names else text
 
 
 def _teacher(results: Results) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import BitwrightError, CapacityError, GraphError, OverflowRefused
 from qat.runlog import LOG_FILE
+from studies.draws import EnergyTerm, energy_terms
 from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
@@ -139,13 +140,14 @@ def evaluate(call: Call) -> dict[str, Any]:
     model, machine = _model(call.parents[0] / MODEL_FOLDER), _machine(call.spec)
     goal, samples = call.spec["mapping"], call.spec["samples"]
     with _refusals():
-        run = hwsim.api.run(model, machine, samples=samples, objective=goal).to_json()
+        measured = hwsim.api.run(model, machine, samples=samples, objective=goal)
+    run = measured.to_json()
     verification = hwsim.api.verify(model, machine, samples=samples).to_json()
     write_json(call.folder / RUN_JSON, run)
     write_json(call.folder / VERIFY_JSON, verification)
     write_json(call.folder / OPERATORS_JSON, operators_of(run))
     return {
-        **row_of(run),
+        **row_of(run, energy_terms(measured.result.cost.steady.ledger)),
         "area_um2": machine.area_um2,
         "verify": verified_of(verification),
     }
@@ -171,7 +173,7 @@ def cost(call: Call) -> dict[str, Any]:
         )
     run = Result(model.name, model.sha256, machine.sha256, report).to_json()
     write_json(call.folder / OPERATORS_JSON, operators_of(run))
-    return {**row_of(run), "area_um2": machine.area_um2}
+    return {**row_of(run, energy_terms(report.steady.ledger)), "area_um2": machine.area_um2}
 
 
 @lru_cache(maxsize=2)
@@ -234,8 +236,8 @@ def operators_of(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def row_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a row needs out of the report of `hwsim run`."""
+def row_of(run: Mapping[str, Any], terms: Sequence[EnergyTerm]) -> dict[str, Any]:
+    """Pick what a row needs out of the report of `hwsim run`, and what its energy rests on."""
     # the machine's first array is its main one; stored JSON forgets the order
     side_arrays = list(run["arrays"].values())[1:]
     return {
@@ -244,6 +246,7 @@ def row_of(run: Mapping[str, Any]) -> dict[str, Any]:
         "energy_by_component_pj": {
             name: band["nominal"] for name, band in run["energy_by_component_pj"].items()
         },
+        "energy_terms": terms,
         "share_assumed_frac": run["share_assumed_frac"],
         "side_arrays": {
             share: math.fsum(array[share] for array in side_arrays)

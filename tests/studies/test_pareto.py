@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.pareto import Interval, front_mask, standings
+from hwsim.engine.energy import draw_position
+from studies.draws import energy_draws
+from studies.pareto import Interval, front_mask, front_probability, standings
 
 # few distinct values on purpose: ties and duplicates are where fronts go wrong
 POINTS = st.integers(1, 4).flatmap(
@@ -33,6 +37,71 @@ def test_empty_single_and_nan() -> None:
     assert front_mask(np.array([[np.inf, 1.0]])).tolist() == [True]
     with pytest.raises(ValueError, match="nan"):
         front_mask(np.array([[np.nan, 1.0]]))
+
+
+@given(POINTS, st.randoms(use_true_random=False))
+@settings(derandomize=True, deadline=None, max_examples=150)
+def test_front_depends_on_order_of_values_alone(points: list[tuple[int, ...]], random: Any) -> None:
+    costs = np.array(points, dtype=np.float64)
+    mask = front_mask(costs)
+    order = list(range(len(points)))
+    random.shuffle(order)
+    assert (front_mask(costs[order]) == mask[order]).all()
+    # any growing function of an objective; another one for each, and the objectives in another order
+    stretched = np.column_stack([f(c) for f, c in zip(STRETCHES, costs.T, strict=False)])
+    assert (front_mask(stretched[:, ::-1]) == mask).all()
+    # what is dominated can go, and a second copy of anything stands or falls with the first
+    assert front_mask(costs[mask]).all()
+    kept = mask | (np.arange(len(points)) % 2 == 0)
+    assert (front_mask(costs[kept]) == mask[kept]).all()
+    assert (front_mask(np.vstack([costs, costs])) == np.tile(mask, 2)).all()
+
+
+STRETCHES = (np.exp, lambda x: 3 * x - 7, np.cbrt, lambda x: -1 / (1 + x))
+
+DRAWN = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4)).flatmap(
+    lambda shape: st.lists(
+        st.lists(
+            st.lists(st.integers(0, 3), min_size=shape[2], max_size=shape[2]),
+            min_size=shape[0],
+            max_size=shape[0],
+        ),
+        min_size=shape[1],
+        max_size=shape[1],
+    )
+)
+
+
+@given(DRAWN)
+@settings(derandomize=True, deadline=None, max_examples=100)
+def test_probability_counts_the_draws_in_which_nobody_is_better(
+    drawn: list[list[list[int]]],
+) -> None:
+    exact = [[float(i)] for i in range(len(drawn[0]))]
+    costs = [*(np.array(d, dtype=np.float64) for d in drawn), np.array(exact)]
+    expected = np.zeros(len(exact))
+    for draw in range(len(drawn[0][0])):
+        world = [(*(d[p][draw] for d in drawn), int(exact[p][0])) for p in range(len(exact))]
+        expected += brute_force(world)
+    np.testing.assert_allclose(front_probability(costs), expected / len(drawn[0][0]))
+
+
+def test_what_points_share_does_not_make_them_doubtful() -> None:
+    # equally accurate; one costs a tenth more, and all that either costs is one unknown from 1 to 10
+    accuracy = np.array([[-0.9], [-0.9]])
+    together = energy_draws([[[("u", 10.0, 1.0)]], [[("u", 10.0, 1.1)]]])
+    assert front_probability([together, accuracy]).tolist() == [1.0, 0.0]
+    apart = energy_draws([[[("u", 10.0, 1.0)]], [[("v", 10.0, 1.1)]]])
+    shares = front_probability([apart, accuracy])
+    cheaper = 10.0 ** draw_position("u") < 1.1 * 10.0 ** draw_position("v")
+    np.testing.assert_allclose(shares, [cheaper.mean(), 1 - cheaper.mean()])
+    assert 0.4 < shares[1] < 0.5
+
+
+def test_documented_example_of_the_library() -> None:
+    # the example of moocore.is_nondominated(..., keep_weakly=True)
+    points = np.array([[1, 1], [0, 1], [1, 0], [1, 0]], dtype=np.float64)
+    assert front_mask(points).tolist() == [False, True, True, True]
 
 
 def test_ten_thousand_points_are_quick() -> None:

@@ -80,6 +80,9 @@ def test_page_says_what_a_reader_needs(html: str) -> None:
         "Where the energy goes</h2>",
         "Accuracy</h2>",
         "Machines</h2>",
+        "The front</h2>",
+        "At equal accuracy</h2>",
+        "What one machine or one student reaches alone</h2>",
         "From student to integer graph</h2>",
         "Bytes on disk</h2>",
         "Verification</h2>",
@@ -89,6 +92,7 @@ def test_page_says_what_a_reader_needs(html: str) -> None:
     ]
     places = [html.index(words) for words in order]
     assert places == sorted(places)
+    assert "4 differences are compared: each interval covers 95 % by itself" in html
     assert "0 unequal" in html
     assert "clock tree</li>" in html  # said by all machines
     assert "operand gating <span" in html  # said by one

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hwsim.metrics import wilson_interval
 from studies import statistics
-from studies.statistics import mean_interval, paired_effect
+from studies.statistics import (
+    Effect,
+    Estimate,
+    adjusted_p_values,
+    comparisons_text,
+    holm,
+    mean_interval,
+    paired_effect,
+    share_difference,
+)
 
 
 def test_interval_of_three_seeds_by_hand() -> None:
@@ -46,6 +59,88 @@ def test_single_value_has_no_interval_and_bounds_cut() -> None:
     assert cut.high == 1.0
     with pytest.raises(ValueError, match="at least one"):
         mean_interval([])
+
+
+# Newcombe (1998), Statistics in Medicine 17, 857: Wilson's method without continuity correction, and
+# 17, 873, Table II, method 10, built on it
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_published_intervals_of_a_share(
+    successes: int, trials: int, low: float, high: float
+) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((6, 7), (2, 7), 0.0582, 0.8062),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((0, 10), (0, 10), -0.2775, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+        ((10, 10), (0, 10), 0.6075, 1.0),
+    ],
+)
+def test_published_intervals_of_a_difference(
+    a: tuple[int, int], b: tuple[int, int], low: float, high: float
+) -> None:
+    found = share_difference(a, b)
+    assert found.mean == a[0] / a[1] - b[0] / b[1]
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_interval_of_a_difference_covers_what_it_says() -> None:
+    # every outcome of 30 samples each, weighted by how likely it is: nothing is simulated
+    p, q, n = 0.9, 0.8, 30
+    chances = [
+        [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
+        for share in (p, q)
+    ]
+    covered = 0.0
+    for i, j in itertools.product(range(n + 1), repeat=2):
+        found = share_difference((i, n), (j, n))
+        assert found.low is not None
+        assert found.high is not None
+        covered += chances[0][i] * chances[1][j] * (found.low <= p - q <= found.high)
+    assert 0.93 < covered < 0.98
+
+
+def test_holm_by_hand() -> None:
+    # 4 * 0.005, 3 * 0.01, then 2 * 0.03 and, never below it, 1 * 0.04
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+@settings(derandomize=True, deadline=None, max_examples=100)
+def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
+    indices = range(len(p_values))
+    subsets = [s for k in indices for s in itertools.combinations(indices, k + 1)]
+    closed = [
+        max(min(1.0, len(s) * min(p_values[j] for j in s)) for s in subsets if i in s)
+        for i in indices
+    ]
+    assert holm(p_values) == pytest.approx(closed)
+
+
+def test_only_effects_with_a_p_value_are_adjusted() -> None:
+    effects = [Effect(Estimate(0, 0, 0, 6), p, ()) for p in (0.01, None, 0.03)]
+    assert adjusted_p_values(effects) == [pytest.approx(0.02), None, pytest.approx(0.03)]
+    assert comparisons_text(effects[:1]) == ""
+    assert comparisons_text(effects).startswith("3 differences are compared: ")
+    assert "Holm" in comparisons_text(effects)
+    assert "Holm" not in comparisons_text([effects[1]] * 2)
 
 
 def test_examples_in_docstrings() -> None:

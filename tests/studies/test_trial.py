@@ -31,7 +31,8 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
     run, verification = reports()
-    row = row_of(run)
+    row = row_of(run, [("dram_bit", 4.0, 0.5)])
+    assert row["energy_terms"] == [("dram_bit", 4.0, 0.5)]
     assert verified_of(verification) == {
         "ok": False,
         "unequal_tensors": 1,

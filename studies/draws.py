@@ -1,0 +1,128 @@
+"""Joint draws of what points are judged by: energies over the unknowns that machines share, accuracies over seeds.
+
+Draw d is one world. In it every unit energy has one value, on all machines, and every seed has pushed all students
+that were trained with it the same way; so what two points share cancels when they are compared draw by draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from hwsim.engine.energy import Ledger
+
+Draws = npt.NDArray[np.float64]
+EnergyTerm = tuple[str, float, float]
+"""(name of a physical unknown, its high / low, pJ that rest on it at its low)"""
+
+POINTS_AT_ONCE = 256
+
+KNOWN = ""
+"""the name under which all pJ stand that rest on no spread"""
+
+
+def energy_terms(ledger: Ledger) -> list[EnergyTerm]:
+    """Return what an energy rests on, one term an unknown and spread: all that its draws need.
+
+    In the world where an unknown lies at position u of its range the energy is the sum over terms of
+    pj * spread ** u. The nominal energy is no part of it.
+    """
+    found: dict[tuple[str, float], list[float]] = {}
+    for _, count in ledger.entries:
+        price = ledger.prices.price(count.component, count.action)
+        q = price.quantity
+        key = (KNOWN, 1.0) if q.low == q.high else (price.name, q.high / q.low)
+        found.setdefault(key, []).append(count.count * q.low * price.to_pj)
+    return [(*key, math.fsum(found[key])) for key in sorted(found) if any(found[key])]
+
+
+def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
+    """Draw the energy of every point, its mean over its rows, in the same worlds.
+
+    Args:
+        points: of each point the `energy_terms` of each of its rows.
+
+    Returns:
+        [points, draws] pJ, those of `hwsim.engine.energy.Ledger.draws` up to the rounding of a sum.
+    """
+    from hwsim.engine.energy import DRAWS
+
+    result = np.empty((len(points), DRAWS))
+    # machines have unknowns of their own: those of all points of a large study at once would not fit the memory
+    for start in range(0, len(points), POINTS_AT_ONCE):
+        part = slice(start, start + POINTS_AT_ONCE)
+        result[part] = _energy_draws(points[part])
+    return result
+
+
+def _energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
+    from scipy.sparse import coo_array
+
+    from hwsim.engine.energy import DRAWS, draw_position
+
+    columns: dict[tuple[str, float], int] = {}
+    at, of, pj = [], [], []
+    for index, rows in enumerate(points):
+        for terms in rows:
+            for name, spread, value in terms:
+                at.append(index)
+                of.append(columns.setdefault((name, spread), len(columns)))
+                pj.append(value / len(rows))
+    factors = np.empty((len(columns), DRAWS))
+    for (name, spread), column in columns.items():
+        factors[column] = 1.0 if name == KNOWN else spread ** draw_position(name)
+    weights = coo_array((pj, (at, of)), shape=(len(points), len(columns))).tocsr()
+    return np.asarray(weights @ factors)
+
+
+def mean_draws(points: Sequence[Mapping[int, float]]) -> Draws:
+    """Draw the mean of every point's values over its seeds, so that seeds stay paired.
+
+    A mean's draws are m + t, with t = sum_s (x_s - m) z_s / sqrt(n (n - 1)) * sqrt((n - 1) / c): one standard normal
+    z_s a seed and one chi-square c of n - 1 degrees of freedom, for all points alike. So each mean has Student's t
+    distribution that `mean_interval` reports, and the difference of any two points with the same seeds has the one of
+    `paired_effect`. A bootstrap of three seeds would have ten different resamples and a third too little variance.
+
+    Args:
+        points: of each point the value by seed.
+
+    Returns:
+        [points, draws]; not cut to what a mean can be, which would turn differences into ties. A point of one seed
+        has the same value in all draws: nothing is known of its spread.
+    """
+    from scipy.stats import chi2, norm
+
+    from hwsim.engine.energy import DRAWS, draw_position
+
+    push = {s: norm.ppf(draw_position(f"study: seed {s}")) for s in set().union(*points)}
+    position = draw_position("study: spread over seeds")
+    widths = {n: np.sqrt(n * chi2.ppf(position, n - 1)) for n in {len(p) for p in points} - {1}}
+    result = np.empty((len(points), DRAWS))
+    for index, values in enumerate(points):
+        count = len(values)
+        mean = math.fsum(values.values()) / count
+        result[index] = mean
+        if count > 1:
+            pushed = sum((v - mean) * push[s] for s, v in values.items())
+            result[index] += pushed / widths[count]
+    return result
+
+
+def share_draws(name: str, correct: int, total: int) -> Draws:
+    """Draw the share of a test set of any size of which `correct` of `total` samples were seen: [draws].
+
+    From the posterior under Jeffreys' prior, Beta(correct + 1/2, total - correct + 1/2). The same name gives the same
+    draws. Two models' draws are independent although they met the same samples: that overstates the doubt about
+    which is better, never understates it as long as what is hard for one is not easy for the other.
+    """
+    from hwsim.engine.energy import DRAWS, SEED
+
+    digest = hashlib.sha256(f"{SEED}/study: test set, {name}".encode()).digest()
+    generator = np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    return generator.beta(correct + 0.5, total - correct + 0.5, DRAWS)
