@@ -71,6 +71,7 @@ class Child:
     def __init__(self, environment: Mapping[str, str], directory: Path | None = None) -> None:
         ours, theirs = Pipe()
         self._connection = ours
+        self._ready = False
         search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         with theirs:
             self.process = subprocess.Popen(
@@ -86,7 +87,7 @@ class Child:
         """Send a pickled call and return what it returns, or raise what it raises.
 
         Raises:
-            AttemptLost: the process died, or did not answer within `timeout_s` and was killed.
+            AttemptLost: the process died, or did not answer within `timeout_s` of being ready and was killed.
         """
         start = time.monotonic()
 
@@ -95,6 +96,9 @@ class Child:
             return AttemptLost(reason, time.monotonic() - start, socket.gethostname())
 
         try:
+            if not self._ready:
+                self._ready = self._connection.recv()
+                start = time.monotonic()
             self._connection.send_bytes(message)
             if not self._connection.poll(timeout_s):
                 raise lost(f"stopped: no result after {timeout_s:g} s (--timeout)")
@@ -116,18 +120,15 @@ class Children:
     """Gives each call an idle child, or a new one; several threads may call at the same time.
 
     Args:
-        timeout_s: how long a call may take; None: for ever.
         environment: what its children see besides this process's environment, with one thread for each library.
         directory: where they work; None: where this process works.
     """
 
     def __init__(
         self,
-        timeout_s: float | None = None,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
     ) -> None:
-        self.timeout_s = timeout_s
         self.environment = environment or {}
         self.directory = directory
         self._lock = threading.Lock()
@@ -135,15 +136,15 @@ class Children:
         self._busy: set[Child] = set()
         self._stopped = False
 
-    def call(self, message: bytes) -> Any:
+    def call(self, message: bytes, timeout_s: float | None) -> Any:
         """Make a call, as `pickled` wrote it, in a child; return what it returns, or raise what it raises.
 
         Raises:
-            AttemptLost: the child died or took too long.
+            AttemptLost: the child died, or did not answer within `timeout_s` (None: any time) and was killed.
         """
         child = self._take()
         try:
-            return child.call(message, self.timeout_s)
+            return child.call(message, timeout_s)
         finally:
             self._give_back(child)
 
@@ -195,6 +196,7 @@ def serve(descriptor: int) -> None:
                 os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
+    connection.send(True)
     while True:
         try:
             message = calls.get(timeout=IDLE_SECONDS)

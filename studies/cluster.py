@@ -6,23 +6,18 @@ process of its own that runs the node, as the local pool's do.
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from distributed import Client, LocalCluster
 
 from hwsim.errors import ConfigError
-from studies.child import Children, pickled
-from studies.plan import NUMERIC_DISTRIBUTIONS, SOURCES, source_sha256
+from studies.child import pickled
+from studies.session import Session, call_joined, fingerprint, join, leave
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,93 +29,6 @@ GPU_RESOURCE = "GPU"
 MARKER_PATTERN = "cluster-*.txt"
 GONE = (OSError, RuntimeError, TimeoutError, CancelledError)
 """what a client raises whose scheduler went away: nothing is left to be tidied up there"""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What a worker must know of a sweep; it goes along with each node, since workers come and go."""
-
-    token: str
-    marker: Path
-    """a file of the study's folder that holds the token: whoever reads it there shares the file system"""
-    directory: Path
-    """where the sweep was started, which relative paths of a study start from"""
-    fingerprint: Mapping[str, str]
-    timeout_s: float | None
-
-
-def fingerprint() -> dict[str, str]:
-    """Return what the ids of nodes depend on beside the study: versions, and hashes of the sources."""
-    versions: dict[str, str] = {}
-    for name in ("bitwright", *NUMERIC_DISTRIBUTIONS):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions | {f"sources of {kind}": source_sha256(kind) for kind in SOURCES}
-
-
-def unfit(session: Session) -> str | None:
-    """Say why this process cannot work for a sweep; None if it can."""
-    try:
-        seen = session.marker.read_text(encoding="utf-8")
-    except OSError as fault:
-        seen = str(fault)
-    if seen != session.token:
-        return f"does not see the study's folder {session.marker.parent} ({seen})"
-    own = fingerprint()
-    unlike = [
-        f"{name} is {own.get(name, 'missing')[:16]} there, {wanted[:16]} here"
-        for name, wanted in session.fingerprint.items()
-        if own.get(name) != wanted
-    ]
-    return "; ".join(unlike) or None
-
-
-_sessions: dict[str, Children] = {}
-_joining = threading.Lock()
-
-
-def join(session: Session) -> str | None:
-    """In a worker: make ready for a sweep; return why it cannot be, or None."""
-    with _joining:
-        if session.token in _sessions:
-            return None
-        children = Children(session.timeout_s, directory=session.directory)
-        try:
-            # asked of a new process: this one may have been started before the sources were changed
-            reason = children.call(pickled(unfit, session))
-        except OSError as fault:
-            reason = f"does not see the folder {session.directory} ({fault})"
-        if reason is None:
-            _sessions[session.token] = children
-        else:
-            children.stop()
-        return reason
-
-
-def leave(token: str) -> None:
-    """In a worker: stop all that a sweep still runs here."""
-    with _joining:
-        if token in _sessions:
-            _sessions[token].stop()
-
-
-def call_joined(session: Session, message: bytes) -> Any:
-    """In a worker: make a sweep's call in a child process, as `Children.call` does.
-
-    Raises:
-        AttemptLost: the child died or took too long.
-        ConfigError: this worker came after the check at the start, and does not fit.
-    """
-    reason = join(session)
-    if reason is not None:
-        raise ConfigError(f"{_here()}: joined later and {reason}")
-    return _sessions[session.token].call(message)
-
-
-def _here() -> str:
-    return f"worker process {os.getpid()} on {socket.gethostname()}"
 
 
 class DaskExecutor(Executor):

@@ -53,12 +53,15 @@ class LocalPool(Executor):
         timeout_s: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._children = Children(timeout_s, environment)
+        self._children = Children(environment)
+        self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(workers)  # each waits for one child
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand the call to a worker process."""
-        return self._threads.submit(self._children.call, pickled(fn, *args, **kwargs))
+        return self._threads.submit(
+            self._children.call, pickled(fn, *args, **kwargs), self._timeout_s
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close the pool; with `cancel_futures` the running workers are stopped, not waited for."""

@@ -84,6 +84,12 @@ def source_sha256(kind: NodeKind) -> str:
     return sha256_of(digests)
 
 
+@cache
+def numeric_versions() -> dict[str, str]:
+    """Return the versions that results depend on; asked once, since each answer opens files."""
+    return {name: version(name) for name in NUMERIC_DISTRIBUTIONS}
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One unit of work. `spec` is all that its function is told.
@@ -130,7 +136,7 @@ def make_node(
         "parents": parent_ids,
         "inputs": [sha256_of_path(p) for p in inputs],
         "sources": source_sha256(kind),
-        "versions": {name: version(name) for name in NUMERIC_DISTRIBUTIONS},
+        "versions": numeric_versions(),
     }
     return Node(sha256_of(identity), kind, label, spec, parent_ids, tags or {})
 
