@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -71,7 +72,6 @@ class Child:
     def __init__(self, environment: Mapping[str, str], directory: Path | None = None) -> None:
         ours, theirs = Pipe()
         self._connection = ours
-        self._ready = False
         search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         with theirs:
             self.process = subprocess.Popen(
@@ -87,7 +87,7 @@ class Child:
         """Send a pickled call and return what it returns, or raise what it raises.
 
         Raises:
-            AttemptLost: the process died, or did not answer within `timeout_s` of being ready and was killed.
+            AttemptLost: the process died, or did not answer within `timeout_s` of having begun and was killed.
         """
         start = time.monotonic()
 
@@ -96,10 +96,9 @@ class Child:
             return AttemptLost(reason, time.monotonic() - start, socket.gethostname())
 
         try:
-            if not self._ready:
-                self._ready = self._connection.recv()
-                start = time.monotonic()
             self._connection.send_bytes(message)
+            self._connection.recv()  # begun: a new process starts and imports at nobody's expense
+            start = time.monotonic()
             if not self._connection.poll(timeout_s):
                 raise lost(f"stopped: no result after {timeout_s:g} s (--timeout)")
             returned, answer = self._connection.recv()
@@ -196,18 +195,30 @@ def serve(descriptor: int) -> None:
                 os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    connection.send(True)
     while True:
         try:
             message = calls.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return
-        try:
-            fn, args, kwargs = pickle.loads(message)
-            answer = pickle.dumps((True, fn(*args, **kwargs)))
-        except Exception as fault:
-            answer = _pickled_fault(fault)
-        connection.send_bytes(answer)
+        with suppress(BrokenPipeError):  # whoever waited is gone, and `listen` ends this process
+            _make(message, connection)
+
+
+def _make(message: bytes, connection: Connection) -> None:
+    """Make a call; send word that it begins, then whether it returned, and what it returned or raised."""
+    unread: Exception | None = None
+    try:
+        fn, args, kwargs = pickle.loads(message)  # imports what the call needs
+    except Exception as fault:
+        unread = fault
+    connection.send("begun")
+    try:
+        if unread is not None:
+            raise unread
+        answer = pickle.dumps((True, fn(*args, **kwargs)))
+    except Exception as fault:
+        answer = _pickled_fault(fault)
+    connection.send_bytes(answer)
 
 
 def _pickled_fault(fault: Exception) -> bytes:

@@ -6,10 +6,12 @@ process of its own that runs the node, as the local pool's do.
 
 from __future__ import annotations
 
+import signal
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -146,12 +148,24 @@ def connect(address: str, folder: Path, timeout_s: float | None) -> Cluster:
     return Cluster(client, folder, timeout_s)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let threads and processes that start within never hear Ctrl-C: it is for the coordinator, which hears it after."""
+    resource_tracker.ensure_running()  # started by the first process otherwise, and then unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_cluster(workers: int, folder: Path, timeout_s: float | None) -> Cluster:
     """Start a scheduler and workers on this computer, one thread each."""
-    own = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        dashboard_address=None,
-        memory_limit=0,  # the nodes' memory is their child processes', which Dask does not see
-    )
+    with _deaf_to_ctrl_c():
+        own = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=None,
+            memory_limit=0,  # the nodes' memory is their child processes', which Dask does not see
+        )
     return Cluster(Client(own, set_as_default=False), folder, timeout_s, own)

@@ -46,7 +46,7 @@ class ReadyNodes:
     A training that starts last would leave the other workers idle.
     """
 
-    def __init__(self, plan: Plan, todo: Sequence[Node]) -> None:
+    def __init__(self, todo: Sequence[Node]) -> None:
         left = {node.id for node in todo}
         self._below: dict[str, list[Node]] = {}
         self._unmet: dict[str, int] = {}
@@ -171,7 +171,7 @@ class Coordinator:
         todo = self.settle()
         free: dict[str, list[Executor]] = {"cpu": [executor] * slots, "gpu": list(gpus)}
         _require_places(todo, free)
-        ready = ReadyNodes(self.plan, todo)
+        ready = ReadyNodes(todo)
         running: dict[Future[Outcome], tuple[Node, Executor]] = {}
         ended: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         by_id = self.plan.by_id
@@ -239,7 +239,8 @@ def _require_places(todo: Iterable[Node], free: Mapping[str, Sequence[Executor]]
     homeless = [node.label for node in todo if not free[resource_of(node)]]
     if homeless:
         raise ConfigError(
-            f"{len(homeless)} nodes train on a GPU ('{homeless[0]}' first) and there is none for them; "
+            f"{len(homeless)} node{'s train' if len(homeless) > 1 else ' trains'} on a GPU ('{homeless[0]}' first), "
+            "and there is none; "
             "give --gpus N, workers with `--resources GPU=1`, or device: cpu"
         )
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,18 +84,14 @@ def kill_until_whole(folder: Path, kills: int, trials: int, seed: int) -> dict[s
     start = time.monotonic()
     process = start_coordinator(folder, trials)
     try:
-        while happened["coordinators"] + happened["workers"] < kills:
-            target = draw.choice(("coordinators", "workers"))
+        for target in [draw.choice(("coordinators", "workers")) for _ in range(kills)]:
             wait_for_lines(ledger, lines_of(ledger) + draw.randrange(most_lines), process)
-            time.sleep(draw.uniform(0, 0.3))
-            if process.poll() is not None:  # nodes that were killed twice have ended it: go on
-                happened["resumes"] += 1
-                process = start_coordinator(folder, trials)
-                continue
-            victims = workers_of(process.pid)
-            if target == "workers" and not victims:
-                continue
-            os.kill(draw.choice(victims) if target == "workers" else process.pid, 9)
+            time.sleep(draw.uniform(0, 3 * NODE_SECONDS))
+            while not kill(target, process, draw):
+                if process.poll() is not None:  # a node that was killed twice has ended it: go on
+                    happened["resumes"] += 1
+                    process = start_coordinator(folder, trials)
+                time.sleep(0.005)
             happened[target] += 1
             if target == "coordinators":
                 process.wait()
@@ -114,12 +111,22 @@ def kill_until_whole(folder: Path, kills: int, trials: int, seed: int) -> dict[s
     assert declared(view(attempts)) == declared(view(read(undisturbed / FILE_NAME)))
     return {
         "trials": trials, "nodes": len(plan.nodes), "seed": seed,
-        "kills": happened["coordinators"] + happened["workers"],
+        "kills": kills,
         "of_coordinators": happened["coordinators"], "of_workers": happened["workers"],
         "resumes": happened["resumes"], "attempts": len(attempts),
         "failed_attempts": sum(a.status == "failed" for a in attempts),
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
+
+
+def kill(target: str, process: subprocess.Popen[bytes], draw: random.Random) -> bool:
+    """Kill a coordinator or one of its workers; return whether there was one."""
+    if process.poll() is not None:
+        return False
+    victims = [process.pid] if target == "coordinators" else workers_of(process.pid)
+    if victims:
+        os.kill(draw.choice(victims), signal.SIGKILL)
+    return bool(victims)
 
 
 def start_coordinator(folder: Path, trials: int) -> subprocess.Popen[bytes]:

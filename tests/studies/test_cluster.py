@@ -99,7 +99,7 @@ def test_same_view_as_serial_and_pool_though_a_worker_is_killed(
     cluster.processes.append(victim)
     with distributed.Client(f"tcp://{cluster.address}", set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
-    plan = standins.make_plan(tmp_path / "count", ("a", "b", "c", "d"), seconds=0.3)
+    plan = standins.make_plan(tmp_path / "count", ("a", "b", "c", "d"), seconds=0.05)
     there = PlaceOptions(f"dask://{cluster.address}")
     folder = tmp_path / "dask"
 
@@ -132,11 +132,11 @@ def test_a_node_that_kills_or_hangs_its_process_spares_the_dask_worker(
         make_node("train", "dawdles", {"name": "dawdles", "seconds": 60, **common}),
     ]
     good = make_node("train", "works", {"name": "works", **common})
-    options = PlaceOptions(f"dask://{cluster.address}", timeout_s=1.0)
+    options = PlaceOptions(f"dask://{cluster.address}", timeout_s=1.5)
     view = run(Plan({"name": "bad"}, (*bad, good)), tmp_path / "study", options)
     assert {a.label: (a.status, a.attempt, a.error) for a in view.values()} == {
         "dies": ("failed", 2, "the worker process died (killed, or out of memory)"),
-        "dawdles": ("failed", 2, "stopped: no result after 1 s (--timeout)"),
+        "dawdles": ("failed", 2, "stopped: no result after 1.5 s (--timeout)"),
         "works": ("ok", 1, None),
     }
     assert cluster.processes[1].poll() is None
