@@ -32,6 +32,9 @@ ONE_THREAD = dict.fromkeys(
 )
 IDLE_SECONDS = 600.0
 """a child without work for so long ends itself: its sweep may have been killed where it could not say so"""
+SAY_WHERE = signal.SIGUSR1
+"""sent to a child that took too long: an attempt in it writes into its log where it is"""
+SAY_WHERE_SECONDS = 0.3
 WORKER_DIED = "the worker process died (killed, or out of memory)"
 
 
@@ -100,6 +103,8 @@ class Child:
             self._connection.recv()  # begun: a new process starts and imports at nobody's expense
             start = time.monotonic()
             if not self._connection.poll(timeout_s):
+                self.process.send_signal(SAY_WHERE)
+                time.sleep(SAY_WHERE_SECONDS)
                 raise lost(f"stopped: no result after {timeout_s:g} s (--timeout)")
             returned, answer = self._connection.recv()
         except (EOFError, OSError):

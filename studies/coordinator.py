@@ -6,7 +6,7 @@ import heapq
 import queue
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
 
 NODES_FOLDER = "nodes"
 POLL_SECONDS = 0.5
+GIVEN_UP = "the executor gave the node up (its scheduler is gone?)"
 RETRIES = 1
 """how often a node whose attempt failed is tried again in one sweep"""
 
@@ -230,6 +231,8 @@ class Coordinator:
             return Outcome("failed", None, lost.reason, lost.seconds, lost.host)
         except BrokenExecutor:
             return Outcome("failed", None, WORKER_DIED, 0.0, socket.gethostname())
+        except CancelledError:
+            return Outcome("failed", None, GIVEN_UP, 0.0, socket.gethostname())
         except Exception as fault:  # the call could not be sent or its answer not be read
             text = f"{type(fault).__name__}: {fault}"
             return Outcome("failed", None, text, 0.0, socket.gethostname())

@@ -6,6 +6,7 @@ ledger line loses nothing: the next one reads the marker.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import json
 import socket
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from studies.child import SAY_WHERE
 from studies.ledger import FINAL, Status
 from studies.plan import write_atomically
 from studies.storage import says_full, storage_error, writing
@@ -69,12 +71,21 @@ def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
     with writing(call.folder):
         call.folder.mkdir(parents=True, exist_ok=True)
         with (call.folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.write("another process still works in this folder: waiting for its end\n")
+                fcntl.flock(log, fcntl.LOCK_EX)
             found = read_marker(call.folder, node_id)
             if found is not None:
                 return found
-            with redirect_stdout(log), redirect_stderr(log):
-                outcome = _attempt(function, call)
+            # written by the signal's handler itself, so that a compiled loop that hangs is shown, too
+            faulthandler.register(SAY_WHERE, log)
+            try:
+                with redirect_stdout(log), redirect_stderr(log):
+                    outcome = _attempt(function, call)
+            finally:
+                faulthandler.unregister(SAY_WHERE)
             if outcome.status in FINAL:
                 marker = {"id": node_id, **asdict(outcome)}
                 text = json.dumps(marker, ensure_ascii=False) + "\n"

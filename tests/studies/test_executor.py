@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from studies.coordinator import Coordinator, ExecutorGone, ReadyNodes
 from studies.executor import LocalPool, PlaceOptions, SerialExecutor, visible_gpus
 from studies.ledger import Attempt, Ledger, read
 from studies.plan import Plan, make_node
+from studies.worker import Call, run_attempt
 
 
 def run(
@@ -48,6 +50,8 @@ def test_a_compiled_loop_that_hangs_is_stopped_and_its_neighbour_is_not(tmp_path
     }
     lost = next(a for a in attempts if a.status == "failed")
     assert 6.0 <= lost.volatile["seconds"] < 60
+    log = (tmp_path / "study" / "nodes" / hangs.folder_name / "log.txt").read_text()
+    assert re.search(r'standins\.py", line \d+ in train', log)  # where it hung
 
 
 def test_a_pool_goes_on_after_a_call_was_stopped() -> None:
@@ -215,6 +219,19 @@ def _state(process: int) -> str:
 def test_serial_executor_keeps_a_fault_in_its_future() -> None:
     with pytest.raises(ZeroDivisionError):
         SerialExecutor().submit(divmod, 1, 0).result()
+
+
+def test_a_twin_that_still_works_is_waited_for_and_its_outcome_taken(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    spec = {"counter": str(counter), "name": "n", "seconds": 0.5}
+    node = make_node("train", "n", spec)
+    call = Call(spec, tmp_path / "node", ())
+    with LocalPool(2) as pool:
+        twins = [pool.submit(run_attempt, standins.train, node.id, call) for _ in range(2)]
+        first, second = (twin.result() for twin in twins)
+    assert first == second
+    assert counter.read_text() == "."
+    assert "another process still works in this folder" in (call.folder / "log.txt").read_text()
 
 
 def test_every_attempt_of_a_sweep_is_in_the_ledger_on_disk(tmp_path: Path) -> None:
