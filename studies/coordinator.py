@@ -2,30 +2,86 @@
 
 from __future__ import annotations
 
+import heapq
+import queue
 import socket
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hwsim.errors import BitwrightError, ConfigError
 from hwsim.provenance import source_revision
+from studies.child import WORKER_DIED, AttemptLost
 from studies.ledger import FINAL, Attempt, Ledger
 from studies.plan import Node, Plan, source_sha256
 from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
 
 NODES_FOLDER = "nodes"
 POLL_SECONDS = 0.5
-WORKER_DIED = "the worker process died (killed, or out of memory)"
-WORKER_DEATH_RETRIES = 1
-"""how often a node is tried again, in one sweep, after its worker process died under it"""
-
+GIVEN_UP = "the executor gave the node up (its scheduler is gone?)"
+RETRIES = 1
+"""how often a node whose attempt failed is tried again in one sweep"""
 
 Report = Callable[[str, Node, Outcome | None], None]
-"""Called by the coordinator with ("start" | "end" | "found", node, outcome)."""
+"""Called by the coordinator with ("start" | "again" | "end" | "found", node, outcome); "again": failed, to be tried again."""
+
+
+class ExecutorGone(BitwrightError):
+    """The executor takes no more nodes: its pool is broken, or its cluster is gone."""
 
 
 def _silent(event: str, node: Node, outcome: Outcome | None) -> None:
     """Draw nothing."""
+
+
+def resource_of(node: Node) -> str:
+    """Return what a node occupies while it runs: `gpu` for a training on a CUDA device, else `cpu`."""
+    device = str(node.spec.get("run", {}).get("device", "cpu"))
+    return "gpu" if node.kind == "train" and device.startswith("cuda") else "cpu"
+
+
+class ReadyNodes:
+    """The nodes whose parents are finished, by resource, those with the longest chain below them first.
+
+    A training that starts last would leave the other workers idle.
+    """
+
+    def __init__(self, todo: Sequence[Node]) -> None:
+        left = {node.id for node in todo}
+        self._below: dict[str, list[Node]] = {}
+        self._unmet: dict[str, int] = {}
+        self._rank: dict[str, tuple[int, int]] = {}
+        self._heaps: dict[str, list[tuple[tuple[int, int], str, Node]]] = {}
+        heights = dict.fromkeys(left, 0)
+        for node in reversed(todo):
+            for parent in left.intersection(node.parents):
+                heights[parent] = max(heights[parent], heights[node.id] + 1)
+        for place, node in enumerate(todo):
+            self._rank[node.id] = (-heights[node.id], place)
+            waits_for = left.intersection(node.parents)
+            self._unmet[node.id] = len(waits_for)
+            for parent in waits_for:
+                self._below.setdefault(parent, []).append(node)
+            if not waits_for:
+                self.add(node)
+
+    def add(self, node: Node) -> None:
+        """Put a node in whose parents are finished."""
+        heap = self._heaps.setdefault(resource_of(node), [])
+        heapq.heappush(heap, (self._rank[node.id], node.id, node))
+
+    def finished(self, node: Node) -> None:
+        """Put in what only waited for this node."""
+        for below in self._below.get(node.id, ()):
+            self._unmet[below.id] -= 1
+            if not self._unmet[below.id]:
+                self.add(below)
+
+    def take(self, resource: str) -> Node | None:
+        """Take the first node for a resource out."""
+        heap = self._heaps.get(resource)
+        return heapq.heappop(heap)[-1] if heap else None
 
 
 class Coordinator:
@@ -38,13 +94,15 @@ class Coordinator:
         ledger: Ledger,
         functions: Mapping[str, NodeFunction],
         report: Report = _silent,
+        retries: int = RETRIES,
     ) -> None:
         self.plan = plan
         self.folder = folder
         self.ledger = ledger
         self.functions = functions
         self.report = report
-        self._deaths: dict[str, int] = {}
+        self.retries = retries
+        self._failures: dict[str, int] = {}
 
     def folder_of(self, node: Node) -> Path:
         """Return where a node works."""
@@ -97,69 +155,99 @@ class Coordinator:
         todo.reverse()
         return todo
 
-    def _heights(self) -> dict[str, int]:
-        """Map each node to the length of the longest chain of nodes that waits below it."""
-        heights = dict.fromkeys(self.plan.by_id, 0)
-        for node in reversed(self.plan.nodes):
-            for parent in node.parents:
-                heights[parent] = max(heights[parent], heights[node.id] + 1)
-        return heights
+    def run(self, executor: Executor, slots: int, gpus: Sequence[Executor] = ()) -> list[Node]:
+        """Run what is left; return the nodes that have no result.
 
-    def run(self, executor: Executor, slots: int) -> list[Node]:
-        """Run what is left, at most `slots` nodes at a time; return the nodes that have no result.
+        A failed attempt is a line of the ledger and is tried again `retries` times; the nodes below a node that has
+        failed for good are not tried; all others are.
 
-        A failed node leaves an attempt with its error; nodes below it are not tried; all others are.
+        Args:
+            executor: where nodes run that need no GPU.
+            slots: how many of them are handed out at a time. More than the executor has workers keep it busy.
+            gpus: one executor a GPU, each given one node at a time.
+
+        Raises:
+            ConfigError: a node needs a GPU and there is none.
+            ExecutorGone: the executor takes no more nodes.
+            StorageError: the study's folder cannot be written.
         """
-        waiting = self.settle()
-        unmet = {node.id for node in waiting}
-        running: dict[Future[Outcome], Node] = {}
+        todo = self.settle()
+        free: dict[str, list[Executor]] = {"cpu": [executor] * slots, "gpu": list(gpus)}
+        _require_places(todo, free)
+        ready = ReadyNodes(todo)
+        running: dict[Future[Outcome], tuple[Node, Executor]] = {}
+        ended: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         by_id = self.plan.by_id
-        heights = self._heights()
-        while waiting or running:
-            # longest chain first: a training that starts last would leave the other workers idle
-            ready = [n for n in waiting if not unmet.intersection(n.parents)]
-            ready.sort(key=lambda n: -heights[n.id])
-            for node in ready[: slots - len(running)]:
-                waiting.remove(node)
-                self.report("start", node, None)
-                call = Call(
-                    node.spec,
-                    self.folder_of(node),
-                    tuple(self.folder_of(by_id[p]) for p in node.parents),
-                )
-                running[executor.submit(run_attempt, self.functions[node.kind], node.id, call)] = (
-                    node
-                )
+        while True:
+            for resource, places in free.items():
+                while places and (node := ready.take(resource)):
+                    place = places.pop()
+                    self.report("start", node, None)
+                    future = self._submit(place, node, by_id)
+                    running[future] = node, place
+                    future.add_done_callback(ended.put)
             if not running:
-                break  # what is still waiting hangs below a failure
-            done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            for future in done:
-                node = running.pop(future)
-                outcome = self._outcome(future)
-                self._record(node, outcome)
-                self.report("end", node, outcome)
-                if outcome.status == "ok":
-                    unmet.discard(node.id)
-                elif outcome.error == WORKER_DIED and self._may_retry(node):
-                    waiting.insert(0, node)
-            self.ledger.sync_if_due()
+                break  # what still waits hangs below a failure
+            try:
+                future = ended.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                self.ledger.sync_if_due()
+                continue
+            node, place = running.pop(future)
+            free[resource_of(node)].append(place)
+            outcome = self._outcome(future)
+            self._record(node, outcome)
+            if outcome.status == "failed" and self._may_retry(node):
+                self.report("again", node, outcome)
+                ready.add(node)
+                continue
+            self.report("end", node, outcome)
+            if outcome.status == "ok":
+                ready.finished(node)
         self.ledger.sync()
         view = self.ledger.view()
         return [n for n in self.plan.nodes if n.id not in view or view[n.id].status not in FINAL]
 
+    def _submit(self, place: Executor, node: Node, by_id: Mapping[str, Node]) -> Future[Outcome]:
+        parents = tuple(self.folder_of(by_id[p]) for p in node.parents)
+        call = Call(node.spec, self.folder_of(node), parents)
+        try:
+            return place.submit(run_attempt, self.functions[node.kind], node.id, call)
+        except (BrokenExecutor, RuntimeError) as fault:  # broken, or closed
+            raise ExecutorGone(
+                f"nodes can be handed out no more ({type(fault).__name__}: {fault}); "
+                "what is finished is kept: start it again, the same command goes on from there"
+            ) from fault
+
     def _may_retry(self, node: Node) -> bool:
-        self._deaths[node.id] = self._deaths.get(node.id, 0) + 1
-        return self._deaths[node.id] <= WORKER_DEATH_RETRIES
+        self._failures[node.id] = self._failures.get(node.id, 0) + 1
+        return self._failures[node.id] <= self.retries
 
     @staticmethod
     def _outcome(future: Future[Outcome]) -> Outcome:
         try:
             return future.result()
+        except BitwrightError:
+            raise  # not of this node: the disk is full, the workers do not fit
+        except AttemptLost as lost:
+            return Outcome("failed", None, lost.reason, lost.seconds, lost.host)
         except BrokenExecutor:
             return Outcome("failed", None, WORKER_DIED, 0.0, socket.gethostname())
+        except CancelledError:
+            return Outcome("failed", None, GIVEN_UP, 0.0, socket.gethostname())
         except Exception as fault:  # the call could not be sent or its answer not be read
             text = f"{type(fault).__name__}: {fault}"
             return Outcome("failed", None, text, 0.0, socket.gethostname())
+
+
+def _require_places(todo: Iterable[Node], free: Mapping[str, Sequence[Executor]]) -> None:
+    homeless = [node.label for node in todo if not free[resource_of(node)]]
+    if homeless:
+        raise ConfigError(
+            f"{len(homeless)} node{'s train' if len(homeless) > 1 else ' trains'} on a GPU ('{homeless[0]}' first), "
+            "and there is none; "
+            "give --gpus N, workers with `--resources GPU=1`, or device: cpu"
+        )
 
 
 def blocked_by(plan: Plan, unfinished: Iterable[Node]) -> dict[str, list[Node]]:
@@ -167,4 +255,4 @@ def blocked_by(plan: Plan, unfinished: Iterable[Node]) -> dict[str, list[Node]]:
     nodes = list(unfinished)
     ids = {n.id for n in nodes}
     blocked = [n for n in nodes if ids.intersection(n.parents)]
-    return {"failed": [n for n in nodes if n not in blocked], "blocked": blocked}
+    return {"failed": [n for n in nodes if not ids.intersection(n.parents)], "blocked": blocked}

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
 
-from studies.host import THREAD_VARIABLES
+from hwsim.errors import ConfigError, MissingExtra, nearest
+from studies.child import Children, pickled
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PARENT_POLL_SECONDS = 1.0
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
+LOCAL, DASK_LOCAL, DASK_SCHEME = "local", "dask-local", "dask://"
+HANDED_OUT_AHEAD = 2
+"""nodes handed out for each that can run: a worker finds the next one waiting, and a stop loses none of those"""
 
 
 class SerialExecutor(Executor):
@@ -35,78 +38,157 @@ class SerialExecutor(Executor):
         return future
 
 
-def _start_worker(coordinator: int) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C (the coordinator decides), dead with its coordinator."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def follow() -> None:
-        while os.getppid() == coordinator:
-            time.sleep(PARENT_POLL_SECONDS)
-        os._exit(1)  # an orphan must not go on writing where the next coordinator works
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-@contextmanager
-def pinned_threads() -> Iterator[None]:
-    """Let processes that start within see one thread for OpenMP, MKL, OpenBLAS and numba."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 class LocalPool(Executor):
-    """Spawned local processes with pinned threads. A pool whose worker died is replaced at next use."""
+    """Spawned local processes with one thread for each library. One that dies or hangs takes no other with it.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-        self._strangers: set[BaseProcess] = set()
+    Args:
+        workers: how many calls run at the same time.
+        timeout_s: a call that takes longer is stopped with its process, and ends as `AttemptLost`; None: never.
+        environment: what the processes see besides this one's environment.
+    """
 
-    def _open(self) -> ProcessPoolExecutor:
-        self._strangers = set(multiprocessing.active_children())
-        # spawn, not fork: forking a process that holds OpenMP or numba threads hangs
-        return ProcessPoolExecutor(
-            self.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(os.getpid(),),
-        )
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._children = Children(environment)
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(workers)  # each waits for one child
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand the call to a worker process."""
-        with pinned_threads():
-            if self._pool is None:
-                self._pool = self._open()
-            try:
-                return self._pool.submit(fn, *args, **kwargs)
-            except BrokenExecutor:
-                self._pool.shutdown(wait=False)
-                self._pool = self._open()
-                return self._pool.submit(fn, *args, **kwargs)
+        return self._threads.submit(
+            self._children.call, pickled(fn, *args, **kwargs), self._timeout_s
+        )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close the pool; with `cancel_futures` the running workers are stopped, not waited for."""
-        if self._pool is None:
+        self._threads.shutdown(wait=wait and not cancel_futures, cancel_futures=cancel_futures)
+        if wait or cancel_futures:
+            self._children.stop()
+        self._threads.shutdown(wait=wait)
+
+
+@dataclass(frozen=True)
+class Places(AbstractContextManager["Places"]):
+    """What a sweep runs on. Closes its executors at the end, and stops what runs if it ends by an exception."""
+
+    executor: Executor
+    """runs all nodes but those that need a GPU"""
+    slots: int
+    """how many nodes the executor is given at a time"""
+    gpus: tuple[Executor, ...] = ()
+    """one executor a GPU, each given one node at a time"""
+    close: Callable[[], None] = lambda: None
+    """called when the executors are shut down"""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for executor in dict.fromkeys((self.executor, *self.gpus)):
+            executor.shutdown(wait=True, cancel_futures=kind is not None)
+        self.close()
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where a sweep's nodes shall run, as the command line says it.
+
+    Raises:
+        ConfigError: an unknown name, or options that do not go together.
+        MissingExtra: Dask is asked for and not installed.
+    """
+
+    name: str = LOCAL
+    """`local`, `dask-local` or `dask://HOST:PORT`"""
+    workers: int | None = None
+    """processes on this computer; None: the usable cores; 0: this very process"""
+    gpus: int = 0
+    """GPUs of this computer, one process for each"""
+    timeout_s: float | None = None
+    """limit of an attempt; None: none"""
+
+    def __post_init__(self) -> None:
+        name, workers = self.name, self.workers
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise ConfigError(f"--timeout: must be more than 0 seconds, not {self.timeout_s:g}")
+        if name == LOCAL:
+            visible_gpus(self.gpus)
+            if workers == 0 and self.timeout_s is not None:
+                raise ConfigError(
+                    "--timeout: needs a process that can be stopped; give --workers 1 or more, not 0"
+                )
             return
-        if cancel_futures:
-            for child in set(multiprocessing.active_children()) - self._strangers:
-                child.terminate()
-        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
-        self._pool = None
+        if name != DASK_LOCAL and not name.startswith(DASK_SCHEME):
+            raise ConfigError(
+                f"--executor: must be {LOCAL}, {DASK_LOCAL} or {DASK_SCHEME}HOST:PORT, not '{name}'"
+                f"{nearest(name, [LOCAL, DASK_LOCAL])}"
+            )
+        if self.gpus:
+            raise ConfigError(
+                "--gpus: is for --executor local; workers of a cluster say themselves what they have: "
+                "start one a GPU, with CUDA_VISIBLE_DEVICES set and `--resources GPU=1`"
+            )
+        if name == DASK_LOCAL and workers == 0:
+            raise ConfigError("--workers: must be at least 1 with --executor dask-local, not 0")
+        if name != DASK_LOCAL and workers is not None:
+            raise ConfigError(
+                "--workers: a running cluster has its own; leave it out with --executor dask://"
+            )
+        if find_spec("distributed") is None:
+            raise MissingExtra("distributed", "cluster")
+
+    def open(self, folder: Path) -> Places:
+        """Start the workers, or reach those that run.
+
+        Raises:
+            ConfigError: a cluster that does not answer, or whose workers do not see `folder` or run other versions.
+        """
+        workers = default_workers() if self.workers is None else self.workers
+        if self.name == LOCAL:
+            gpus = tuple(
+                LocalPool(1, self.timeout_s, {GPU_VARIABLE: device})
+                for device in visible_gpus(self.gpus)
+            )
+            if workers == 0:
+                return Places(SerialExecutor(), 1, gpus)
+            pool = LocalPool(workers, self.timeout_s)
+            return Places(pool, HANDED_OUT_AHEAD * workers, gpus)
+        from studies.cluster import connect, start_cluster
+
+        cluster = (
+            start_cluster(workers, folder, self.timeout_s)
+            if self.name == DASK_LOCAL
+            else connect(self.name.removeprefix(DASK_SCHEME), folder, self.timeout_s)
+        )
+        return Places(
+            cluster.executor, HANDED_OUT_AHEAD * cluster.threads, cluster.gpus, cluster.close
+        )
 
 
-def local_executor(workers: int) -> Executor:
-    """Return the executor for `--workers N`: this very process for 0, spawned processes otherwise."""
-    return LocalPool(workers) if workers else SerialExecutor()
+def visible_gpus(count: int) -> list[str]:
+    """Return the names of the first GPUs, as CUDA_VISIBLE_DEVICES takes them; a limit that is set there holds.
+
+    Raises:
+        ConfigError: that variable shows fewer.
+    """
+    shown = os.environ.get(GPU_VARIABLE)
+    if shown is None:
+        return [str(device) for device in range(count)]
+    devices = [device.strip() for device in shown.split(",") if device.strip()]
+    if len(devices) < count:
+        raise ConfigError(
+            f"--gpus: must be at most {len(devices)}, which {GPU_VARIABLE}={shown!r} shows, not {count}"
+        )
+    return devices[:count]
 
 
 def default_workers() -> int:

@@ -126,7 +126,7 @@ class Ledger:
         self._lock = self._acquire(folder / LOCK_NAME)
         try:
             scanned = list(_scan(self.path))
-            self._file = self.path.open("a+b")
+            self._file = self.path.open("a+b", buffering=0)
         except BaseException:
             self._lock.close()
             raise
@@ -162,12 +162,21 @@ class Ledger:
             self._file.seek(sound_bytes - 1)
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
-                self._file.flush()
 
     def append(self, attempt: Attempt) -> None:
-        """Write one attempt. It reaches the system now and the disk within `SYNC_SECONDS`."""
-        self._file.write(attempt.to_line().encode())
-        self._file.flush()
+        """Write one attempt. It reaches the system now and the disk within `SYNC_SECONDS`.
+
+        Raises:
+            OSError: it cannot be written whole (a full disk); then nothing of it is left in the file.
+        """
+        rest = attempt.to_line().encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
         self.attempts.append(attempt)
         self._tries[attempt.id] += 1
         self._dirty = True
@@ -195,9 +204,11 @@ class Ledger:
     def close(self) -> None:
         """Sync, close and let the next coordinator in."""
         if not self._file.closed:
-            self.sync()
-            self._file.close()
-            self._lock.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
+                self._lock.close()
 
     def __enter__(self) -> Self:
         return self

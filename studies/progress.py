@@ -34,26 +34,28 @@ class Progress:
         self._bar.close()
 
     def report(self, event: str, node: Node, outcome: Outcome | None) -> None:
-        """Take note of one event: `found` (finished before), `start` or `end`."""
+        """Take note of one event: `found` (finished before), `start`, `again` (failed, to be tried again) or `end`."""
         if event == "start":
             self._say_found()
             self._running[node.id] = node.label
         else:
             self._running.pop(node.id, None)
+        if event in ("found", "end"):
             self.done += 1
             self._bar.update()
         if event == "found":
             self._found += 1
-        if event == "end" and outcome is not None:
+        if event in ("again", "end") and outcome is not None:
             first_line = (outcome.error or "").partition("\n")[0]
             note = f": {first_line}" if first_line else ""
+            note += "; will be tried again" if event == "again" else ""
             tqdm.write(
                 f"[{self.done}/{self.total}] {node.label}: {outcome.status} "
                 f"in {outcome.seconds:.1f} s{note}",
                 file=sys.stdout,
             )
             sys.stdout.flush()
-        self._bar.set_postfix_str(", ".join(self._running.values())[:60])
+        self._bar.set_postfix_str(", ".join(self._running.values())[:60], refresh=False)
 
     def _say_found(self) -> None:
         """Say once, before the first new node, how much was there already."""

@@ -15,12 +15,13 @@ from typing import Annotated
 import typer
 
 from hwsim.errors import BitwrightError, ConfigError
-from studies.coordinator import Coordinator, blocked_by
-from studies.executor import default_workers, local_executor
+from studies.coordinator import RETRIES, Coordinator, blocked_by
+from studies.executor import LOCAL, PlaceOptions
 from studies.ledger import FILE_NAME as LEDGER_FILE
 from studies.ledger import FINAL, Ledger, read
 from studies.plan import PLAN_FILE, Node, Plan, load_plan
 from studies.progress import Progress
+from studies.storage import writing
 from studies.worker import NodeFunction
 
 RUNS_FOLDER = Path("bitwright-runs")
@@ -73,24 +74,22 @@ def run_study(
     plan: Plan,
     folder: Path,
     functions: Mapping[str, NodeFunction],
-    workers: int,
+    options: PlaceOptions,
+    retries: int = RETRIES,
 ) -> list[Node]:
-    """Run what is left of a plan on this computer; return the nodes without a result.
+    """Run what is left of a plan; return the nodes without a result.
 
     Raises:
         KeyboardInterrupt: the user stopped it; everything that was finished is in the ledger.
+        BitwrightError: as `Coordinator.run` and `PlaceOptions.open` do.
     """
-    executor = local_executor(workers)
-    with Ledger(folder) as ledger, Progress(len(plan.nodes)) as progress:
-        try:
-            return Coordinator(plan, folder, ledger, functions, progress.report).run(
-                executor, max(1, workers)
-            )
-        except BaseException:
-            executor.shutdown(wait=True, cancel_futures=True)
-            raise
-        finally:
-            executor.shutdown()
+    with (
+        Ledger(folder) as ledger,
+        options.open(folder) as places,
+        Progress(len(plan.nodes)) as progress,
+    ):
+        coordinator = Coordinator(plan, folder, ledger, functions, progress.report, retries)
+        return coordinator.run(places.executor, places.slots, places.gpus)
 
 
 def main(
@@ -105,6 +104,23 @@ def main(
         int | None,
         typer.Option(min=0, help="processes; 0 runs in this one [default: the usable cores]"),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="local|dask-local|dask://HOST:PORT",
+            help="where nodes run: processes here, Dask workers here, or a running Dask scheduler's",
+        ),
+    ] = LOCAL,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="GPUs of this computer for trainings on a CUDA device")
+    ] = 0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="stop an attempt that takes longer [default: never]"),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, help="how often a failed node is tried again in this sweep")
+    ] = RETRIES,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -117,7 +133,8 @@ def main(
     """Train, export, verify and cost what a study asks for, then write its report. Finished work is kept."""
     begin = time.monotonic()
     try:
-        code = _sweep(study, out, workers, overrides or [], fresh, dry_run)
+        options = PlaceOptions(executor, workers, gpus, timeout)
+        code = _sweep(study, out, options, retries, overrides or [], fresh, dry_run)
     except BitwrightError as error:
         print(error, file=sys.stderr)
         code = EXIT_USER
@@ -129,7 +146,8 @@ def main(
 def _sweep(
     study_name: str,
     out: Path | None,
-    workers: int | None,
+    options: PlaceOptions,
+    retries: int,
     overrides: list[str],
     fresh: bool,
     dry_run: bool,
@@ -149,22 +167,21 @@ def _sweep(
     if dry_run:
         print(describe(plan, folder))
         return 0
-    claim_folder(folder, plan, fresh)
     # a cluster's or container's polite stop ends a sweep as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        unfinished = run_study(
-            plan, folder, FUNCTIONS, default_workers() if workers is None else workers
-        )
-    except KeyboardInterrupt:
-        done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
-        print(
-            f"\nstopped: {len(done & plan.by_id.keys())} of {len(plan.nodes)} nodes are finished and kept; "
-            "the same command goes on from here",
-            file=sys.stderr,
-        )
-        return EXIT_INTERRUPTED
-    print(f"report: {build_report(folder)}")
+    with writing(folder):
+        claim_folder(folder, plan, fresh)
+        try:
+            unfinished = run_study(plan, folder, FUNCTIONS, options, retries)
+        except KeyboardInterrupt:
+            done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
+            print(
+                f"\nstopped: {len(done & plan.by_id.keys())} of {len(plan.nodes)} nodes are finished and kept; "
+                "the same command goes on from here",
+                file=sys.stderr,
+            )
+            return EXIT_INTERRUPTED
+        print(f"report: {build_report(folder)}")
     for heading, nodes in blocked_by(plan, unfinished).items():
         for node in nodes:
             print(

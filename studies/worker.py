@@ -6,19 +6,23 @@ ledger line loses nothing: the next one reads the marker.
 
 from __future__ import annotations
 
+import faulthandler
+import fcntl
 import json
 import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studies.child import SAY_WHERE
 from studies.host import describe_process
 from studies.ledger import FINAL, Status
 from studies.plan import write_atomically
+from studies.storage import says_full, storage_error, writing
 
 MARKER_FILE = "done.json"
 LOG_FILE = "log.txt"
@@ -59,38 +63,55 @@ class Outcome:
 
 
 def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
-    """Run one node in this process. Never raises for a fault of the node; leaves a marker if it ended."""
+    """Run one node in this process; leave a marker if it ended. Never raises for a fault of the node.
+
+    If another process still works in the folder (on a cluster a node may be started twice), its end is waited for,
+    and its outcome taken if it has one.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with writing(call.folder):
+        call.folder.mkdir(parents=True, exist_ok=True)
+        with (call.folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.write("another process still works in this folder: waiting for its end\n")
+                fcntl.flock(log, fcntl.LOCK_EX)
+            found = read_marker(call.folder, node_id)
+            if found is not None:
+                return found
+            # written by the signal's handler itself, so that a compiled loop that hangs is shown, too
+            faulthandler.register(SAY_WHERE, log)
+            try:
+                with redirect_stdout(log), redirect_stderr(log):
+                    outcome = _attempt(function, call)
+            finally:
+                faulthandler.unregister(SAY_WHERE)
+            if outcome.status in FINAL:
+                marker = {"id": node_id, **asdict(outcome)}
+                text = json.dumps(marker, ensure_ascii=False) + "\n"
+                write_atomically(call.folder / MARKER_FILE, text)
+    return outcome
+
+
+def _attempt(function: NodeFunction, call: Call) -> Outcome:
     start = time.monotonic()
-    call.folder.mkdir(parents=True, exist_ok=True)
     status: Status = "ok"
     result: dict[str, Any] | None = None
     error: str | None = None
-    with (
-        (call.folder / LOG_FILE).open("a", encoding="utf-8", buffering=1) as log,
-        redirect_stdout(log),
-        redirect_stderr(log),
-    ):
-        try:
-            result = function(call)
-        except Refused as reason:
-            status, error = "refused", str(reason)
-        except Exception as fault:
-            status, error = "failed", f"{type(fault).__name__}: {fault}"
-            traceback.print_exc()
+    try:
+        result = function(call)
+    except Refused as reason:
+        status, error = "refused", str(reason)
+    except Exception as fault:
+        if says_full(fault):
+            raise storage_error(call.folder, str(fault), None) from fault
+        status, error = "failed", f"{type(fault).__name__}: {fault}"
+        traceback.print_exc()
     seconds = time.monotonic() - start
-    outcome = Outcome(status, result, error, seconds, socket.gethostname(), describe_process())
-    if status in FINAL:
-        marker = {
-            "id": node_id,
-            "status": status,
-            "result": result,
-            "error": error,
-            "seconds": outcome.seconds,
-            "host": outcome.host,
-            "environment": outcome.environment,
-        }
-        write_atomically(call.folder / MARKER_FILE, json.dumps(marker, ensure_ascii=False) + "\n")
-    return outcome
+    return Outcome(status, result, error, seconds, socket.gethostname(), describe_process())
 
 
 def read_marker(folder: Path, node_id: str) -> Outcome | None:

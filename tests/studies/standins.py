@@ -13,8 +13,10 @@ from studies.worker import Call, Refused
 
 
 def train(call: Call) -> dict[str, Any]:
-    """Write a weight file; fail, die or dawdle where the spec says so."""
+    """Write a weight file; fail, die, hang or dawdle where the spec says so."""
     print("training", call.spec["name"])
+    if call.spec.get("hang"):
+        _endless_loop()(0)
     if call.spec.get("fail"):
         raise ValueError("loss is nan at step 7")
     if call.spec.get("die"):
@@ -31,6 +33,7 @@ def train(call: Call) -> dict[str, Any]:
 
 def export(call: Call) -> dict[str, Any]:
     """Read the parent's weights, write a smaller file."""
+    time.sleep(call.spec.get("seconds", 0))
     text = (call.parents[0] / "weights.txt").read_text()
     (call.folder / "model.txt").write_text(text[::-1])
     count_run(call.spec)
@@ -41,9 +44,34 @@ def evaluate(call: Call) -> dict[str, Any]:
     """Turn the export into numbers; one machine refuses."""
     if call.spec["machine"] == "refuser":
         raise Refused("softmax: no unit runs it")
+    time.sleep(call.spec.get("seconds", 0))
     count_run(call.spec)
     text = (call.parents[0] / "model.txt").read_text()
     return {"value": sum(map(ord, text + call.spec["machine"]))}
+
+
+def _endless_loop() -> Any:
+    """Return a compiled loop that never ends and never lets another Python thread of its process run."""
+    from numba import njit
+
+    @njit
+    def spin(x: int) -> int:
+        while x < 1:
+            x = -x
+        return x
+
+    return spin
+
+
+def gpu(call: Call) -> dict[str, Any]:
+    """Say which GPU this process sees, after a while in which another node could have been given the same."""
+    folder = Path(call.spec["counter"]).parent
+    device = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device is not None:
+        (folder / f"busy-{device}").touch(exist_ok=False)
+        time.sleep(call.spec.get("seconds", 0))
+        (folder / f"busy-{device}").unlink()
+    return {"device": device}
 
 
 def count_run(spec: Any) -> None:

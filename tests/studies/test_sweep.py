@@ -227,6 +227,23 @@ def test_failures_end_in_exit_code_1_with_a_list(
     assert "report: " in output.out
 
 
+def test_where_nodes_run_is_checked_before_the_folder_is_touched(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    use_standins(monkeypatch, standins.make_plan(tmp_path / "count", fail=True))
+    out = tmp_path / "out"
+    assert command(study_file, out, executor="dask") == 2
+    assert "did you mean 'dask-local'?" in capsys.readouterr().err
+    assert command(study_file, out, timeout=5.0) == 2  # in this very process nothing can be stopped
+    assert not out.exists()
+    assert command(study_file, out, retries=2) == 1
+    text = capsys.readouterr().out
+    assert text.count("student bb: failed") == 3
+    assert text.count("; will be tried again") == 2
+    assert "[7/11]" in text  # an attempt that is made again is no node that has ended
+    assert "[8/11]" not in text
+
+
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
