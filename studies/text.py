@@ -136,7 +136,8 @@ def front_text(front: Front) -> str:
     """Say how many points are on the front, which of them is best in what, and which is its knee."""
     words = [CRITERION_NAMES[name] for name in front.names]
     axes = f"accuracy against {words[0]}" if words[1:] == [ACCURACY] else listed(words)
-    head = f"{len(front.members)} of {len(front.points)} measured combinations are on the front of {axes}."
+    made = "measured" if ACCURACY in front.names else "costed"
+    head = f"{len(front.members)} of {len(front.points)} {made} combinations are on the front of {axes}."
     best = [min(front.members, key=lambda i: criterion.costs[i]) for criterion in front.criteria]
     if len(set(best)) == 1:
         every = "both" if len(words) == 2 else "all"

@@ -10,6 +10,7 @@ import pytest
 import hwsim
 from hwsim.errors import ConfigError
 from studies.axes import label
+from studies.executor import PlaceOptions
 from studies.nodes import build_plan
 from studies.report import build_report
 from studies.space import load_study
@@ -120,7 +121,7 @@ def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
     plan = build_plan(load_study(write(tmp_path, text)))
     folder = tmp_path / "out"
     claim_folder(folder, plan, fresh=False)
-    assert run_study(plan, folder, FUNCTIONS, workers=0) == []
+    assert run_study(plan, folder, FUNCTIONS, PlaceOptions(workers=0)) == []
     results = load_results(folder)
     rows = {row.machine: row for row in results.rows}
     assert all(row.status == "ok" and row.accuracy is None for row in rows.values())

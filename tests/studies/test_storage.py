@@ -48,7 +48,7 @@ def standin_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for i in range(4)
     ]
     plan = Plan({"name": "stand-in"}, (teacher, *students))
-    monkeypatch.setattr("studies.space.build_plan", lambda study, invocation: plan)
+    monkeypatch.setattr("studies.nodes.build_plan", lambda study, invocation: plan)
     monkeypatch.setattr("studies.trial.FUNCTIONS", standins.FUNCTIONS)
 
     def write_report(folder: Path) -> Path:
@@ -145,13 +145,13 @@ SWEEP = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import standins, studies.space, studies.trial, studies.report
+import standins, studies.nodes, studies.trial, studies.report
 from studies import sweep
 import typer
 
 if __name__ == "__main__":
     plan = standins.make_plan(Path({folder!r}) / "count", ("a", "b"), seconds=60)
-    studies.space.build_plan = lambda study, invocation: plan
+    studies.nodes.build_plan = lambda study, invocation: plan
     studies.trial.FUNCTIONS = standins.FUNCTIONS
     sys.argv[1:1] = ["digits", "--out", {folder!r} + "/out"]
     typer.run(sweep.main)
