@@ -151,8 +151,11 @@ class Point:
     energy_pj: Interval
     latency_s: Interval
     """steady; exact within the model, so without a band"""
-    area_um2: float | None
-    """of the machine; None where a part of it states none"""
+
+    @property
+    def area_um2(self) -> float | None:
+        """Area of the machine; None where a part of it states none."""
+        return self.rows[0].area_um2
 
     @property
     def infeasible(self) -> str | None:
@@ -395,5 +398,4 @@ def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
             _mean(r.energy_pj_high for r in rows),
         ),
         Interval(latency_s, latency_s, latency_s),
-        rows[0].area_um2,
     )
