@@ -130,7 +130,7 @@ def test_costs_alone_make_a_front_too() -> None:
     ]
     front = Front(points, ("energy_pj", "latency_s", "area_um2"))  # type: ignore[arg-type]
     assert plain(front_text(front)) == (
-        "3 of 4 measured combinations are on the front of energy, latency and area. "
+        "3 of 4 costed combinations are on the front of energy, latency and area. "
         "The least energy is that of block on p, 1.00 µJ (1.00 µJ to 1.00 µJ), 3.00 ms, 2.000 mm² an inference; "
         "the least latency is that of block on q, 2.00 µJ (2.00 µJ to 2.00 µJ), 1.00 ms, 2.000 mm² an inference; "
         "the least area is that of block on r, 3.00 µJ (3.00 µJ to 3.00 µJ), 2.00 ms, 1.000 mm² an inference."
