@@ -1,7 +1,8 @@
 """The fastest sub-block of every tiling, compiled: where a port is too narrow for a whole beat.
 
 Of all sub-blocks that cut every kind of tile in equally many beats the smallest occupies the ports least, so
-no other of them is faster: only the smallest are tried, which are a few roots of the array's size.
+no other of them is faster: only the smallest are tried, which are a few roots of the array's size. Of those one that
+the block of the least cycles beats in some kind of tile and equals in all others cannot be faster either.
 """
 
 from __future__ import annotations
@@ -127,7 +128,77 @@ def _beats(size, times, blocks, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _fastest(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the sums
+def _works(size, times, least, full, rates, batch, end, cutoff):  # type: ignore[no-untyped-def]
+    """Return the blocks [b, 3] of a tiling that may end in time, and their cycles [b, 2, 2, 2] by kind of tile.
+
+    Left out are those that the block of the least cycles beats in some kind of tile and equals in all others.
+    """
+    interval, a_port, w_port, a_bits, w_bits, passes = rates
+    # No block is larger than the tile.
+    rs, cs, ls = (
+        np.empty(size[0, 0], np.int64),
+        np.empty(size[1, 0], np.int64),
+        np.empty(size[2, 0], np.int64),
+    )
+    rs = rs[: _smallest(least[0], full[0], size[0], rs)]
+    cs = cs[: _smallest(least[1], full[1], size[1], cs)]
+    ls = ls[: _smallest(least[2], full[2], size[2], ls)]
+    r_beats, c_beats, l_beats = np.empty_like(rs), np.empty_like(cs), np.empty_like(ls)
+    _beats(size[0], times[0], rs, r_beats)
+    _beats(size[1], times[1], cs, c_beats)
+    _beats(size[2], times[2], ls, l_beats)
+    # All bits of A pass their port once for each block of columns, those of W for each block of rows.
+    m_all, n_all = (size[0] * times[0]).sum(), (size[1] * times[1]).sum()
+    k_all = (size[2] * times[2]).sum()
+    a_held = _ceil(m_all * k_all * a_bits, a_port)
+    w_held = _ceil(n_all * k_all * w_bits, w_port)
+    blocks = np.empty((rs.size * cs.size * ls.size, 3), np.int64)
+    work = np.zeros((rs.size * cs.size * ls.size, 2, 2, 2), np.int64)
+    found, best, best_busy = 0, 0, np.int64(1) << 62
+    for x in range(rs.size):
+        for y in range(cs.size):
+            ports_held = max(a_held * c_beats[y], w_held * r_beats[x])
+            for z in range(ls.size):
+                held = max(interval * r_beats[x] * c_beats[y] * l_beats[z], ports_held)
+                if batch * passes * held + end > cutoff:
+                    continue  # most end here, without a look at each kind of tile
+                r, c, l = rs[x], cs[y], ls[z]  # noqa: E741
+                busy = np.int64(0)
+                for i in range(2):
+                    for j in range(2):
+                        for k in range(2):
+                            m, n, deep = size[0, i], size[1, j], size[2, k]
+                            if m == 0 or n == 0 or deep == 0:
+                                work[found, i, j, k] = 0
+                                continue
+                            lanes = min(l, deep)
+                            held = max(
+                                interval,
+                                _ceil(min(r, m) * lanes * a_bits, a_port),
+                                _ceil(min(c, n) * lanes * w_bits, w_port),
+                            )
+                            beats = _ceil(m, r) * _ceil(n, c) * _ceil(deep, l)
+                            work[found, i, j, k] = beats * passes * held
+                            busy += work[found, i, j, k] * times[0, i] * times[1, j] * times[2, k]
+                if batch * busy + end > cutoff:
+                    continue
+                if busy < best_busy:
+                    best, best_busy = found, busy
+                blocks[found, 0], blocks[found, 1], blocks[found, 2] = r, c, l
+                found += 1
+    kept = 0
+    least_work = work[best].copy() if found > 0 else work[:1].sum(axis=0)
+    for x in range(found):
+        beaten = (work[x] >= least_work).all() and (work[x] > least_work).any()
+        if not beaten:
+            blocks[kept] = blocks[x]
+            work[kept] = work[x]
+            kept += 1
+    return blocks[:kept], work[:kept]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _fastest(  # type: ignore[no-untyped-def]
     flow,
     order,
     tiles,
@@ -157,78 +228,42 @@ def _fastest(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitt
     room,
 ):
     """Fill `room` with (tiling, r, c, l) of the fastest; return (tilings tried, how many, cycles)."""
-    interval, a_port, w_port, a_bits, w_bits, passes = rates
-    batch = flow[0]
     kept = 0
     best = np.int64(1) << 62
-    compute = np.zeros((2, 2, 2), np.int64)
     nothing = np.empty((6, 0, 4), np.int64)  # no times are recorded
-    # No block is larger than the tile, the first tiling's or a later one's.
-    room_r, room_c, room_l = sizes[:, 0, 0].max(), sizes[:, 1, 0].max(), sizes[:, 2, 0].max()
-    rs, cs, ls = np.empty(room_r, np.int64), np.empty(room_c, np.int64), np.empty(room_l, np.int64)
-    r_beats, c_beats, l_beats = np.empty_like(rs), np.empty_like(cs), np.empty_like(ls)
+    times = np.empty((3, 2), np.int64)
     for t in range(order.shape[0]):
         if bound[t] > cutoff:
             return t, kept, best
-        size = sizes[t]
-        times = np.empty((3, 2), np.int64)
         for d in range(3):
             times[d, 1] = rest[t, d]
             times[d, 0] = tiles[t, d] - rest[t, d]
-        n_r = _smallest(least[0], full[0], size[0], rs)
-        n_c = _smallest(least[1], full[1], size[1], cs)
-        n_l = _smallest(least[2], full[2], size[2], ls)
-        _beats(size[0], times[0], rs[:n_r], r_beats)
-        _beats(size[1], times[1], cs[:n_c], c_beats)
-        _beats(size[2], times[2], ls[:n_l], l_beats)
-        # All bits of A pass their port once for each block of columns, those of W for each block of rows.
-        m_all, n_all = (size[0] * times[0]).sum(), (size[1] * times[1]).sum()
-        k_all = (size[2] * times[2]).sum()
-        a_held = _ceil(m_all * k_all * a_bits, a_port)
-        w_held = _ceil(n_all * k_all * w_bits, w_port)
-        for x in range(n_r):
-            for y in range(n_c):
-                ports_held = max(a_held * c_beats[y], w_held * r_beats[x])
-                for z in range(n_l):
-                    held = max(interval * r_beats[x] * c_beats[y] * l_beats[z], ports_held)
-                    if batch * passes * held + ends[t] > cutoff:
-                        continue  # most end here, without a look at each kind of tile
-                    r, c, l = rs[x], cs[y], ls[z]  # noqa: E741
-                    busy = np.int64(0)
-                    for i in range(2):
-                        for j in range(2):
-                            for k in range(2):
-                                m, n, deep = size[0, i], size[1, j], size[2, k]
-                                if m == 0 or n == 0 or deep == 0:
-                                    compute[i, j, k] = 0
-                                    continue
-                                lanes = min(l, deep)
-                                held = max(
-                                    interval,
-                                    _ceil(min(r, m) * lanes * a_bits, a_port),
-                                    _ceil(min(c, n) * lanes * w_bits, w_port),
-                                )
-                                beats = _ceil(m, r) * _ceil(n, c) * _ceil(deep, l)
-                                compute[i, j, k] = beats * passes * held
-                                busy += compute[i, j, k] * times[0, i] * times[1, j] * times[2, k]
-                    lower = batch * busy + ends[t]
-                    if lower > cutoff:
-                        continue
-                    load, fresh, work, after, store, opens, emits, _ = lay_out(
-                        flow, order[t], tiles[t], rest[t], compute, a[t], w[t], out[t], post[t]
-                    )
-                    cycles = recurrence(
-                        load, fresh, work, after, store, opens, emits, halves, owned, depth,
-                        channels, overhead, places[t, 0], places[t, 1], handoff, wires, ports,
-                        store_on_bus, direct, nothing,
-                    )  # fmt: skip
-                    if cycles > cutoff:
-                        continue
-                    if cycles < best:
-                        best, kept = cycles, 0
-                        cutoff = float(cycles)
-                    if kept < room.shape[0]:
-                        room[kept, 0] = t
-                        room[kept, 1], room[kept, 2], room[kept, 3] = r, c, l
-                        kept += 1
+        blocks, work = _works(sizes[t], times, least, full, rates, flow[0], ends[t], cutoff)
+        lengths = np.empty(blocks.shape[0], np.int64)
+        for x in range(blocks.shape[0]):
+            known = -1
+            for y in range(x):  # equal work takes equally long
+                if (work[y] == work[x]).all():
+                    known = y
+                    break
+            if known >= 0:
+                lengths[x] = lengths[known]
+            else:
+                load, fresh, busy, after, store, opens, emits, _ = lay_out(
+                    flow, order[t], tiles[t], rest[t], work[x], a[t], w[t], out[t], post[t]
+                )
+                lengths[x] = recurrence(
+                    load, fresh, busy, after, store, opens, emits, halves, owned, depth,
+                    channels, overhead, places[t, 0], places[t, 1], handoff, wires, ports,
+                    store_on_bus, direct, nothing,
+                )  # fmt: skip
+            if lengths[x] > cutoff:
+                continue
+            if lengths[x] < best:
+                best, kept = lengths[x], 0
+                cutoff = float(best)
+            if kept < room.shape[0]:
+                room[kept, 0] = t
+                room[kept, 1], room[kept, 2], room[kept, 3] = blocks[x]
+                kept += 1
     return order.shape[0], kept, best
