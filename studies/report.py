@@ -7,43 +7,35 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
-from hwsim.report.figure import Painter, render_files
-from studies.figures import render_inline, study_figures
+from studies.cost_tables import MANY, cost_tables
+from studies.figures import StudyFigure, study_figures
+from studies.inline import render_inline
+from studies.latex import latex_tables
+from studies.page import page_json
 from studies.plan import write_atomically
-from studies.table import Point, Results, load_results, write_csv
-from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table
+from studies.quantities import Judged, judge
+from studies.table import Results, load_results, write_csv
+from studies.tables import (
+    Table,
+    accuracy_table,
+    method_table,
+    rung_table,
+    size_table,
+    verify_table,
+)
 from studies.text import answer, listed
 
 REPORT_FILE = "report.html"
 CSV_FILE = "results.csv"
+TABLE_FILE = "table.tex"
 FIGURES_FOLDER = "figures"
-
-CAPTIONS: Mapping[str, tuple[str, str]] = {
-    "front_energy": (
-        "Accuracy against energy",
-        "Colour: how the student was trained. Shape: the machine. Vertical bars: 95 % t interval of the mean over "
-        "seeds. Horizontal bars: 5–95 % band of the energy over joint draws of its unit energies. The step line "
-        "joins the front: at a given energy no measured mean lies above it. Points whose whole bars are beaten by "
-        "another point are faint. Hover or focus a mark for its numbers.",
-    ),
-    "front_latency": (
-        "Accuracy against latency",
-        "As the figure before, with the steady latency of one inference. Latencies are exact within the machine "
-        "model and have no bar.",
-    ),
-    "energy_by_component": (
-        "Where the energy goes",
-        "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
-        "beside each bar. Hover or focus a part for its joules.",
-    ),
-}
+MOST_HASHES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,74 +45,87 @@ class FigureBlock:
     heading: str
     svg: str
     caption: str
+    is_front: bool
+    """the interactive front shows it, too; it stays for print and for pages without scripts"""
 
 
 def build_report(folder: Path) -> Path:
-    """Write `report.html`, `results.csv` and `figures/` of a study folder; return the report's path.
+    """Write `report.html`, `results.csv`, `table.tex` and `figures/` of a study folder; return the report's path.
 
     Raises:
         CheckpointError: no study was run there.
         MissingExtra: matplotlib or jinja2 is not installed.
     """
     results = load_results(folder)
-    points = results.points()
-    study = results.plan.study
+    judged = judge(results)
     teacher = [t.value for t in results.trained if t.student == results.teacher]
-    figures = study_figures(
-        points,
-        study["objectives"] if results.trains else (),
-        results.students,
-        results.machines,
-        math.fsum(teacher) / len(teacher) if teacher else None,
-    )
+    figures = study_figures(judged, math.fsum(teacher) / len(teacher) if teacher else None)
     write_csv(folder / CSV_FILE, results.rows)
+    write_atomically(folder / TABLE_FILE, latex_tables(judged))
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
-    for name, painter in figures.items():
-        render_files(painter, folder / FIGURES_FOLDER / name)
+    for name, figure in figures.items():
+        figure.write(folder / FIGURES_FOLDER / name)
     path = folder / REPORT_FILE
-    write_atomically(path, render_html(results, points, figures))
+    write_atomically(path, render_html(judged, figures))
     return path
 
 
-def render_html(results: Results, points: list[Point], figures: Mapping[str, Painter]) -> str:
+def render_html(judged: Judged, figures: Mapping[str, StudyFigure]) -> str:
     """Return the report as one HTML text that loads nothing."""
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError:
         raise MissingExtra("jinja2", "report") from None
-    template = files("studies").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("studies"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    results = judged.results
     blocks = [
         FigureBlock(
-            CAPTIONS[name][0],
-            Markup(render_inline(painter, name, CAPTIONS[name][0])),
-            CAPTIONS[name][1],
+            figure.heading,
+            Markup(render_inline(figure.painter, name, figure.heading)),
+            figure.caption,
+            figure.is_front,
         )
-        for name, painter in figures.items()
+        for name, figure in figures.items()
     ]
-    return environment.from_string(template).render(
+    known = hashes(results)
+    return environment.get_template("report.html.j2").render(
         study=results.plan.study,
         date=datetime.now(UTC).strftime("%-d %B %Y"),
         answer=answer(results),
         problems=problems(results),
+        data=Markup(page_json(judged)) if judged.points else "",
         figures=blocks,
-        tables=[machine_table(results, points)]
-        if not results.trains
-        else [
-            accuracy_table(results),
-            machine_table(results, points),
-            rung_table(results),
-            size_table(results),
-            verify_table(results),
-        ],
+        tables=tables(judged),
+        many=MANY,
         not_modelled=not_modelled(results),
         provenance=provenance(results),
-        hashes=hashes(results),
+        hashes=known[:MOST_HASHES],
+        more_hashes=max(0, len(known) - MOST_HASHES),
         reproduce=reproduce(results),
     )
+
+
+def tables(judged: Judged) -> list[Table]:
+    """Return the tables of a report in their order; of hardware alone there are costs and nothing else."""
+    results = judged.results
+    if not results.trains:
+        return cost_tables(judged)
+    methods = method_table(results)
+    return [
+        accuracy_table(results),
+        *([] if methods is None else [methods]),
+        *cost_tables(judged),
+        rung_table(results),
+        size_table(results),
+        verify_table(results),
+    ]
 
 
 def problems(results: Results) -> list[str]:

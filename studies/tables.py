@@ -7,11 +7,8 @@ from dataclasses import dataclass, field
 
 from hwsim.metrics import wilson_interval
 from studies.statistics import Estimate, mean_interval, paired_effect
-from studies.table import Point, Results, Row
-from studies.text import joules, percent, percent_range, si
-
-REFUSAL_LINES = 3
-"""how many lines of a refusal's reason the table shows; the CSV has them all"""
+from studies.table import Results, Row
+from studies.text import percent, percent_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def accuracy_table(results: Results) -> Table:
         for row in results.rows:
             if row.student == student and row.accuracy is not None:
                 found.setdefault(row.seed, row)
-        values = {s: r.accuracy for s, r in found.items() if r.accuracy is not None}
+        values = accuracies(results, student)
         cells = [
             _accuracy_cell(found[s].correct, found[s].total, found[s].accuracy)
             if s in found
@@ -108,90 +105,38 @@ def _points_cell(difference: Estimate) -> Cell:
     return Cell(text, f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}")
 
 
-def machine_table(results: Results, points: Sequence[Point]) -> Table:
-    """Cost of every student on every machine, refusals with their reason."""
-    objective = str(results.plan.study["objectives"][0])
-    standing = {(p.student, p.machine): s for p, s in results.judged(points, objective)}
-    by_key = {(p.student, p.machine): p for p in points}
+def method_table(results: Results) -> Table | None:
+    """Each student that has a control, with their paired difference; None where no student has one."""
+    controlled = [s for s in results.plan.study["students"] if s.get("control")]
+    if not controlled:
+        return None
     table = Table(
-        "Machines",
-        "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
-        "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
-        "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
-        "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
-        "marks the points on the front; area is that of the chip's parts, where the machine's file "
-        "gives all of them.",
-        [
-            "Student, machine",
-            "accuracy",
-            "energy",
-            "latency steady",
-            "latency cold",
-            "weights",
-            "peak activations",
-            "shared unit",
-            "assumed",
-            "area",
-        ],
+        "Methods",
+        "A student against its control, which differs from it in the one thing that is asked about. Difference of accuracy in "
+        "percentage points: mean of the paired differences over common seeds with its 95 % t interval. Below six pairs "
+        "there is no p-value: it would say nothing that the interval does not.",
+        ["Student", "recipe", "control", "accuracy", "of the control", "difference", "pairs", "p"],
     )
-    for student in results.students:
-        for machine in results.machines:
-            point = by_key.get((student, machine))
-            if point is None:
-                table.rows.append(_unmeasured(results, student, machine, len(table.head)))
-                continue
-            row = point.rows[0]
-            band = point.energy_pj
-            table.rows.append(
-                Line(
-                    [
-                        Cell(f"{student}, {machine}"),
-                        NOTHING if point.accuracy is None else Cell(percent(point.accuracy.mean)),
-                        Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
-                        _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
-                        _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
-                        _bytes_cell(row.weight_bytes),
-                        _bytes_cell(row.peak_activation_bytes),
-                        _share_cell(row),
-                        NOTHING
-                        if row.share_assumed_frac is None
-                        else Cell(percent(row.share_assumed_frac)),
-                        NOTHING if row.area_um2 is None else Cell(f"{row.area_um2 / 1e6:.3f} mm²"),
-                    ],
-                    "front" if standing[student, machine] == "front" else "",
-                )
-            )
+    for part in controlled:
+        ours, theirs = accuracies(results, part["name"]), accuracies(results, part["control"])
+        cells = [Cell(part["recipe"]["name"], kind="left"), Cell(part["control"], kind="left")]
+        means = [_mean_cell(ours.values()), _mean_cell(theirs.values())]
+        against = [NOTHING, NOTHING, NOTHING]
+        if ours.keys() & theirs.keys():
+            effect = paired_effect(ours, theirs)
+            p = NOTHING if effect.p_value is None else Cell(f"{effect.p_value:.2g}")
+            against = [_points_cell(effect.difference), Cell(str(len(effect.seeds))), p]
+        table.rows.append(Line([Cell(part["name"]), *cells, *means, *against]))
     return table
 
 
-def _unmeasured(results: Results, student: str, machine: str, columns: int) -> Line:
-    rows = [r for r in results.rows if (r.student, r.machine) == (student, machine)]
-    status = rows[0].status if rows else "missing"
-    reason = next((r.reason for r in rows if r.reason), "not run")
-    lines = reason.splitlines()
-    shown = " ".join(line.strip() for line in lines[:REFUSAL_LINES])
-    if len(lines) > REFUSAL_LINES:
-        shown += f" … and {len(lines) - REFUSAL_LINES} more"
-    kind = "wrap" if status == "refused" else "wrap bad"
-    return Line([Cell(f"{student}, {machine}"), Cell(status, shown, kind, columns - 1)])
-
-
-def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:
-    if seconds is None or cycles is None:
-        return NOTHING
-    return Cell(si(seconds, "s"), f"{cycles:,} cycles")
-
-
-def _share_cell(row: Row) -> Cell:
-    if row.side_array_energy_frac is None or row.side_array_cycles_frac is None:
-        return NOTHING
-    return Cell(
-        percent(row.side_array_energy_frac), f"{percent(row.side_array_cycles_frac)} of cycles"
-    )
-
-
-def _bytes_cell(count: int | None) -> Cell:
-    return NOTHING if count is None else Cell(f"{count / 1024:.1f} KiB", f"{count:,} B")
+def accuracies(results: Results, student: str) -> dict[int, float]:
+    """Return a student's accuracy a seed, of the first machine that ran it: all machines compute the same."""
+    found: dict[int, float] = {}
+    for row in results.rows:
+        if row.student == student and row.accuracy is not None:
+            found.setdefault(row.seed, row.accuracy)
+    return found
 
 
 def size_table(results: Results) -> Table:
