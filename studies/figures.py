@@ -37,10 +37,10 @@ ALPHA: Mapping[Standing, float] = {
     "infeasible": 0.6,
 }
 MANY = 150
-"""points of which each has its own bars and hover text; beyond, only the front has bars"""
-GRID_CELLS = (60, 36)
-"""of many points off the front, one a student, family and cell of this grid is drawn"""
-MOST_BARS = 40
+"""points of which each has its own bars and hover text; beyond, marks have neither"""
+GRID_CELLS = (36, 22)
+"""of many points off the step line, one a student, family and cell of this grid is drawn"""
+MOST_BARS = 24
 """points of the figure of components; those of the front come first"""
 
 
@@ -112,7 +112,7 @@ def front_figure(
             marks.append(Mark(point, standing, _scaled(across, x.factor), _scaled(up, y.factor)))
     if not marks:
         return None
-    drawn = marks if len(marks) <= MANY else thinned(marks)
+    drawn = marks if len(marks) <= MANY else thinned(marks, y.more_is_better)
     accuracy = y.key == "accuracy"
     caption = _caption(judged, x, y, len(marks), len(drawn))
     return StudyFigure(
@@ -165,19 +165,25 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
         said.append("Hollow points break a constraint of the study.")
     if drawn < count:
         said.append(
-            f"{drawn:,} of {count:,} points are drawn, the front among them; the data beside the figure has all."
+            f"{drawn:,} of {count:,} points are drawn, those of the line among them, without bars; the data beside the figure has all."
         )
     elif count < len(judged.points):
         said.append(f"{len(judged.points) - count} points lack one of the two and are left out.")
     return " ".join(said)
 
 
-def thinned(marks: Sequence[Mark]) -> list[Mark]:
-    """Return the front, and of the rest one a student, family and cell of a grid over the figure (cells of a cost in its logarithm)."""
+def thinned(marks: Sequence[Mark], more_is_better: bool) -> list[Mark]:
+    """Return the points of the step line, and of the rest one a standing, student, family and cell of a grid over the figure.
+
+    Cells are of equal width where the figure has them so: those of a cost in its logarithm.
+    """
     import numpy as np
 
-    xs = np.log(np.array([max(m.x.nominal, 1e-300) for m in marks]))
+    xs = np.log([m.x.nominal for m in marks])
     ys = np.array([m.y.nominal for m in marks])
+    if not more_is_better:
+        ys = np.log(ys)
+    line = set(_front_line(marks, more_is_better))
     cells = []
     for values, count in zip((xs, ys), GRID_CELLS, strict=True):
         span = np.ptp(values) or 1.0
@@ -185,7 +191,8 @@ def thinned(marks: Sequence[Mark]) -> list[Mark]:
     kept: dict[object, Mark] = {}
     for index, (mark, across, up) in enumerate(zip(marks, *cells, strict=True)):
         p = mark.point
-        key = index if mark.standing == "front" else (p.student, p.rows[0].family, mark.standing, int(across), int(up))  # fmt: skip
+        on_line = (mark.x.nominal, mark.y.nominal) in line
+        key = index if on_line else (p.student, p.rows[0].family, mark.standing, int(across), int(up))  # fmt: skip
         kept.setdefault(key, mark)
     return list(kept.values())
 
@@ -198,7 +205,7 @@ def _front_painter(
     teacher_accuracy: float | None,
 ) -> Painter:
     students, families = judged.results.students, judged.families
-    few = len(marks) <= MANY
+    few = len(marks) <= MANY  # thinned ones may be few, too
 
     def paint(width: float) -> Drawing:
         figure, axes = new_figure(width, 5.0 if width < WIDE else 4.9)
@@ -216,7 +223,7 @@ def _front_painter(
             looks.setdefault((mark.point.student, mark.point.rows[0].family, mark.standing), []).append(mark)  # fmt: skip
         for (student, family, standing), alike in looks.items():
             colour = SERIES[students.index(student) % len(SERIES)]
-            if few or standing == "front":
+            if few:
                 _bars(axes, alike, colour, standing)
             hollow = standing == "infeasible"
             # with few points each is a mark of its own, so that each has its hover text

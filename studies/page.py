@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from studies.operators import NODES_FOLDER, Names, compact, evaluated, read_operators, short
@@ -14,8 +14,10 @@ from studies.stack import components_pj
 from studies.table import Point
 from studies.trial import MODEL_FOLDER
 
-DETAIL_BYTES = 4_000_000
+DETAIL_BYTES = 2_500_000
 """what the operators of all points together may take of a page"""
+DETAIL_POINTS = 2_000
+"""points whose operators are read for it"""
 
 
 def page_json(judged: Judged) -> str:
@@ -32,17 +34,19 @@ def page_data(judged: Judged) -> dict[str, Any]:
     behind = [nodes[p.student, p.machine] for p in points]
     machines = {p.machine: (p, node) for p, node in zip(points, behind, strict=True)}
     places = {name: i for i, name in enumerate(machines)}
+    exports = results.plan.by_id
+    families, students = judged.families, results.students
     names = Names()
     return {
         "students": [
             {"name": part["name"], "recipe": part["recipe"]["name"]}
             for part in study["students"] or study["untrained"]
         ],
-        "families": judged.families,
+        "families": families,
         "machines": [
             {
                 "name": name,
-                "family": judged.families.index(point.rows[0].family),
+                "family": families.index(point.rows[0].family),
                 "settings": [[key, _value(value)] for key, value in node.spec["settings"]],
                 "options": _options(node),
             }
@@ -67,7 +71,7 @@ def page_data(judged: Judged) -> dict[str, Any]:
         "constraints": study["constraints"],
         "standing_text": judged.standing_text,
         "points": {
-            "student": [results.students.index(p.student) for p in points],
+            "student": [students.index(p.student) for p in points],
             "machine": [places[p.machine] for p in points],
             "seeds": [len(p.rows) for p in points],
             "standing": {
@@ -76,7 +80,7 @@ def page_data(judged: Judged) -> dict[str, Any]:
             },
             "infeasible": {str(i): p.infeasible for i, p in enumerate(points) if p.infeasible},
             "assumed": [short(p.rows[0].share_assumed_frac) for p in points],
-            "model": [names.at(_model(judged, node)) for node in behind],
+            "model": [names.at(_model(exports[node.parents[0]])) for node in behind],
         },
         "components": _components(points),
         "details": _details(judged, behind, names),
@@ -108,9 +112,8 @@ def _options(node: Node) -> str:
     return shlex.join(words)
 
 
-def _model(judged: Judged, node: Node) -> str:
-    """Return where the export of a point lies, below the study's folder."""
-    export = judged.results.plan.by_id[node.parents[0]]
+def _model(export: Node) -> str:
+    """Return where an export lies, below the study's folder."""
     return f"{NODES_FOLDER}/{export.folder_name}/{MODEL_FOLDER}"
 
 
@@ -130,12 +133,15 @@ def _brief(value: float) -> float | int | None:
 
 
 def _details(judged: Judged, nodes: Sequence[Node], names: Names) -> dict[str, Any]:
-    """Return the operators of points, those of the front first, until `DETAIL_BYTES` are used up."""
+    """Return the operators of points, those of the front first, until `DETAIL_POINTS` or `DETAIL_BYTES` are used up; None where there are none to read."""
     found: dict[str, Any] = {}
+    if not (judged.results.folder / NODES_FOLDER).is_dir():
+        return found
     used = 0
-    for index in _by_standing(judged):
+    for index in _by_standing(judged)[:DETAIL_POINTS]:
         data = read_operators(judged.results.folder, nodes[index])
         if data is None:
+            found[str(index)] = None
             continue
         detail = compact(data, names)
         used += len(json.dumps(detail, separators=(",", ":")))
@@ -145,7 +151,7 @@ def _details(judged: Judged, nodes: Sequence[Node], names: Names) -> dict[str, A
     return found
 
 
-def _by_standing(judged: Judged) -> Iterable[int]:
+def _by_standing(judged: Judged) -> list[int]:
     ranks = {standing: rank for rank, standing in enumerate(STANDING_TEXT)}
     best = [min(ranks[s] for s in each) for each in zip(*judged.standings.values(), strict=True)]
     return sorted(range(len(best)), key=lambda i: best[i])

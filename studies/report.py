@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ CSV_FILE = "results.csv"
 TABLE_FILE = "table.tex"
 FIGURES_FOLDER = "figures"
 MOST_HASHES = 200
+MOST_NAMES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,14 +165,19 @@ def problems(results: Results) -> list[str]:
 
 def not_modelled(results: Results) -> dict[str, str]:
     """Map each thing that is left out to the machines that leave it out; empty where all do."""
-    said: dict[str, list[str]] = {}
-    measured = list(dict.fromkeys(r.machine for r in results.rows if r.status == "ok"))
+    said: dict[str, dict[str, None]] = {}  # a dict keeps the machines' order
+    measured = {r.machine for r in results.rows if r.status == "ok"}
     for row in results.rows:
         for item in row.not_modelled:
-            names = said.setdefault(item, [])
-            if row.machine not in names:
-                names.append(row.machine)
-    return {k: "" if len(v) == len(measured) else listed(v) for k, v in said.items()}
+            said.setdefault(item, {})[row.machine] = None
+    return {k: "" if len(v) == len(measured) else _some(list(v)) for k, v in said.items()}
+
+
+def _some(names: Sequence[str]) -> str:
+    """List names, of very many the first."""
+    if len(names) <= MOST_NAMES:
+        return listed(names)
+    return listed([*names[:MOST_NAMES], f"{len(names) - MOST_NAMES:,} more"])
 
 
 def provenance(results: Results) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ panel.addEventListener("keydown", (event) => { if (event.key === "Escape") close
 function whyAbsent(i) {
   if (!data.has_nodes) return "This folder was moved without its nodes/: the operators of its points stayed there. Put nodes/ beside this report and write it again with python -m studies.report; the command below needs it, too.";
   if (data.details[i] === null) return "The folder of this point's node holds no operators.json. The command below makes the numbers again.";
-  return `This page holds the operators of ${count(Object.keys(data.details).length)} points, those of the front first; this one's are printed by the command below.`;
+  return `This page holds the operators of ${count(Object.values(data.details).filter(Boolean).length)} points, those of the front first; this one's are printed by the command below.`;
 }
 
 /** One bar of shares with a legend that has the numbers. `parts` are [name, value], the largest first. */
