@@ -4,7 +4,7 @@ const svg = document.getElementById("plot");
 const tip = document.getElementById("tip");
 const said = document.getElementById("said");
 const tally = document.getElementById("tally");
-const FEW = 150; // as in studies/figures.py: with more points only the front has error bars
+const FEW = 150; // as in studies/figures.py: with more points only those of the line have error bars
 const REACH = 22; // pixels from a mark at which it is hovered
 const ALPHA = { front: 1, undecided: 0.75, dominated: 0.4, infeasible: 0.7 };
 const quantities = new Map(data.quantities.map((q) => [q.key, q]));
@@ -21,7 +21,8 @@ function judgedBy() {
   const shown = data.trains && state.y === "accuracy" ? state.x : data.trains && state.x === "accuracy" ? state.y : "";
   return shown in points.standing ? shown : data.objectives[0];
 }
-const standingOf = (i) => STANDINGS[points.standing[judgedBy()][i]];
+let standings = points.standing[judgedBy()]; // of the shown axes
+const standingOf = (i) => STANDINGS[standings[i]];
 
 function shown(i) {
   return !state.hidden.student.has(points.student[i])
@@ -29,16 +30,13 @@ function shown(i) {
     && !state.hidden.standing.has(standingOf(i));
 }
 
-function barOf(q, i, standing, few) {
-  if (!q.low || (!few && standing !== "front")) return [q.value[i], q.value[i]];
-  return [q.low[i], q.high[i]];
-}
+const barOf = (q, i, barred) => (q.low && barred.has(i) ? [q.low[i], q.high[i]] : [q.value[i], q.value[i]]);
 
 /** Ends of an axis around the values of points, a little wider; a log axis spans some part of a decade. */
-function extent(q, indices, log, few) {
+function extent(q, indices, log, barred) {
   let low = Infinity, high = -Infinity;
   for (const i of indices) {
-    const [a, b] = barOf(q, i, standingOf(i), few);
+    const [a, b] = barOf(q, i, barred);
     if (a < low && (!log || a > 0)) low = a;
     if (b > high) high = b;
   }
@@ -63,6 +61,7 @@ function frontLine(indices, qx, qy) {
 
 function draw() {
   const qx = quantities.get(state.x), qy = quantities.get(state.y);
+  standings = points.standing[judgedBy()];
   const width = Math.max(280, svg.parentElement.clientWidth), height = Math.min(480, Math.max(330, 0.58 * width));
   const box = { left: 62, right: width - 12, top: 12, bottom: height - 46 };
   const wanted = [...points.student.keys()].filter(shown);
@@ -76,14 +75,15 @@ function draw() {
   tally.textContent = `${count(indices.length)} of ${count(points.student.length)} points shown`
     + (without ? `; ${count(without)} have no such number` : "") + ".";
   if (!indices.length) return;
+  const front = frontLine(indices, qx, qy);
+  const barred = new Set(few ? indices : front);
   const [xs, ys] = [[qx, state.logX, box.left, box.right], [qy, state.logY, box.bottom, box.top]].map(
-    ([q, log, from, to]) => scale(...extent(q, indices, log, few), from, to, log));
+    ([q, log, from, to]) => scale(...extent(q, indices, log, barred), from, to, log));
   drawAxes(qx, qy, xs, ys, box);
   const px = (v) => xs.at(v * qx.factor), py = (v) => ys.at(v * qy.factor);
   drawLimits(qx, qy, px, py, box);
-  const line = frontLine(indices, qx, qy).map((i) => [px(qx.value[i]), py(qy.value[i])]);
+  const line = front.map((i) => [px(qx.value[i]), py(qy.value[i])]);
   const path = line.map(([x, y], n) => (n ? `H${x.toFixed(1)}V${y.toFixed(1)}` : `M${x.toFixed(1)} ${y.toFixed(1)}`)).join("");
-  svg.append(svgEl("path", { d: path, class: "front-line" }));
   const order = indices.map((i) => [STANDINGS.indexOf(standingOf(i)), i]).sort((a, b) => b[0] - a[0]);
   const drawn = [];
   for (const [, i] of order) {
@@ -93,15 +93,15 @@ function draw() {
     const hollow = standing === "infeasible";
     const d = shape(machineOf(i).family, x, y, r);
     let bars = "";
-    if (qx.low && (few || standing === "front")) bars += `M${px(Math.max(qx.low[i], 1e-30)).toFixed(1)} ${y.toFixed(1)}H${px(qx.high[i]).toFixed(1)}`;
-    if (qy.low && (few || standing === "front")) bars += `M${x.toFixed(1)} ${py(qy.low[i]).toFixed(1)}V${py(qy.high[i]).toFixed(1)}`;
+    if (qx.low && barred.has(i)) bars += `M${px(Math.max(qx.low[i], 1e-30)).toFixed(1)} ${y.toFixed(1)}H${px(qx.high[i]).toFixed(1)}`;
+    if (qy.low && barred.has(i)) bars += `M${x.toFixed(1)} ${py(qy.low[i]).toFixed(1)}V${py(qy.high[i]).toFixed(1)}`;
     drawn.push(`<g data-point="${i}" opacity="${ALPHA[standing]}">${bars ? `<path d="${bars}" style="stroke:${colour}" class="bar"/>` : ""}`
       + `<path d="${d}" class="mark-${hollow ? "hollow" : "full"}" style="${hollow ? "stroke" : "fill"}:${colour}"/></g>`);
     marks.push({ i, x, y });
   }
   const group = svgEl("g");
   group.innerHTML = drawn.join(""); // numbers alone; ten thousand elements are built four times as fast
-  svg.append(group, svgEl("circle", { id: "ring", r: 10, class: "ring", visibility: "hidden" }));
+  svg.append(group, svgEl("path", { d: path, class: "front-line" }), svgEl("circle", { id: "ring", r: 10, class: "ring", visibility: "hidden" }));
   marks.sort((a, b) => a.x - b.x || b.y - a.y);
   if (state.at !== null) point(marks.some((m) => m.i === state.at) ? state.at : null);
 }
