@@ -1,4 +1,4 @@
-"""Training curves of a finished study: accuracy on the carve-out against steps, a panel for what is compared."""
+"""Training curves of a study: accuracy on the carve-out against steps, a panel for what is compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from hwsim.report.figure import MARKERS, SERIES, Drawing, Painter
+from hwsim.report.figure import MARKERS, SERIES, WIDE, Drawing, Painter
+from studies.table import Results
 
 Student = Mapping[str, Any]
 COLUMNS = 2
@@ -42,17 +43,57 @@ def curve(student: Student) -> tuple[list[int], list[float], list[float], list[f
     return steps, [fmean(v) for v in values], [min(v) for v in values], [max(v) for v in values]
 
 
+def students_of(results: Results) -> list[Student]:
+    """Return the students of a study folder as a result file has them: name, control, and a curve a seed; those without a curve are left out."""
+    parts = {str(s["name"]): s.get("control") for s in results.plan.study["students"]}
+    found: dict[str, dict[str, Any]] = {}
+    for node in results.plan.of_kind("train"):
+        attempt = results.attempts.get(node.id)
+        name = str(node.tags["student"])
+        if name in parts and attempt is not None and attempt.result and attempt.result["curve"]:
+            cell = {"curve": attempt.result["curve"]}
+            found.setdefault(name, {})[str(node.tags["seed"])] = cell
+    return [
+        {"name": name, "control": control, "by_seed": found[name]}
+        for name, control in parts.items()
+        if name in found
+    ]
+
+
+def panels_of(students: Sequence[Student]) -> list[list[Student]]:
+    """Return the families, and last, as one panel, those that stand alone."""
+    groups = families(students)
+    related = {student["name"] for group in groups for student in group}
+    alone = [student for student in students if student["name"] not in related]
+    return [*groups, alone] if alone else groups
+
+
+def curve_rows(students: Sequence[Student]) -> list[tuple[str, int, int, float]]:
+    """Return student, seed, step and value of every evaluation."""
+    return [
+        (student["name"], int(seed), int(step), value)
+        for student in students
+        for seed, cell in student["by_seed"].items()
+        for step, value in cell["curve"]
+    ]
+
+
 def curves_figure(result: Mapping[str, Any]) -> Painter:
-    """Draw every family of a study's result file: the mean of the seeds, and as a band their range."""
-    groups = families(result["students"])
+    """Draw every family of a study's result file."""
+    return curves_panels(families(result["students"]))
+
+
+def curves_panels(groups: Sequence[Sequence[Student]]) -> Painter:
+    """Draw a panel a group of students: the mean of the seeds, and as a band their range."""
 
     def paint(width: float) -> Drawing:
         from matplotlib.figure import Figure
 
-        rows = math.ceil(len(groups) / COLUMNS)
+        columns = min(COLUMNS if width >= WIDE else 1, len(groups))
+        rows = math.ceil(len(groups) / columns)
         figure = Figure(figsize=(width, PANEL_HEIGHT * rows), layout="constrained")
         for i, group in enumerate(groups):
-            axes = figure.add_subplot(rows, COLUMNS, i + 1)
+            axes = figure.add_subplot(rows, columns, i + 1)
             for j, student in enumerate(group):
                 steps, mean, low, high = curve(student)
                 colour = SERIES[j % len(SERIES)]
@@ -68,7 +109,7 @@ def curves_figure(result: Mapping[str, Any]) -> Painter:
                 )
             axes.grid(visible=True)
             axes.set_xlabel("Step")
-            if i % COLUMNS == 0:
+            if i % columns == 0:
                 axes.set_ylabel("Accuracy on the carve-out (%)")
             axes.legend(loc="lower right", fontsize=7)
         return Drawing(figure)

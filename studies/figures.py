@@ -1,162 +1,325 @@
-"""The figures of a study, drawn once and used twice: as PNG and SVG files, and inside the report.
-
-Inside the report the colours become CSS variables, so that light, dark and print each get their own, and
-the marks get hover titles. No figure names an address: an inlined SVG needs no XML namespaces.
-"""
+"""The figures of a study, drawn once and used twice: as files with their data beside them, and inside the report."""
 
 from __future__ import annotations
 
-import re
+import csv
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwsim.report.figure import (
-    GRID,
-    INK,
     MARKERS,
     MUTED,
-    NARROW,
     PAPER,
-    PARTS,
     SERIES,
     WIDE,
     Drawing,
     Painter,
     new_figure,
-    style,
+    render_files,
 )
-from studies.table import Point, judged
-from studies.text import hover, si
+from studies.curves import curve_rows, curves_panels, panels_of, students_of
+from studies.pareto import Interval, Standing
+from studies.quantities import QUANTITIES, Judged, Quantity
+from studies.stack import components_pj, stack_figure
+from studies.table import Point
+from studies.text import CRITERION_NAMES, hover
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# light value -> CSS variable; the report's style sheet gives each variable its light and dark value
-VARIABLES: Mapping[str, str] = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)},
-    **{colour: f"--part-{i}" for i, colour in enumerate(PARTS)},
+ALPHA: Mapping[Standing, float] = {
+    "front": 1.0,
+    "undecided": 0.7,
+    "dominated": 0.35,
+    "infeasible": 0.6,
 }
-FAINT = 0.35
-UNDECIDED = 0.7
+MANY = 150
+"""points of which each has its own bars and hover text; beyond, marks have neither"""
+GRID_CELLS = (36, 22)
+"""of many points off the step line, one a student, family and cell of this grid is drawn"""
+MOST_BARS = 24
+"""points of the figure of components; those of the front come first"""
 
-COST_AXES: Mapping[str, tuple[str, float]] = {
-    "energy_pj": ("Energy an inference (µJ)", 1e-6),
-    "latency_s": ("Latency of an inference, steady (ms)", 1e3),
-}
-"""objective -> (axis label with unit, factor from the objective's own unit)"""
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure with its words and with the numbers that it shows (all of them, also those too many to draw)."""
+
+    heading: str
+    caption: str
+    painter: Painter
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    is_front: bool = False
+
+    def write(self, path: Path) -> None:
+        """Write `path` as PNG, SVG and CSV."""
+        render_files(self.painter, path)
+        with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(self.columns)
+            writer.writerows(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point in a figure's own units."""
+
+    point: Point
+    standing: Standing
+    x: Interval
+    y: Interval
+
+
+def study_figures(judged: Judged, teacher_accuracy: float | None) -> dict[str, StudyFigure]:
+    """Return the figures of a study by file name. A study without points has no front."""
+    figures: dict[str, StudyFigure] = {}
+    if judged.points:
+        for x, y in judged.axes:
+            names = [q.rpartition("_")[0] for q in ((x,) if y == "accuracy" else (x, y))]
+            figure = front_figure(judged, QUANTITIES[x], QUANTITIES[y], teacher_accuracy)
+            if figure is not None:
+                figures["_".join(("front", *names))] = figure
+        figures["energy_by_component"] = _component_figure(judged)
+    students = students_of(judged.results)
+    if students:
+        figures["curves"] = StudyFigure(
+            "How the trainings converged",
+            "Accuracy on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
+            "over seeds, and as a band their range. A panel holds students that differ from their control in one thing.",
+            curves_panels(panels_of(students)),
+            ("student", "seed", "step", "accuracy"),
+            curve_rows(students),
+        )
+    return figures
 
 
 def front_figure(
-    points: Sequence[Point],
-    objective: str,
-    students: Sequence[str],
-    machines: Sequence[str],
+    judged: Judged, x: Quantity, y: Quantity, teacher_accuracy: float | None
+) -> StudyFigure | None:
+    """One quantity against another: colour is the student, shape the machine's family, dominated points are faint.
+
+    A step line joins the points that no other beats in both. None: no point has both (an area that no machine states).
+    """
+    standings = judged.standings[x.key]
+    marks = []
+    for point, standing in zip(judged.points, standings, strict=True):
+        across, up = x.read(point), y.read(point)
+        if across is not None and up is not None:
+            marks.append(Mark(point, standing, _scaled(across, x.factor), _scaled(up, y.factor)))
+    if not marks:
+        return None
+    drawn = marks if len(marks) <= MANY else thinned(marks, y.more_is_better)
+    accuracy = y.key == "accuracy"
+    caption = _caption(judged, x, y, len(marks), len(drawn))
+    return StudyFigure(
+        f"{y.name} against {x.name.lower()}",
+        caption,
+        _front_painter(judged, drawn, x, y, teacher_accuracy if accuracy else None),
+        ("student", "machine", "standing", *_columns(x), *_columns(y)),
+        [
+            (m.point.student, m.point.machine, m.standing, *_ends(x, m.point), *_ends(y, m.point))
+            for m in marks
+        ],
+        is_front=True,
+    )
+
+
+def _scaled(bar: Interval, factor: float) -> Interval:
+    return Interval(bar.low * factor, bar.nominal * factor, bar.high * factor)
+
+
+def _columns(quantity: Quantity) -> tuple[str, str, str]:
+    return f"{quantity.key}_low", quantity.key, f"{quantity.key}_high"
+
+
+def _ends(quantity: Quantity, point: Point) -> tuple[float, float, float]:
+    bar = quantity.read(point)
+    assert bar is not None
+    return bar.low, bar.nominal, bar.high
+
+
+def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -> str:
+    """Say what colours, shapes, bars and lines of a front mean, and what is not drawn."""
+    trains = judged.results.trains
+    said = [
+        f"Colour: {'how the student was trained' if trains else 'the model and its formats'}. Shape: the machine."
+    ]
+    if y.key == "accuracy":
+        said.append("Vertical bars: 95 % t interval of the mean over seeds.")
+    if "energy_pj" in (x.key, y.key):
+        way = "Horizontal" if x.key == "energy_pj" else "Vertical"
+        said.append(f"{way} bars: 5–95 % band of the energy over joint draws of its unit energies.")
+    if "latency_s" in (x.key, y.key):
+        said.append("Latencies are exact within the machine model and have no bar.")
+    said.append("The step line joins the points that no measured point beats in both.")
+    if trains:
+        said.append("Points whose whole bars are beaten by another point are faint.")
+    else:
+        names = ", ".join(CRITERION_NAMES[o] for o in judged.objectives)
+        said.append(f"Faint points are off the front of {names} together.")
+    if "infeasible" in judged.standing:
+        said.append("Hollow points break a constraint of the study.")
+    if drawn < count:
+        said.append(
+            f"{drawn:,} of {count:,} points are drawn, those of the line among them, without bars; the data beside the figure has all."
+        )
+    elif count < len(judged.points):
+        said.append(f"{len(judged.points) - count} points lack one of the two and are left out.")
+    return " ".join(said)
+
+
+def thinned(marks: Sequence[Mark], more_is_better: bool) -> list[Mark]:
+    """Return the points of the step line, and of the rest one a standing, student, family and cell of a grid over the figure.
+
+    Cells are of equal width where the figure has them so: those of a cost in its logarithm.
+    """
+    import numpy as np
+
+    xs = np.log([m.x.nominal for m in marks])
+    ys = np.array([m.y.nominal for m in marks])
+    if not more_is_better:
+        ys = np.log(ys)
+    line = set(_front_line(marks, more_is_better))
+    cells = []
+    for values, count in zip((xs, ys), GRID_CELLS, strict=True):
+        span = np.ptp(values) or 1.0
+        cells.append(np.minimum((values - values.min()) / span * count, count - 1).astype(int))
+    kept: dict[object, Mark] = {}
+    for index, (mark, across, up) in enumerate(zip(marks, *cells, strict=True)):
+        p = mark.point
+        on_line = (mark.x.nominal, mark.y.nominal) in line
+        key = index if on_line else (p.student, p.rows[0].family, mark.standing, int(across), int(up))  # fmt: skip
+        kept.setdefault(key, mark)
+    return list(kept.values())
+
+
+def _front_painter(
+    judged: Judged,
+    marks: Sequence[Mark],
+    x: Quantity,
+    y: Quantity,
     teacher_accuracy: float | None,
 ) -> Painter:
-    """Accuracy against one cost: colour is the student, shape is the machine, dominated points are faint.
-
-    A step line joins the points of the front: at a given cost, nothing measured is above it.
-    """
+    students, families = judged.results.students, judged.families
+    few = len(marks) <= MANY  # thinned ones may be few, too
 
     def paint(width: float) -> Drawing:
         figure, axes = new_figure(width, 5.0 if width < WIDE else 4.9)
         drawing = Drawing(figure)
-        label, factor = COST_AXES[objective]
         axes.set_xscale("log")
+        if y.key != "accuracy":
+            axes.set_yscale("log")
         axes.grid(True, which="major")
-        axes.set_xlabel(label)
-        axes.set_ylabel("Accuracy on the test set (%)")
-        ranked = judged(points, objective)
-        front = sorted(
-            (p.cost(objective).nominal * factor, 100 * p.accuracy_bar.nominal)
-            for p, standing in ranked
-            if standing == "front"
-        )
-        axes.plot(*zip(*front, strict=True), drawstyle="steps-post", color=MUTED, lw=1.2, zorder=2)
-        for index, (point, standing) in enumerate(ranked):
-            alpha = {"front": 1.0, "undecided": UNDECIDED}.get(standing, FAINT)
-            colour = SERIES[students.index(point.student) % len(SERIES)]
-            cost, bar = point.cost(objective), point.accuracy_bar
-            x, y = cost.nominal * factor, 100 * bar.nominal
-            axes.errorbar(
-                x,
-                y,
-                xerr=[[x - cost.low * factor], [cost.high * factor - x]],
-                yerr=[[y - 100 * bar.low], [100 * bar.high - y]],
-                fmt="none",
-                ecolor=colour,
-                elinewidth=1.3 if standing == "front" else 0.9,
-                alpha=alpha,
-                zorder=3,
-            )
-            mark = axes.scatter(
-                x,
-                y,
-                s=64 if standing == "front" else 40,
-                marker=MARKERS[machines.index(point.machine) % len(MARKERS)],
-                color=colour,
-                edgecolor=PAPER,
-                linewidth=0.8,
-                alpha=alpha,
-                zorder=5 if standing == "front" else 4,
-            )
-            mark.set_gid(f"mark-{index}")
-            drawing.titles[f"mark-{index}"] = f"{hover(point)}\n{STANDING_TEXT[standing]}"
+        axes.set_xlabel(x.axis)
+        axes.set_ylabel(y.axis)
+        line = _front_line(marks, y.more_is_better)
+        axes.plot(*zip(*line, strict=True), drawstyle="steps-post", color=MUTED, lw=1.2, zorder=2)
+        looks: dict[tuple[str, str, Standing], list[Mark]] = {}
+        for mark in marks:
+            looks.setdefault((mark.point.student, mark.point.rows[0].family, mark.standing), []).append(mark)  # fmt: skip
+        for (student, family, standing), alike in looks.items():
+            colour = SERIES[students.index(student) % len(SERIES)]
+            if few:
+                _bars(axes, alike, colour, standing)
+            hollow = standing == "infeasible"
+            # with few points each is a mark of its own, so that each has its hover text
+            for group in [[m] for m in alike] if few else [alike]:
+                scatter = axes.scatter(
+                    [m.x.nominal for m in group],
+                    [m.y.nominal for m in group],
+                    s=(64 if standing == "front" else 40) if few else (26 if standing == "front" else 9),
+                    marker=MARKERS[families.index(family) % len(MARKERS)],
+                    facecolor="none" if hollow else colour,
+                    edgecolor=colour if hollow else PAPER,
+                    linewidth=1.2 if hollow else 0.8 if few else 0.3,
+                    alpha=ALPHA[standing],
+                    zorder=5 if standing == "front" else 4,
+                )  # fmt: skip
+                if few:
+                    key = f"mark-{len(drawing.titles)}"
+                    scatter.set_gid(key)
+                    p = group[0].point
+                    why = f": {p.infeasible}" if p.infeasible else ""
+                    drawing.titles[key] = f"{hover(p)}\n{judged.standing_text[standing]}{why}"
         if teacher_accuracy is not None:
-            axes.axhline(100 * teacher_accuracy, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
-            axes.annotate(
-                "float32 teacher",
-                (0.005, 100 * teacher_accuracy),
-                (0, 3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="left",  # cheap machines are seldom as accurate: the left is free
-                fontsize=8,
-                color=MUTED,
-            )
-        _widen_log_axis(axes)
-        axes.margins(y=0.12)
-        _front_legend(figure, students, machines, wide=width >= WIDE)
+            _teacher_line(axes, 100 * teacher_accuracy)
+        _widen_log_axis(axes, "x")
+        if y.key == "accuracy":
+            axes.margins(y=0.12)
+        else:
+            _widen_log_axis(axes, "y")
+        _front_legend(figure, students, families, wide=width >= WIDE)
         return drawing
 
     return paint
 
 
-STANDING_TEXT = {
-    "front": "on the front",
-    "undecided": "off the front by less than the error bars",
-    "dominated": "dominated, error bars included",
-    "infeasible": "breaks a constraint",
-}
+def _front_line(marks: Sequence[Mark], more_is_better: bool) -> list[tuple[float, float]]:
+    """Return the points that no feasible one beats in both quantities, by rising x."""
+    sign = -1.0 if more_is_better else 1.0
+    best, line = float("inf"), []
+    able = [m for m in marks if m.standing != "infeasible"] or marks
+    for mark in sorted(able, key=lambda m: (m.x.nominal, sign * m.y.nominal)):
+        if sign * mark.y.nominal < best:
+            best = sign * mark.y.nominal
+            line.append((mark.x.nominal, mark.y.nominal))
+    return line
 
 
-def _widen_log_axis(axes: Axes) -> None:
+def _bars(axes: Axes, marks: Sequence[Mark], colour: str, standing: Standing) -> None:
+    xs, ys = [m.x for m in marks], [m.y for m in marks]
+    axes.errorbar(
+        [b.nominal for b in xs],
+        [b.nominal for b in ys],
+        xerr=[[b.nominal - b.low for b in xs], [b.high - b.nominal for b in xs]],
+        yerr=[[b.nominal - b.low for b in ys], [b.high - b.nominal for b in ys]],
+        fmt="none",
+        ecolor=colour,
+        elinewidth=1.3 if standing == "front" else 0.9,
+        alpha=ALPHA[standing],
+        zorder=3,
+    )
+
+
+def _teacher_line(axes: Axes, percent: float) -> None:
+    axes.axhline(percent, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
+    axes.annotate(
+        "float32 teacher",
+        (0.005, percent),
+        (0, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="left",  # cheap machines are seldom as accurate: the left is free
+        fontsize=8,
+        color=MUTED,
+    )
+
+
+def _widen_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """Let a log axis span at least a decade, with plain numbers at 1, 2 and 5 of each."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axes.get_xlim()
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     if high / low < 10:
         middle = (low * high) ** 0.5
-        axes.set_xlim(middle / 10**0.5, middle * 10**0.5)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        (axes.set_xlim if which == "x" else axes.set_ylim)(middle / 10**0.5, middle * 10**0.5)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _front_legend(
-    figure: Figure, students: Sequence[str], machines: Sequence[str], wide: bool
+    figure: Figure, students: Sequence[str], families: Sequence[str], wide: bool
 ) -> None:
     """Put colours and shapes below the axes: as two rows on a wide figure, as two columns on a narrow one."""
     from matplotlib.lines import Line2D
 
-    columns = max(len(students), len(machines))
+    columns = max(len(students), len(families))
     empty = Line2D([], [], ls="", label=" ")
     colours = [
         Line2D([], [], ls="", marker="o", color=SERIES[i % len(SERIES)], label=name)
@@ -164,7 +327,7 @@ def _front_legend(
     ]
     shapes = [
         Line2D([], [], ls="", marker=MARKERS[i % len(MARKERS)], color=MUTED, label=name)
-        for i, name in enumerate(machines)
+        for i, name in enumerate(families)
     ]
     colours += [empty] * (columns - len(colours))
     shapes += [empty] * (columns - len(shapes))
@@ -179,156 +342,21 @@ def _front_legend(
     )
 
 
-def stack_figure(points: Sequence[Point]) -> Painter:
-    """Energy of every point by component of its machine: shares as lengths, the total beside each bar."""
-    names = _components(points)
-
-    def paint(width: float) -> Drawing:
-        wide = width >= WIDE
-        columns = 5 if wide else 2
-        height = 1.1 + (0.27 if wide else 0.36) * len(points) + 0.2 * -(-len(names) // columns)
-        figure, axes = new_figure(width, height)
-        drawing = Drawing(figure)
-        left = [0.0] * len(points)
-        for part, name in enumerate(names):
-            joules = [_component_pj(p, name, names) * 1e-12 for p in points]
-            shares = [
-                100 * j / (p.energy_pj.nominal * 1e-12) for j, p in zip(joules, points, strict=True)
-            ]
-            bars = axes.barh(
-                range(len(points)),
-                shares,
-                left=left,
-                height=0.74,
-                color=PARTS[part % len(PARTS)],
-                label=name,
-                edgecolor=PAPER,
-                linewidth=0.5,
-            )
-            for index, bar in enumerate(bars):
-                key = f"part-{part}-{index}"
-                bar.set_gid(key)
-                drawing.titles[key] = (
-                    f"{points[index].student} on {points[index].machine}\n"
-                    f"{name}: {si(joules[index], 'J')}, {shares[index]:.1f} %"
-                )
-            left = [a + b for a, b in zip(left, shares, strict=True)]
-        for index, point in enumerate(points):
-            axes.annotate(
-                si(point.energy_pj.nominal * 1e-12, "J"),
-                (left[index], index),
-                (5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8.5,
-            )
-        axes.set_xlim(0, 118 if wide else 128)  # room for the totals
-        axes.set_xticks(range(0, 101, 20 if wide else 50))
-        axes.set_yticks(range(len(points)), [_two_part_label(p, width) for p in points])
-        axes.invert_yaxis()
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("Share of the energy of an inference (%)")
-        figure.legend(
-            loc="outside lower center",
-            ncols=columns,
-            handlelength=1.0,
-            handleheight=1.0,
-            columnspacing=1.2,
-        )
-        return drawing
-
-    return paint
-
-
-OTHER = "all others"
-
-
-def _components(points: Sequence[Point]) -> list[str]:
-    """Return components by falling energy over all points; what has no colour of its own is one rest."""
-    totals: dict[str, float] = {}
-    for point in points:
-        for row in point.rows:
-            for name, value in row.components_pj.items():
-                totals[name] = totals.get(name, 0.0) + value
-    ordered = sorted((n for n in totals if totals[n] > 0), key=lambda n: -totals[n])
-    if len(ordered) <= len(PARTS):
-        return ordered
-    return [*ordered[: len(PARTS) - 1], OTHER]
-
-
-def _component_pj(point: Point, name: str, shown: Sequence[str]) -> float:
-    """Return a component's energy of a point in pJ, the mean over its seeds."""
-    total = 0.0
-    for row in point.rows:
-        if name == OTHER:
-            total += sum(v for n, v in row.components_pj.items() if n not in shown)
-        else:
-            total += row.components_pj.get(name, 0.0)
-    return total / len(point.rows)
-
-
-def _two_part_label(point: Point, width: float) -> str:
-    return f"{point.student}{' · ' if width >= WIDE else chr(10)}{point.machine}"
-
-
-def render_inline(painter: Painter, name: str, description: str) -> str:
-    """Return the figure as HTML: a wide and a narrow SVG, of which the style sheet shows one."""
-    parts = []
-    for variant, width in (("wide", WIDE), ("narrow", NARROW)):
-        with style(f"{name}-{variant}"):
-            drawing = painter(width)
-            text = StringIO()
-            drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        parts.append(_inline(text.getvalue(), drawing.titles, f"{name}-{variant}", description))
-        parts[-1] = f'<div class="{variant}">{parts[-1]}</div>'
-    return "\n".join(parts)
-
-
-def _inline(svg: str, titles: Mapping[str, str], prefix: str, description: str) -> str:
-    """Turn a matplotlib SVG file into an element of an HTML page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
-    svg = svg.replace("xlink:href", "href")
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    for key, title in titles.items():
-        svg = svg.replace(
-            f'<g id="{key}">', f'<g class="mark" tabindex="0"><title>{escape(title)}</title>', 1
-        )
-    return _own_ids(svg, prefix)
-
-
-def _own_ids(svg: str, prefix: str) -> str:
-    """Keep only the ids that something refers to, and make them unique in the page."""
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-
-    def rename(match: re.Match[str]) -> str:
-        return f' id="{prefix}-{match[1]}"' if match[1] in used else ""
-
-    svg = re.sub(r'\s+id="([^"]+)"', rename, svg)
-    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
-    return svg.replace("url(#", f"url(#{prefix}-")
-
-
-def study_figures(
-    points: Sequence[Point],
-    objectives: Iterable[str],
-    students: Sequence[str],
-    machines: Sequence[str],
-    teacher_accuracy: float | None,
-) -> dict[str, Painter]:
-    """Return the figures of a study by file name. A study without points has none."""
-    if not points:
-        return {}
-    fronts: dict[str, Any] = {
-        f"front_{objective.rpartition('_')[0]}": front_figure(
-            points, objective, students, machines, teacher_accuracy
-        )
-        for objective in objectives
-    }
-    return {**fronts, "energy_by_component": stack_figure(points)}
+def _component_figure(judged: Judged) -> StudyFigure:
+    """Energy by component of the points of the front and of as many others as fit, in the study's order."""
+    points = judged.points
+    shown: Iterable[Point] = points
+    caption = (
+        "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
+        "beside each bar. Hover or focus a part for its joules."
+    )
+    if len(points) > MOST_BARS:
+        shown = judged.front()[:MOST_BARS]
+        caption += f" {len(list(shown))} of {len(points):,} points are drawn, the cheapest of the front; the data beside the figure has all."
+    return StudyFigure(
+        "Where the energy goes",
+        caption,
+        stack_figure(list(shown)),
+        ("student", "machine", "component", "energy_pj"),
+        [(p.student, p.machine, name, pj) for p in points for name, pj in components_pj(p).items()],
+    )

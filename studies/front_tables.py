@@ -68,18 +68,18 @@ def share_table(front: Front) -> Table:
     table = Table(
         "What one machine or one student reaches alone",
         "The share of the hypervolume of all points, with costs on a logarithmic scale, up to the reference of "
-        f"{reference}: a tenth of the measured range beyond the worst. A hundred per cent: the others add nothing. Of more "
+        f"{reference}: a tenth of the measured range beyond the worst. A hundred per cent: the others add nothing. Variants of a machine count as one. Of more "
         f"than {MOST_LINES} machines or students those are listed that have a point on the front.",
         ["Points of", "share of the hypervolume", "points", "on the front"],
     )
     for kind in ("machine", "student"):
-        names = dict.fromkeys(str(getattr(p, kind)) for p in front.points)
+        names = dict.fromkeys(_of(p, kind) for p in front.points)
         if len(names) > MOST_LINES:
-            names = dict.fromkeys(str(getattr(front.points[i], kind)) for i in front.members)
+            names = dict.fromkeys(_of(front.points[i], kind) for i in front.members)
         for name in names:
 
             def chosen(point: Point, kind: str = kind, name: str = name) -> bool:
-                return bool(getattr(point, kind) == name)
+                return _of(point, kind) == name
 
             share = front.share(chosen)
             members = sum(chosen(front.points[i]) for i in front.members)
@@ -94,6 +94,11 @@ def share_table(front: Front) -> Table:
                 )
             )
     return table
+
+
+def _of(point: Point, kind: str) -> str:
+    """Return a point's student, or its machine; variants of one machine are one."""
+    return point.student if kind == "student" else point.rows[0].family or point.machine
 
 
 def equal_accuracy_table(front: Front) -> Table:

@@ -4,51 +4,44 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
-from hwsim.report.figure import Painter, render_files
 from studies.columns import all_columns, result_records
-from studies.figures import render_inline, study_figures
-from studies.front import front_of
+from studies.cost_tables import MANY, cost_tables
+from studies.figures import StudyFigure, study_figures
+from studies.front import Front, front_of
 from studies.front_tables import equal_accuracy_table, front_table, share_table
+from studies.inline import render_inline
+from studies.latex import latex_tables
+from studies.page import page_json
 from studies.plan import write_atomically
+from studies.quantities import Judged, judge
 from studies.sql import write_parquet
-from studies.table import Point, Results, load_results, write_csv
-from studies.tables import accuracy_table, machine_table, rung_table, size_table, verify_table
+from studies.table import Results, load_results, write_csv
+from studies.tables import (
+    Table,
+    accuracy_table,
+    method_table,
+    rung_table,
+    size_table,
+    verify_table,
+)
 from studies.text import answer, listed
 
 REPORT_FILE = "report.html"
 CSV_FILE = "results.csv"
 PARQUET_FILE = "results.parquet"
+TABLE_FILE = "table.tex"
 FIGURES_FOLDER = "figures"
-
-CAPTIONS: Mapping[str, tuple[str, str]] = {
-    "front_energy": (
-        "Accuracy against energy",
-        "Colour: how the student was trained. Shape: the machine. Vertical bars: 95 % t interval of the mean over "
-        "seeds. Horizontal bars: 5–95 % band of the energy over joint draws of its unit energies. The step line "
-        "joins the front: at a given energy no measured mean lies above it. Points whose whole bars are beaten by "
-        "another point are faint. Hover or focus a mark for its numbers.",
-    ),
-    "front_latency": (
-        "Accuracy against latency",
-        "As the figure before, with the steady latency of one inference. Latencies are exact within the machine "
-        "model and have no bar.",
-    ),
-    "energy_by_component": (
-        "Where the energy goes",
-        "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
-        "beside each bar. Hover or focus a part for its joules.",
-    ),
-}
+MOST_HASHES = 200
+MOST_NAMES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,84 +51,93 @@ class FigureBlock:
     heading: str
     svg: str
     caption: str
+    is_front: bool
+    """the interactive front shows it, too; it stays for print and for pages without scripts"""
 
 
 def build_report(folder: Path) -> Path:
-    """Write `report.html`, `results.csv`, `results.parquet` and `figures/` of a study folder; return the report's path.
+    """Write `report.html`, `results.csv`, `results.parquet`, `table.tex` and `figures/` of a study folder; return the report's path.
 
     Raises:
         CheckpointError: no study was run there.
         MissingExtra: matplotlib, jinja2 or duckdb is not installed.
     """
     results = load_results(folder)
-    points = results.points()
-    study = results.plan.study
+    judged = judge(results)
     teacher = [t.value for t in results.trained if t.student == results.teacher]
-    figures = study_figures(
-        points,
-        study["objectives"] if results.trains else (),
-        results.students,
-        results.machines,
-        math.fsum(teacher) / len(teacher) if teacher else None,
-    )
+    figures = study_figures(judged, math.fsum(teacher) / len(teacher) if teacher else None)
     write_csv(folder / CSV_FILE, results.rows)
     write_parquet(folder / PARQUET_FILE, result_records(results), all_columns())
+    write_atomically(folder / TABLE_FILE, latex_tables(judged))
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
-    for name, painter in figures.items():
-        render_files(painter, folder / FIGURES_FOLDER / name)
+    for name, figure in figures.items():
+        figure.write(folder / FIGURES_FOLDER / name)
     path = folder / REPORT_FILE
-    write_atomically(path, render_html(results, points, figures))
+    write_atomically(path, render_html(judged, figures))
     return path
 
 
-def render_html(results: Results, points: list[Point], figures: Mapping[str, Painter]) -> str:
+def render_html(judged: Judged, figures: Mapping[str, StudyFigure]) -> str:
     """Return the report as one HTML text that loads nothing."""
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError:
         raise MissingExtra("jinja2", "report") from None
-    template = files("studies").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("studies"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    results = judged.results
     blocks = [
         FigureBlock(
-            CAPTIONS[name][0],
-            Markup(render_inline(painter, name, CAPTIONS[name][0])),
-            CAPTIONS[name][1],
+            figure.heading,
+            Markup(render_inline(figure.painter, name, figure.heading)),
+            figure.caption,
+            figure.is_front,
         )
-        for name, painter in figures.items()
+        for name, figure in figures.items()
     ]
-    front = front_of(results, points)
-    return environment.from_string(template).render(
+    front = front_of(results, list(judged.points))
+    known = hashes(results)
+    return environment.get_template("report.html.j2").render(
         study=results.plan.study,
         date=datetime.now(UTC).strftime("%-d %B %Y"),
         answer=answer(results, front),
         problems=problems(results),
+        data=Markup(page_json(judged)) if judged.points else "",
         figures=blocks,
-        tables=[
-            *([front_table(front), share_table(front)] if front.points else []),
-            machine_table(results, points),
-        ]
-        if not results.trains
-        else [
-            accuracy_table(results),
-            machine_table(results, points),
-            *(
-                [front_table(front), equal_accuracy_table(front), share_table(front)]
-                if front.points
-                else []
-            ),
-            rung_table(results),
-            size_table(results),
-            verify_table(results),
-        ],
+        tables=tables(judged, front),
+        many=MANY,
         not_modelled=not_modelled(results),
         provenance=provenance(results),
-        hashes=hashes(results),
+        hashes=known[:MOST_HASHES],
+        more_hashes=max(0, len(known) - MOST_HASHES),
         reproduce=reproduce(results),
     )
+
+
+def tables(judged: Judged, front: Front) -> list[Table]:
+    """Return the tables of a report in their order; of hardware alone there are costs and nothing else."""
+    results = judged.results
+    fronts = [front_table(front), share_table(front)] if front.points else []
+    if not results.trains:
+        return [*fronts, *cost_tables(judged)]
+    if fronts:
+        fronts.insert(1, equal_accuracy_table(front))
+    methods = method_table(results)
+    return [
+        accuracy_table(results),
+        *([] if methods is None else [methods]),
+        *fronts,
+        *cost_tables(judged),
+        rung_table(results),
+        size_table(results),
+        verify_table(results),
+    ]
 
 
 def problems(results: Results) -> list[str]:
@@ -174,14 +176,19 @@ def problems(results: Results) -> list[str]:
 
 def not_modelled(results: Results) -> dict[str, str]:
     """Map each thing that is left out to the machines that leave it out; empty where all do."""
-    said: dict[str, list[str]] = {}
-    measured = list(dict.fromkeys(r.machine for r in results.rows if r.status == "ok"))
+    said: dict[str, dict[str, None]] = {}  # a dict keeps the machines' order
+    measured = {r.machine for r in results.rows if r.status == "ok"}
     for row in results.rows:
         for item in row.not_modelled:
-            names = said.setdefault(item, [])
-            if row.machine not in names:
-                names.append(row.machine)
-    return {k: "" if len(v) == len(measured) else listed(v) for k, v in said.items()}
+            said.setdefault(item, {})[row.machine] = None
+    return {k: "" if len(v) == len(measured) else _some(list(v)) for k, v in said.items()}
+
+
+def _some(names: Sequence[str]) -> str:
+    """List names, of very many the first."""
+    if len(names) <= MOST_NAMES:
+        return listed(names)
+    return listed([*names[:MOST_NAMES], f"{len(names) - MOST_NAMES:,} more"])
 
 
 def provenance(results: Results) -> list[tuple[str, str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from studies.host import describe_process
-from studies.ledger import Attempt, Ledger
-from studies.plan import Node, Plan, make_node, source_sha256
+from studies.ledger import FILE_NAME, Attempt, Ledger, read
+from studies.plan import Node, Plan, load_plan, make_node, source_sha256
 
 STUDENTS = {"W8A8": 0.975, "W2A8 KD": 0.962, "W2A8 TI-G": 0.969, "W1A1 BiT": 0.931}
 MACHINES = {"xnor_edge": 0.9, "ternary_edge": 1.3, "bitserial_edge": 2.1, "int8_edge": 4.0}
@@ -132,7 +133,8 @@ def make_folder(
     ) -> Node:
         spec: dict[str, Any] = {"label": label}
         if kind == "evaluate":
-            spec["settings"], tags["family"] = [], tags["machine"]
+            spec |= {"machine": tags["machine"], "settings": [], "mapping": "cycles"}
+            tags["family"] = tags["machine"]
         node = make_node(kind, label, spec, parents, tags=tags)
         nodes.append(node)
         outcomes.append((node, "ok", result, None))
@@ -214,6 +216,141 @@ def make_folder(
                     outcome,
                     error,
                     volatile | sources,
+                )
+            )
+    return folder
+
+
+OPERATORS = (
+    ("vit.embeddings.acc", "linear", 0.1),
+    *((f"vit.layers.{n}.mlp.fc1.acc", "linear", 0.2) for n in range(3)),
+    *((f"vit.layers.{n}.sum", "add", 0.1) for n in range(3)),
+)
+"""node, kind and share of the energy"""
+
+
+def operators(energy_pj: float, cycles: int) -> dict[str, Any]:
+    """Return what a node keeps of an inference's operators; of products alone there are MAC, of the first alone DRAM traffic."""
+    return {
+        "clock_hz": 200_000_000,
+        "operators": [
+            {
+                "node": node,
+                "op": op,
+                "unit": "array:main" if op == "linear" else "vector",
+                "cycles": int(share * cycles),
+                "compute_cycles": int(share * cycles / 2),
+                "binding": "array:main",
+                "utilisation_frac": 0.5,
+                "energy_pj": share * energy_pj,
+                "macs": 81_920 if op == "linear" else 0,
+                "dram_bytes": 512 if node == "vit.embeddings.acc" else 0,
+                "traffic_bytes": {},
+            }
+            for node, op, share in OPERATORS
+        ],
+        "memory": {
+            "weight_bytes": 26_000,
+            "resident_bytes": 20_000,
+            "streamed": ["vit.embeddings.weight"],
+            "peak_activation_bytes": 9_216,
+            "peak_activation_on_chip_bytes": 8_192,
+            "spills": {
+                "vit.layers.0.sum": {
+                    "bytes": 1024,
+                    "written_bytes": 1024,
+                    "read_bytes": 2048,
+                    "energy_pj": {"low": 1.0e3, "nominal": 2.0e3, "high": 3.0e3},
+                }
+            },
+        },
+        "roofs": [{"label": "main, INT8 × TERNARY", "macs_per_cycle": 1024.0}],
+        "dram_bytes_per_cycle": 10.5,
+    }
+
+
+def add_operators(folder: Path) -> None:
+    """Give every finished evaluation of a folder its `operators.json`."""
+    plan = load_plan(folder)
+    for attempt in read(folder / FILE_NAME):
+        if attempt.kind in ("evaluate", "cost") and attempt.result is not None:
+            home = folder / "nodes" / plan.by_id[attempt.id].folder_name
+            home.mkdir(parents=True, exist_ok=True)
+            r = attempt.result
+            found = operators(r["energy_pj"]["nominal"], r["latency_cycles"]["steady"])
+            (home / "operators.json").write_text(json.dumps(found))
+
+
+def make_hardware_folder(
+    folder: Path, variants: int, models: Sequence[str] = ("W1A1", "W2A8")
+) -> Path:
+    """Write plan and ledger of a study of hardware alone: so many variants of one machine, the slowest fifth of them infeasible."""
+    study = {
+        "name": "hardware",
+        "question": "Which small machine?",
+        "task": None,
+        "teacher": None,
+        "students": [],
+        "seeds": [],
+        "untrained": [{"name": m, "recipe": {"name": m.lower()}} for m in models],
+        "constraints": [{"column": "latency_s", "at_most": 9e-5, "at_least": None}],
+        "objectives": ["energy_pj", "latency_s", "area_um2"],
+    }
+    draw = random.Random(7)
+    nodes: list[Node] = []
+    results: list[dict[str, Any]] = []
+    for name in models:
+        tags: dict[str, str | int] = {"student": name, "seed": 0}
+        export = make_node("untrained", f"export {name}", {"label": name}, tags=tags)
+        nodes.append(export)
+        results.append({"bytes": {"graph.json": 41_000, "weights.safetensors": 13_400}})
+        for n in range(variants):
+            settings = [["arrays.main.rows", n]]
+            machine = f"toy rows={n}"
+            spec = {"machine": "toy", "settings": settings, "mapping": "cycles"}
+            made = {**tags, "machine": machine, "family": "toy"}
+            nodes.append(make_node("cost", f"{name} on {machine}", spec, [export], tags=made))
+            base = evaluation("W2A8 KD", 0, "ternary_edge", 1.3, 0)
+            size, speed = draw.uniform(0.5, 2), draw.uniform(0.5, 2)
+            energy = {k: v * size * speed**0.7 for k, v in base["energy_pj"].items()}
+            seconds = {k: v / speed for k, v in base["latency_s"].items()}
+            parts = {k: v * energy["nominal"] for k, v in COMPONENTS.items()}
+            results.append(
+                {
+                    **{k: v for k, v in base.items() if k != "verify"},
+                    "accuracy": None,
+                    "energy_pj": energy,
+                    "energy_by_component_pj": parts,
+                    "energy_terms": [
+                        [unknown, spread, pj * energy["nominal"] / base["energy_pj"]["nominal"]]
+                        for unknown, spread, pj in base["energy_terms"]
+                    ],
+                    "latency_s": seconds,
+                    "area_um2": 1e5 * speed / size * draw.uniform(0.7, 1.3),
+                }
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    Plan(study, tuple(nodes)).save(folder)
+    volatile = {
+        "seconds": 0.1,
+        "host": "bench",
+        "date": "2026-11-22T10:00:00+00:00",
+        "git_revision": None,
+    }
+    with Ledger(folder) as ledger:
+        for node, result in zip(nodes, results, strict=True):
+            ledger.append(
+                Attempt(
+                    node.id,
+                    1,
+                    "ok",
+                    node.kind,
+                    node.label,
+                    node.spec,
+                    node.parents,
+                    result,
+                    None,
+                    volatile,
                 )
             )
     return folder

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
@@ -13,11 +14,8 @@ from studies.statistics import (
     mean_interval,
     paired_effect,
 )
-from studies.table import Point, Results, Row
-from studies.text import joules, percent, percent_range, si
-
-REFUSAL_LINES = 3
-"""how many lines of a refusal's reason the table shows; the CSV has them all"""
+from studies.table import Results, Row
+from studies.text import percent, percent_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,9 @@ class Table:
 
 
 NOTHING = Cell("–")
+MOST_COLUMNS = 12
+"""machines that have a column each in the table of verification"""
+VERIFY_COUNTS = ("machines", "ok", "with unequal tensors", "refused", "failed or missing")
 
 
 def accuracy_table(results: Results) -> Table:
@@ -129,90 +130,43 @@ def points_cell(difference: Estimate, p_value: float | None = None) -> Cell:
     return Cell(text, interval if p_value is None else f"{interval}, p {p_value:.2g}")
 
 
-def machine_table(results: Results, points: Sequence[Point]) -> Table:
-    """Cost of every student on every machine, refusals with their reason."""
-    objective = str(results.plan.study["objectives"][0])
-    standing = {(p.student, p.machine): s for p, s in results.judged(points, objective)}
-    by_key = {(p.student, p.machine): p for p in points}
+def method_table(results: Results) -> Table | None:
+    """Each student that has a control, with their paired difference; None where no student has one."""
+    controlled = [s for s in results.plan.study["students"] if s.get("control")]
+    if not controlled:
+        return None
     table = Table(
-        "Machines",
-        "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
-        "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
-        "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
-        "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
-        "marks the points on the front; area is that of the chip's parts, where the machine's file "
-        "gives all of them.",
-        [
-            "Student, machine",
-            "accuracy",
-            "energy",
-            "latency steady",
-            "latency cold",
-            "weights",
-            "peak activations",
-            "shared unit",
-            "assumed",
-            "area",
-        ],
+        "Methods",
+        "A student against its control, which differs from it in the one thing that is asked about. Difference of accuracy in "
+        "percentage points: mean of the paired differences over common seeds with its 95 % t interval. Below six pairs "
+        "there is no p-value: it would say nothing that the interval does not. P-values are adjusted for the number of "
+        "differences (Holm 1979), intervals are not.",
+        ["Student", "recipe", "control", "accuracy", "of the control", "difference", "pairs", "p"],
     )
-    for student in results.students:
-        for machine in results.machines:
-            point = by_key.get((student, machine))
-            if point is None:
-                table.rows.append(_unmeasured(results, student, machine, len(table.head)))
-                continue
-            row = point.rows[0]
-            band = point.energy_pj
-            table.rows.append(
-                Line(
-                    [
-                        Cell(f"{student}, {machine}"),
-                        NOTHING if point.accuracy is None else Cell(percent(point.accuracy.mean)),
-                        Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
-                        _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
-                        _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
-                        _bytes_cell(row.weight_bytes),
-                        _bytes_cell(row.peak_activation_bytes),
-                        _share_cell(row),
-                        NOTHING
-                        if row.share_assumed_frac is None
-                        else Cell(percent(row.share_assumed_frac)),
-                        NOTHING if row.area_um2 is None else Cell(f"{row.area_um2 / 1e6:.3f} mm²"),
-                    ],
-                    "front" if standing[student, machine] == "front" else "",
-                )
-            )
+    found = [
+        (accuracies(results, p["name"]), accuracies(results, p["control"])) for p in controlled
+    ]
+    effects = [paired_effect(a, b) if a.keys() & b.keys() else None for a, b in found]
+    adjusted = iter(adjusted_p_values([e for e in effects if e is not None]))
+    for part, (ours, theirs), effect in zip(controlled, found, effects, strict=True):
+        cells = [Cell(part["recipe"]["name"], kind="left"), Cell(part["control"], kind="left")]
+        means = [_mean_cell(ours.values()), _mean_cell(theirs.values())]
+        against = [NOTHING, NOTHING, NOTHING]
+        if effect is not None:
+            p_value = next(adjusted)
+            p = NOTHING if p_value is None else Cell(f"{p_value:.2g}")
+            against = [points_cell(effect.difference), Cell(str(len(effect.seeds))), p]
+        table.rows.append(Line([Cell(part["name"]), *cells, *means, *against]))
     return table
 
 
-def _unmeasured(results: Results, student: str, machine: str, columns: int) -> Line:
-    rows = [r for r in results.rows if (r.student, r.machine) == (student, machine)]
-    status = rows[0].status if rows else "missing"
-    reason = next((r.reason for r in rows if r.reason), "not run")
-    lines = reason.splitlines()
-    shown = " ".join(line.strip() for line in lines[:REFUSAL_LINES])
-    if len(lines) > REFUSAL_LINES:
-        shown += f" … and {len(lines) - REFUSAL_LINES} more"
-    kind = "wrap" if status == "refused" else "wrap bad"
-    return Line([Cell(f"{student}, {machine}"), Cell(status, shown, kind, columns - 1)])
-
-
-def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:
-    if seconds is None or cycles is None:
-        return NOTHING
-    return Cell(si(seconds, "s"), f"{cycles:,} cycles")
-
-
-def _share_cell(row: Row) -> Cell:
-    if row.side_array_energy_frac is None or row.side_array_cycles_frac is None:
-        return NOTHING
-    return Cell(
-        percent(row.side_array_energy_frac), f"{percent(row.side_array_cycles_frac)} of cycles"
-    )
-
-
-def _bytes_cell(count: int | None) -> Cell:
-    return NOTHING if count is None else Cell(f"{count / 1024:.1f} KiB", f"{count:,} B")
+def accuracies(results: Results, student: str) -> dict[int, float]:
+    """Return a student's accuracy a seed, of the first machine that ran it: all machines compute the same."""
+    found: dict[int, float] = {}
+    for row in results.rows:
+        if row.student == student and row.accuracy is not None:
+            found.setdefault(row.seed, row.accuracy)
+    return found
 
 
 def size_table(results: Results) -> Table:
@@ -294,25 +248,36 @@ def rung_table(results: Results) -> Table:
 
 def verify_table(results: Results) -> Table:
     """Verification of every row: how many tensors differ from the reference (none may)."""
+    many = len(results.machines) > MOST_COLUMNS
     table = Table(
         "Verification",
         "Every tensor of the integer graph, accumulators included, compared for equality between the PyTorch "
         "reference and the machine's packed kernels.",
-        ["Student, seed", *results.machines],
+        ["Student, seed", *(VERIFY_COUNTS if many else results.machines)],
     )
     cells: dict[tuple[str, int], dict[str, Row]] = {}
     for row in results.rows:
         cells.setdefault((row.student, row.seed), {})[row.machine] = row
     for (student, seed), found in cells.items():
-        table.rows.append(
-            Line(
-                [
-                    Cell(f"{student}, seed {seed}"),
-                    *(_verify_cell(found[m]) if m in found else NOTHING for m in results.machines),
-                ]
-            )
-        )
+        if many:
+            shown = _verify_counts(found.values())
+        else:
+            shown = [_verify_cell(found[m]) if m in found else NOTHING for m in results.machines]
+        table.rows.append(Line([Cell(f"{student}, seed {seed}"), *shown]))
     return table
+
+
+def _verify_counts(rows: Collection[Row]) -> list[Cell]:
+    status = Counter(row.status for row in rows)
+    unequal = sum(bool(row.unequal_tensors) for row in rows)
+    lost = status["failed"] + status["missing"]
+    return [
+        Cell(f"{len(rows):,}"),
+        Cell(f"{status['ok']:,}"),
+        Cell(f"{unequal:,}", kind="bad" if unequal else "good"),
+        Cell(f"{status['refused']:,}"),
+        Cell(f"{lost:,}", kind="bad" if lost else ""),
+    ]
 
 
 def _verify_cell(row: Row) -> Cell:

@@ -101,7 +101,7 @@ def hover(point: Point) -> str:
     return "\n".join(
         (
             f"{point.student} on {point.machine}",
-            f"accuracy {accuracy(point.accuracy)}",
+            *([] if point.accuracy is None else [f"accuracy {accuracy(point.accuracy)}"]),
             f"energy {energy(point.energy_pj)} an inference",
             f"latency {si(point.latency_s.nominal, 's')} steady",
         )

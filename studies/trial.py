@@ -23,6 +23,7 @@ from studies.worker import Call, NodeFunction, Refused
 
 if TYPE_CHECKING:
     from hwsim.arch.machine import Machine
+    from hwsim.engine.cost import CostReport
     from hwsim.graph.serialize import Model
     from hwsim.mapping.memo import Memo
 
@@ -141,11 +142,11 @@ def evaluate(call: Call) -> dict[str, Any]:
     goal, samples = call.spec["mapping"], call.spec["samples"]
     with _refusals():
         measured = hwsim.api.run(model, machine, samples=samples, objective=goal)
-    run = measured.to_json()
     verification = hwsim.api.verify(model, machine, samples=samples).to_json()
+    run = measured.to_json()
     write_json(call.folder / RUN_JSON, run)
     write_json(call.folder / VERIFY_JSON, verification)
-    write_json(call.folder / OPERATORS_JSON, operators_of(run))
+    write_json(call.folder / OPERATORS_JSON, operators_of(measured.result.cost, machine))
     return {
         **row_of(run, energy_terms(measured.result.cost.steady.ledger)),
         "area_um2": machine.area_um2,
@@ -172,7 +173,7 @@ def cost(call: Call) -> dict[str, Any]:
             memo=_memo(model.sha256),
         )
     run = Result(model.name, model.sha256, machine.sha256, report).to_json()
-    write_json(call.folder / OPERATORS_JSON, operators_of(run))
+    write_json(call.folder / OPERATORS_JSON, operators_of(report, machine))
     return {**row_of(run, energy_terms(report.steady.ledger)), "area_um2": machine.area_um2}
 
 
@@ -218,21 +219,41 @@ def _refusals() -> Iterator[None]:
         raise Refused(str(reason)) from None
 
 
-def operators_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what shows where a point's time and energy go, operator by operator, in the order of the program."""
-    keys = ("node", "op", "unit", "cycles", "compute_cycles", "binding", "utilisation_frac")
+def operators_of(report: CostReport, machine: Machine) -> dict[str, Any]:
+    """Pick what shows where a point's time and energy go, operator by operator, in the order of the program.
+
+    Returns:
+        `clock_hz`; `operators`, those that take time; `memory`; and what a roofline needs: `roofs`, the MAC a cycle of
+        each array that is used, and `dram_bytes_per_cycle`.
+    """
+    from hwsim.mapping.site import Site
+    from hwsim.report.roofline import dram_bytes_of, macs_of, roofs_of
+
+    operators = [o for o in report.steady.operators if o.cycles]
     return {
-        "clock_hz": run["clock_hz"],
+        "clock_hz": report.clock_hz,
         "operators": [
             {
-                **{key: o[key] for key in keys},
-                "energy_pj": o["energy_pj"]["nominal"],
-                "traffic_bytes": o["traffic_bytes"],
+                "node": o.node,
+                "op": o.op,
+                "unit": o.unit,
+                "cycles": o.cycles,
+                "compute_cycles": o.compute_cycles,
+                "binding": o.binding,
+                "utilisation_frac": o.utilisation_frac,
+                "energy_pj": o.energy_pj.nominal,
+                "macs": macs_of(o),
+                "dram_bytes": dram_bytes_of(o),
+                "traffic_bytes": o.traffic_bytes,
             }
-            for o in run["operators"]
-            if o["cycles"]
+            for o in operators
         ],
-        "memory": run["memory"],
+        "memory": report.memory,
+        "roofs": [
+            {"label": roof.label, "macs_per_cycle": roof.rate}
+            for roof in roofs_of(operators, machine)
+        ],
+        "dram_bytes_per_cycle": float(Site(machine).link.bits_per_cycle) / 8,
     }
 
 

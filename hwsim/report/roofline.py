@@ -44,29 +44,52 @@ def roofline_points(
     """Return the products of an inference, equal ones together, and the roofs of the arrays that they use."""
     total = sum(o.cycles for o in operators)
     alike: dict[tuple[str, float, float], list[int]] = {}
+    for o in operators:
+        p = None if o.posed is None else o.posed.problem
+        if not isinstance(p, GemmProblem):
+            continue
+        macs, moved = macs_of(o), dram_bytes_of(o)
+        label = f"{o.op} {o.blocks * p.batch} × " if o.blocks * p.batch > 1 else f"{o.op} "
+        label += f"{p.m} × {p.n} × {p.k}"
+        key = (label, macs / moved if moved else math.inf, macs / o.cycles)
+        alike.setdefault(key, []).append(o.cycles)
+    points = [
+        Point(label, len(cycles), intensity, rate, sum(cycles) / total)
+        for (label, intensity, rate), cycles in alike.items()
+    ]
+    return points, roofs_of(operators, machine)
+
+
+def macs_of(operator: OperatorCost) -> int:
+    """Return the multiplications of a product, over all its blocks; 0 of an operator that is none."""
+    p = None if operator.posed is None else operator.posed.problem
+    if not isinstance(p, GemmProblem):
+        return 0
+    return operator.blocks * p.batch * p.m * p.n * p.k
+
+
+def dram_bytes_of(operator: OperatorCost) -> int:
+    """Return the bytes that an operator loads from the DRAM and stores there."""
+    moved = operator.traffic_bytes
+    return moved.get("dram_load", 0) + moved.get("dram_store", 0)
+
+
+def roofs_of(operators: Sequence[OperatorCost], machine: Machine) -> list[Roof]:
+    """Return the roofs of the arrays that an inference uses, one a rate."""
     roofs: dict[tuple[str, float], list[str]] = {}
     for o in operators:
         p = None if o.posed is None else o.posed.problem
         if not isinstance(p, GemmProblem):
             continue
-        macs = o.blocks * p.batch * p.m * p.n * p.k
-        moved = o.traffic_bytes.get("dram_load", 0) + o.traffic_bytes.get("dram_store", 0)
-        label = f"{o.op} {o.blocks * p.batch} × " if o.blocks * p.batch > 1 else f"{o.op} "
-        label += f"{p.m} × {p.n} × {p.k}"
-        key = (label, macs / moved if moved else math.inf, macs / o.cycles)
-        alike.setdefault(key, []).append(o.cycles)
         array = machine.arrays[p.array]
         block = array.block(p.a, p.w)
         beat = array.passes(p.a, p.w) * array.initiation_interval(p.a, p.w, *block)
         formats = roofs.setdefault((p.array, math.prod(block) / beat), [])
         if f"{p.a} × {p.w}" not in formats:
             formats.append(f"{p.a} × {p.w}")
-    points = [
-        Point(label, len(cycles), intensity, rate, sum(cycles) / total)
-        for (label, intensity, rate), cycles in alike.items()
+    return [
+        Roof(f"{array}, {', '.join(formats)}", rate) for (array, rate), formats in roofs.items()
     ]
-    texts = (f"{array}, {', '.join(formats)}" for (array, _), formats in roofs.items())
-    return points, [Roof(text, rate) for text, (_, rate) in zip(texts, roofs, strict=True)]
 
 
 def roofline(

@@ -16,6 +16,7 @@ from hwsim.report.plots import (
     gather,
 )
 from hwsim.report.roofline import Roof, roofline_points
+from studies.trial import operators_of
 
 pytest.importorskip("matplotlib")
 
@@ -33,6 +34,20 @@ def test_bars_add_up_to_the_report(cases: dict[str, Case]) -> None:
         for o in scenario.operators:
             if o.mapping is not None:
                 assert math.isclose(math.fsum(found[o.node]), o.energy_pj.nominal, rel_tol=1e-12)
+
+
+def test_what_a_study_keeps_of_the_operators_adds_up(cases: dict[str, Case]) -> None:
+    for case in (cases["head by head"], cases["fused thresholds"]):
+        kept = operators_of(case.report, case.machine)
+        rows = kept["operators"]
+        assert sum(o["cycles"] for o in rows) == case.report.latency_cycles["steady"]
+        energy = math.fsum(o["energy_pj"] for o in rows)
+        assert math.isclose(energy, case.report.energy_pj.nominal, rel_tol=1e-9)
+        points, roofs = roofline_points(case.report.steady.operators, case.machine)
+        products = [o for o in rows if o["macs"]]
+        assert len(products) == sum(p.count for p in points)
+        assert {o["macs"] / o["cycles"] for o in products} == {p.rate for p in points}
+        assert [r["macs_per_cycle"] for r in kept["roofs"]] == [r.rate for r in roofs]
 
 
 def test_few_operators_have_a_bar_each() -> None:

@@ -1,0 +1,177 @@
+"""The tables of costs: every student on every machine, or of many the front, the extremes and the refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from studies.pareto import Standing
+from studies.quantities import QUANTITIES, Judged, Quantity
+from studies.table import Point, Results, Row
+from studies.tables import NOTHING, Cell, Line, Table
+from studies.text import joules, listed, percent, si
+
+REFUSAL_LINES = 3
+"""how many lines of a refusal's reason a table shows; the CSV has them all"""
+MANY = 60
+"""lines of a table that people read"""
+
+COLUMNS_TEXT = (
+    "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
+    "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
+    "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
+    "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
+    "marks the points on the front, a hollow one those that break a constraint; area is that of the chip's parts, "
+    "where the machine's file gives all of them."
+)
+
+
+def cost_tables(judged: Judged) -> list[Table]:
+    """Cost of every student on every machine; of many, that of the front and the extremes, and the refusals by reason."""
+    results = judged.results
+    if len(results.students) * len(results.machines) <= MANY:
+        return [machine_table(judged)]
+    refused = [r for r in results.rows if r.status != "ok"]
+    return [front_table(judged), *([_refusals(refused)] if refused else [])]
+
+
+def machine_table(judged: Judged) -> Table:
+    """Cost of every student on every machine, refusals with their reason."""
+    results = judged.results
+    by_key = {(p.student, p.machine): p for p in judged.points}
+    standing = dict(zip(by_key, judged.standing, strict=True))
+    table = Table(
+        "Machines",
+        COLUMNS_TEXT,
+        _head(results),
+    )
+    for student in results.students:
+        for machine in results.machines:
+            point = by_key.get((student, machine))
+            if point is None:
+                table.rows.append(_unmeasured(results, student, machine, len(table.head)))
+                continue
+            table.rows.append(_point_line(results, point, standing[student, machine]))
+    return table
+
+
+def front_table(judged: Judged) -> Table:
+    """Costs of the front's points, the cheapest first, and of the points that are the best in one thing."""
+    results = judged.results
+    front = judged.front()
+    first = QUANTITIES[judged.objectives[0]].name.lower()
+    text = f"The points on the front, by rising {first}, then those that are the best of all in one thing."
+    if len(front) > MANY:
+        text += f" Of {len(front):,} points on the front the first {MANY} are here."
+    table = Table(
+        "Front and extremes", f"{text} results.csv has every row. {COLUMNS_TEXT}", _head(results)
+    )
+    best: dict[int, list[str]] = {}
+    shown = {id(p): p for p in front[:MANY]}
+    for quantity in QUANTITIES.values():
+        able = [p for p in judged.points if quantity.read(p) is not None and not p.infeasible]
+        if able:
+            point = min(able, key=lambda p: _worth(quantity, p))
+            word = "most" if quantity.more_is_better else "least"
+            best.setdefault(id(point), []).append(f"{word} {quantity.name.lower()}")
+            shown.setdefault(id(point), point)
+    standing = {id(p): s for p, s in zip(judged.points, judged.standing, strict=True)}
+    for key, point in shown.items():
+        line = _point_line(results, point, standing[key])
+        named = Cell(line.cells[0].text, listed(best.get(key, [])))
+        table.rows.append(Line([named, *line.cells[1:]], line.mark))
+    return table
+
+
+def _worth(quantity: Quantity, point: Point) -> float:
+    bar = quantity.read(point)
+    assert bar is not None
+    return -bar.nominal if quantity.more_is_better else bar.nominal
+
+
+def _refusals(rows: Sequence[Row]) -> Table:
+    """Rows without a result, those with one reason together."""
+    table = Table(
+        "Without a result",
+        "Machines that cannot run a model say what they lack; that is an answer. Failed and missing rows are none.",
+        ["Reason", "status", "rows", "for example"],
+    )
+    alike: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.status, row.reason or "not run"), []).append(row)
+    most = sorted(alike.items(), key=lambda item: -len(item[1]))
+    for (status, reason), found in most[:MANY]:
+        kind = "" if status == "refused" else "bad"
+        example = f"{found[0].student} on {found[0].machine}"
+        cells = [Cell(_first_lines(reason)), Cell(status, kind=kind), Cell(f"{len(found):,}")]
+        table.rows.append(Line([*cells, Cell(example, kind="left")], "words"))
+    return table
+
+
+def _head(results: Results) -> list[str]:
+    """Return the columns; models that are not trained have no accuracy."""
+    return [
+        "Student, machine" if results.trains else "Model, machine",
+        *(["accuracy"] if results.trains else []),
+        "energy",
+        "latency steady",
+        "latency cold",
+        "weights",
+        "peak activations",
+        "shared unit",
+        "assumed",
+        "area",
+    ]
+
+
+def _point_line(results: Results, point: Point, standing: Standing) -> Line:
+    row, band = point.rows[0], point.energy_pj
+    mean = NOTHING if point.accuracy is None else Cell(percent(point.accuracy.mean))
+    return Line(
+        [
+            Cell(f"{point.student}, {point.machine}", point.infeasible or ""),
+            *([mean] if results.trains else []),
+            Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
+            _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
+            _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
+            _bytes_cell(row.weight_bytes),
+            _bytes_cell(row.peak_activation_bytes),
+            _share_cell(row),
+            NOTHING if row.share_assumed_frac is None else Cell(percent(row.share_assumed_frac)),
+            NOTHING if row.area_um2 is None else Cell(f"{row.area_um2 / 1e6:.3f} mm²"),
+        ],
+        standing if standing in ("front", "infeasible") else "",
+    )
+
+
+def _unmeasured(results: Results, student: str, machine: str, columns: int) -> Line:
+    rows = [r for r in results.rows if (r.student, r.machine) == (student, machine)]
+    status = rows[0].status if rows else "missing"
+    reason = next((r.reason for r in rows if r.reason), "not run")
+    shown = _first_lines(reason)
+    kind = "wrap" if status == "refused" else "wrap bad"
+    return Line([Cell(f"{student}, {machine}"), Cell(status, shown, kind, columns - 1)])
+
+
+def _first_lines(reason: str) -> str:
+    lines = reason.splitlines()
+    shown = " ".join(line.strip() for line in lines[:REFUSAL_LINES])
+    more = len(lines) - REFUSAL_LINES
+    return f"{shown} … and {more} more" if more > 0 else shown
+
+
+def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:
+    if seconds is None or cycles is None:
+        return NOTHING
+    return Cell(si(seconds, "s"), f"{cycles:,} cycles")
+
+
+def _share_cell(row: Row) -> Cell:
+    if row.side_array_energy_frac is None or row.side_array_cycles_frac is None:
+        return NOTHING
+    return Cell(
+        percent(row.side_array_energy_frac), f"{percent(row.side_array_cycles_frac)} of cycles"
+    )
+
+
+def _bytes_cell(count: int | None) -> Cell:
+    return NOTHING if count is None else Cell(f"{count / 1024:.1f} KiB", f"{count:,} B")

@@ -1,0 +1,77 @@
+"""A figure as an element of a page: colours become CSS variables, marks get hover titles, no address is named.
+
+Light, dark and print each give the variables their own values; an inlined SVG needs no XML namespaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import escape
+from io import StringIO
+
+from hwsim.report.figure import (
+    GRID,
+    INK,
+    MUTED,
+    NARROW,
+    PAPER,
+    PARTS,
+    SERIES,
+    WIDE,
+    Painter,
+    style,
+)
+
+# light value -> CSS variable; the report's style sheet gives each variable its light and dark value
+VARIABLES: Mapping[str, str] = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    PAPER: "--paper",
+    **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)},
+    **{colour: f"--part-{i}" for i, colour in enumerate(PARTS)},
+}
+
+
+def render_inline(painter: Painter, name: str, description: str) -> str:
+    """Return the figure as HTML: a wide and a narrow SVG, of which the style sheet shows one."""
+    parts = []
+    for variant, width in (("wide", WIDE), ("narrow", NARROW)):
+        with style(f"{name}-{variant}"):
+            drawing = painter(width)
+            text = StringIO()
+            drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        parts.append(_inline(text.getvalue(), drawing.titles, f"{name}-{variant}", description))
+        parts[-1] = f'<div class="{variant}">{parts[-1]}</div>'
+    return "\n".join(parts)
+
+
+def _inline(svg: str, titles: Mapping[str, str], prefix: str, description: str) -> str:
+    """Turn a matplotlib SVG file into an element of an HTML page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
+    svg = svg.replace("xlink:href", "href")
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    for key, title in titles.items():
+        svg = svg.replace(
+            f'<g id="{key}">', f'<g class="mark" tabindex="0"><title>{escape(title)}</title>', 1
+        )
+    return _own_ids(svg, prefix)
+
+
+def _own_ids(svg: str, prefix: str) -> str:
+    """Keep only the ids that something refers to, and make them unique in the page."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{prefix}-{match[1]}"' if match[1] in used else ""
+
+    svg = re.sub(r'\s+id="([^"]+)"', rename, svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    return svg.replace("url(#", f"url(#{prefix}-")
