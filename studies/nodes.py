@@ -1,6 +1,7 @@
 """From a study to the nodes that answer it, in an order in which parents come first.
 
 teacher -> student -> export -> evaluate on each machine          a study with training
+                             -> fault, on the first one           with bit errors
 untrained export -> cost on each machine                          a study of hardware alone
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwsim.errors import ConfigError
 from studies.axes import Variant
-from studies.plan import Node, Plan, make_node
+from studies.plan import Node, Plan, make_node, sha256_of
 from studies.space import Study, Training, Untrained
 
 if TYPE_CHECKING:
@@ -150,6 +151,32 @@ def _trained(study: Study, recipes: dict[str, Recipe], machines: list[_Machine])
                     [export],
                     tags={**tags, **m.tags()},
                 )
+            yield from _faults(study, machines[0], export, tags)
+
+
+def _faults(
+    study: Study, machine: _Machine, export: Node, tags: dict[str, str | int]
+) -> Iterator[Node]:
+    """Yield the draws of bit errors in an export: all rates of a place in one node."""
+    if study.faults is None:
+        return
+    for place in study.faults.where:
+        for draw in range(study.faults.draws):
+            spec = {
+                **machine.spec(),
+                "samples": study.samples,
+                "where": place,
+                "rates": list(study.faults.rates),
+                # models and draws must not share their flips
+                "seed": int(sha256_of([tags["student"], tags["seed"], draw])[:8], 16),
+            }
+            yield make_node(
+                "fault",
+                f"{tags['student']} seed {tags['seed']} with errors in {place}, draw {draw}",
+                spec,
+                [export],
+                tags={**tags, **machine.tags(), "place": place, "draw": draw},
+            )
 
 
 def _untrained(

@@ -15,6 +15,7 @@ import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
 from hwsim.report.figure import Painter, render_files
+from studies.fault_curves import FAULTS_FILE, fault_curves, fault_rows, faults_figure, write_faults
 from studies.figures import render_inline, study_figures
 from studies.plan import write_atomically
 from studies.table import Point, Results, load_results, write_csv
@@ -42,6 +43,12 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "Where the energy goes",
         "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
         "beside each bar. Hover or focus a part for its joules.",
+    ),
+    FAULTS_FILE: (
+        "Accuracy against bit errors",
+        "Every stored bit of one place flips by itself with the rate below. Lines: the mean over draws and seeds. Bands: "
+        "the lowest and the highest of them. Dotted: without errors, on the same samples. `faults.csv` holds every draw, "
+        "`faults.json` the curves with the 95 % t intervals of their means, which are about the models that were trained.",
     ),
 }
 
@@ -73,6 +80,11 @@ def build_report(folder: Path) -> Path:
         results.machines,
         math.fsum(teacher) / len(teacher) if teacher else None,
     )
+    curves = fault_curves(results.plan, results.attempts)
+    if curves:
+        figures[FAULTS_FILE] = faults_figure(curves, results.students)
+        rows = fault_rows(results.plan, results.attempts)
+        write_faults(folder / FAULTS_FILE, rows, curves)
     write_csv(folder / CSV_FILE, results.rows)
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
     for name, painter in figures.items():
