@@ -147,6 +147,49 @@ def write_faults(path: Path, rows: Sequence[FaultRow], curves: Sequence[Curve]) 
     write_atomically(path.with_suffix(".json"), json.dumps(list(curves), indent=1) + "\n")
 
 
+def faults_file(name: str) -> str:
+    """Where a study's figure of bit errors lies beside the page of results, without the ending."""
+    return f"img/{name}"
+
+
+def faults_section(result: Mapping[str, Any]) -> list[str]:
+    """Return the lines about bit errors in a study's section of the page of results, in Markdown."""
+    curves = {(c["place"], c["student"]): c for c in result["fault_curves"]}
+    students = list(dict.fromkeys(student for _, student in curves))
+    places = list(dict.fromkeys(place for place, _ in curves))
+    samples = (
+        "all test samples" if result["samples"] is None else f"{result['samples']} test samples"
+    )
+    return [
+        f"The largest measured rate of bit errors up to which the mean accuracy of {result['faults']['draws']} draws for each"
+        f" seed, on {samples}, loses at most {percent(TOLERATED_LOSS)}; in brackets the accuracy at the next"
+        " rate that was measured:",
+        "",
+        "| errors in | " + " | ".join(students) + " |",
+        "|---|" + "---|" * len(students),
+        *(
+            f"| `{place}` | "
+            + " | ".join(_tolerates(curves.get((place, s))) for s in students)
+            + " |"
+            for place in places
+        ),
+        "",
+        "A dash: the model has nothing there. Mean of the draws, and as a band their range:",
+        "",
+        f"![Accuracy against the rate of bit errors]({faults_file(result['name'])}.svg)",
+        "",
+    ]
+
+
+def _tolerates(curve: Curve | None) -> str:
+    if curve is None:
+        return "–"
+    held = tolerated_rate(curve)
+    beyond = [p for p in curve["points"] if held is None or p["rate"] > held]
+    text = f"below {curve['points'][0]['rate']:g}" if held is None else f"{held:g}"
+    return f"{text} ({percent(beyond[0]['mean'])})" if beyond else f"{text}, the largest"
+
+
 def faults_figure(curves: Sequence[Curve], students: Sequence[str]) -> Painter:
     """Draw a panel for each place: the mean of the draws against the rate, and as a band their range.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwsim.errors import ConfigError
+from qat.data.spec import LanguageTask, NamedTask
 from studies.axes import Variant
 from studies.plan import Node, Plan, make_node, sha256_of
 from studies.space import Study, Training, Untrained
@@ -218,6 +219,23 @@ def _run_values(study: Study, part: Training, recipe: Recipe, seed: int) -> dict
         "threads": 1,
         "device": "cpu",
     }
+
+
+def require_data(study: Study) -> None:
+    """Make sure that a task's own data sets are where they are looked for; a plan needs none of them.
+
+    Raises:
+        DataError: BITWRIGHT_DATA names no folder; says what to set.
+    """
+    from qat.data.task import data_root
+
+    task = study.task
+    if isinstance(task, NamedTask):
+        needed = task.name != "digits" and task.source == "folder" and task.data is None
+    else:
+        needed = isinstance(task, LanguageTask) and (task.train is None or task.dev is None)
+    if needed and task is not None:
+        data_root(f"study '{study.name}'")
 
 
 def _input_paths(study: Study) -> Iterator[Path]:

@@ -16,12 +16,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.arch.machine import Machine
 from hwsim.engine.inject import CONSTANTS, InjectionError, flip_bits
 from hwsim.errors import nearest
 from hwsim.graph.decode_view import caches, decode_faults
@@ -29,6 +28,9 @@ from hwsim.graph.dtype import DataType
 from hwsim.graph.ir import Constant, QuantGraph, Tensor
 from hwsim.graph.ops import OPERATORS
 from hwsim.graph.output_stage import staged
+
+if TYPE_CHECKING:
+    from hwsim.arch.machine import Machine
 
 ACTIVATION, CACHE = "activation", "cache"
 PLACE_FIELDS = (*CONSTANTS, ACTIVATION, CACHE)
@@ -65,8 +67,8 @@ class Place:
         return cls(*parts)
 
     def __str__(self) -> str:
-        text = f"{self.field}:{self.nodes}:{self.format}"
-        return text.removesuffix(":*").removesuffix(":*")
+        parts = (self.field, self.nodes, self.format)
+        return ":".join(parts).removesuffix(":*").removesuffix(":*")
 
     def holds(self, name: str, dtype: DataType) -> bool:
         """Whether a node's constant or tensor of this type belongs to it."""
