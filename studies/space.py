@@ -24,7 +24,7 @@ from pydantic import (
 
 from hwsim.errors import ConfigError, nearest
 from qat.config import ModelSpec, NewModel, RecipeSpec, TrainSpec
-from qat.data.spec import TaskSpec
+from qat.data.spec import LanguageTask, TaskSpec
 from qat.spec import Strict
 from studies.axes import FaultAxis, MachineAxis, Variant, Vary, check_keys, label, points, variants
 
@@ -188,6 +188,10 @@ class Study(Strict):
         if self.untrained and self.faults:
             raise ValueError(
                 "faults must be of students: an untrained model has no accuracy to lose"
+            )
+        if self.faults and isinstance(self.task, LanguageTask):
+            raise ValueError(
+                "faults need a task with an accuracy: a language model has a perplexity"
             )
         if self.untrained and len(self.objectives) < 2:
             raise ValueError(

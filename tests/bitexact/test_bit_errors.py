@@ -9,7 +9,7 @@ import pytest
 from lowbit_students import MACHINES, Student, first_node
 from scipy.stats import binomtest, chisquare
 
-from hwsim import api
+from hwsim import api, reference
 from hwsim.config.load import load_machine
 from hwsim.engine.execute import execute
 from hwsim.engine.faults import BitErrors, Damage, Place, draw_masks, exposed_tensors
@@ -245,6 +245,22 @@ def test_what_an_output_stage_hands_on_lies_in_no_memory(student):
     for name in inside:
         (reader,) = graph.consumers(name)
         assert reader.op == "table"
+
+
+@pytest.mark.parametrize("machine", ["int8_edge", "xnor_edge"])
+def test_the_damaged_model_is_computed_exactly(student, machine):
+    """Codes that stay within their types: the reference of the damaged graph is what the machine must compute."""
+    made = student("vit", "bit_w1a1")
+    on = load_machine(machine)
+    hurt = Damage(made.model.graph, on, BitErrors(0.05, ("weight", "threshold", "table"), 3)).graph
+    for _, inputs, lengths in batches(hurt, made.model.samples):
+        pairs = zip(
+            execute(hurt, on, inputs, lengths),
+            reference.execute(hurt, inputs, lengths),
+            strict=True,
+        )
+        for (name, got), (_, want) in pairs:
+            assert np.array_equal(got, want), name
 
 
 @pytest.mark.parametrize("machine", MACHINES)

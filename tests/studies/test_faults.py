@@ -89,10 +89,11 @@ def test_a_node_for_each_place_and_draw_on_the_first_machine(tmp_path: Path) -> 
     [
         ("[weight, table,", "[weights, table,", r"study\.yaml:15.*did you mean 'weight'"),
         ("[weight, table,", "[weight, weight,", r"where must differ; given twice: weight"),
-        ("[0.001, 1]", "[0, 1]", r"study\.yaml:15:.*more than 0"),
+        ("[0.001, 1]", "[0, 1]", r"study\.yaml:15:.*greater than 0"),
         ("[0.001, 1]", "[0.001, 1.5]", r"study\.yaml:15:"),
         ("draws: 2", "draws: 0", r"study\.yaml:15:"),
         ("draws: 2", "draw: 2", r"study\.yaml:15:.*draws"),
+        ("task: digits", "task: {name: lm}", r"faults need a task with an accuracy"),
     ],
 )
 def test_faults_have_their_place(tmp_path: Path, old: str, new: str, message: str) -> None:
