@@ -162,7 +162,7 @@ def faults_section(result: Mapping[str, Any]) -> list[str]:
     )
     return [
         f"The largest measured rate of bit errors up to which the mean accuracy of {result['faults']['draws']} draws for each"
-        f" seed, on {samples}, loses at most {percent(TOLERATED_LOSS)}; in brackets the accuracy at the next"
+        f" seed, on {samples}, loses at most {100 * TOLERATED_LOSS:g} point; in brackets the accuracy at the next"
         " rate that was measured:",
         "",
         "| errors in | " + " | ".join(students) + " |",
