@@ -20,8 +20,9 @@ from hwsim.engine.decode_cost import (
     prefill_cost,
     step_costs,
 )
-from hwsim.engine.execute import execute, numeric_profiles
-from hwsim.engine.inject import Injection
+from hwsim.engine.execute import Memory, execute, numeric_profiles
+from hwsim.engine.faults import BitErrors, Damage
+from hwsim.engine.inject import Injection, InjectionError
 from hwsim.engine.ratio import Ratio, ratio
 from hwsim.errors import DataError
 from hwsim.graph.decode_view import caches, decode_faults
@@ -52,10 +53,13 @@ class RunResult:
     file_bytes: dict[str, int]
     cache: dict[str, float] | None = None
     """key-value cache of the costed length (`cache_sizes`); None for a model that cannot be decoded"""
+    bit_errors: dict[str, Any] | None = None
+    """what flipped in the memories (`Damage.to_json`); None where nothing was to flip"""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: `Result.to_json`, the bytes of the export's files and of a decoder's cache."""
-        return {**self.result.to_json(), "file_bytes": self.file_bytes, "cache": self.cache}
+        """Plain data: `Result.to_json`, the bytes of the export's files and of a decoder's cache, the bit errors."""
+        own = {"file_bytes": self.file_bytes, "cache": self.cache, "bit_errors": self.bit_errors}
+        return {**self.result.to_json(), **own}
 
     def render(self, console: Console) -> None:
         """Print the tables."""
@@ -73,6 +77,7 @@ def run(
     dataset: Iterable[Any] | None = None,
     objective: Literal["cycles", "energy"] = "cycles",
     operating_point: str | None = None,
+    faults: BitErrors | None = None,
 ) -> RunResult:
     """Execute a model on a machine and report accuracy, cycles, energy and memory.
 
@@ -86,6 +91,7 @@ def run(
             mappings, as the model's tokenizer or image processor makes them (`hwsim.dataset.Rows`).
         objective: what the mapping is chosen for, `cycles` or `energy`.
         operating_point: one of the machine's own, for another voltage and clock; its file's for None.
+        faults: bits that flip in the machine's memories. The accuracy is then that of the damaged model; costs stay.
 
     Raises:
         ConfigError: the machine has no such operating point.
@@ -93,8 +99,11 @@ def run(
         CapacityError: not even one tile of an operator fits.
         OverflowRefused: an accumulator left its range under the rule `error`.
         DataError: data is to run, and there are no samples, or rows that do not fit, or no labels.
+        InjectionError: the model has nothing where bits are to flip, or no data is to run that would show it.
     """
     loaded, on = _load(model, machine, overrides)
+    if faults is not None and cost_only:
+        raise InjectionError("bit errors change no cost: let data run to see what they do")
     point: dict[str, Any] | None = None
     if operating_point is not None:
         on = on.at(operating_point)
@@ -104,10 +113,11 @@ def run(
     on.check(graph)
     accuracy, length = None, None
     notes: list[str] = []
+    damage = None if faults is None else Damage(graph, on, faults)
     if not cost_only:
         stored = _samples(loaded) if dataset is None else _rows(graph, dataset)
         chosen = first_samples(stored, samples)
-        accuracy = measure(graph, on, chosen)
+        accuracy = measure(graph, on, chosen, damage)
         if chosen.lengths is not None:
             length = int(chosen.lengths.max())
             notes.append(f"costs are those of the longest of these samples, {length} tokens")
@@ -116,6 +126,8 @@ def run(
                 f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"
                 " bound does not fit, the array's own order of accumulation was executed"
             )
+    if damage is not None:
+        notes.append(damage.note())
     report = cost(graph, on, length, Objective(objective))
     result = Result(
         model=loaded.name,
@@ -127,7 +139,8 @@ def run(
         operating_point=point,
     )
     cache = None if decode_faults(graph) else cache_sizes(graph, report.sequence_length)
-    return RunResult(result, dict(loaded.file_bytes), cache)
+    flips = None if damage is None else damage.to_json()
+    return RunResult(result, dict(loaded.file_bytes), cache, flips)
 
 
 def energy_ratio(first: RunResult, second: RunResult) -> Ratio:
@@ -221,21 +234,25 @@ def sample_prompt(model: Model | Path | str, sample: int, length: int | None = N
     return [int(i) for i in ids[:length]]
 
 
-def measure(graph: QuantGraph, machine: Machine, samples: Samples) -> dict[str, Any]:
+def measure(
+    graph: QuantGraph, machine: Machine, samples: Samples, damage: Damage | None = None
+) -> dict[str, Any]:
     """Return the task's metrics of the machine's own outputs, with the Wilson interval of an accuracy.
 
-    Raises DataError where the samples have no labels, or labels that the model does not know.
+    With `damage`, of the graph, they are those of what its memories hold. Raises DataError where the samples have no labels, or labels that the model does not know.
     """
     if samples.labels is None:
         raise DataError(
             "the samples have no labels to measure with: give a labelled dataset, or ask for the cost alone"
         )
     logits, labels = [], []
+    memory: Memory | None = None
+    if damage is not None:
+        graph, memory = damage.graph, damage.memory if damage.of_tensors else None
     scale = np.asarray(graph.tensors[graph.outputs[0]].scale, np.float64)
     for rows, inputs, lengths in batches(graph, samples):
-        codes = next(
-            x for name, x in execute(graph, machine, inputs, lengths) if name == graph.outputs[0]
-        )
+        made = execute(graph, machine, inputs, lengths, memory=memory)
+        codes = next(x for name, x in made if name == graph.outputs[0])
         values = codes.astype(np.float64) * scale
         wanted = samples.labels[rows]
         if wanted.ndim == 2:  # a language model: every position whose next token counts

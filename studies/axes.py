@@ -36,6 +36,38 @@ class MachineAxis(Strict):
         return self
 
 
+class FaultAxis(Strict):
+    """Bit errors in the memories of the study's first machine: an accuracy for each export, place, rate and draw.
+
+    The integers are the same on every machine that runs a model, so one of them answers for all.
+    """
+
+    where: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    """places, `FIELD[:NODES[:FORMAT]]` each (`hwsim run --where`); each is a curve of its own"""
+    rates: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False, min_length=1)
+    ]
+    """probabilities with which a stored bit flips"""
+    draws: Annotated[int, Field(ge=1)] = 5
+    """how often each rate is drawn, for each seed of the training anew"""
+
+    @model_validator(mode="after")
+    def _places_are_places(self) -> Self:
+        from hwsim.engine.faults import Place
+        from hwsim.errors import BitwrightError
+
+        for text in self.where:
+            try:
+                Place.parse(text)
+            except BitwrightError as fault:
+                raise ValueError(str(fault)) from None
+        for axis, values in {"where": self.where, "rates": self.rates}.items():
+            twice = sorted({str(v) for v in values if tuple(values).count(v) > 1})
+            if twice:
+                raise ValueError(f"{axis} must differ; given twice: {', '.join(twice)}")
+        return self
+
+
 class Variant(Strict):
     """One machine of a study: what to load, and what the report calls it."""
 

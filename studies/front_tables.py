@@ -37,7 +37,7 @@ def front_table(front: Front) -> Table:
     if front.exact:
         text += " All values are exact within the model: nothing was drawn."
     table = Table(
-        "The front",
+        "Who is on the front",
         text,
         ["Student, machine", *(CRITERION_NAMES[name] for name in front.names), "on the front", ""],
     )

@@ -1,6 +1,7 @@
 """From a study to the nodes that answer it, in an order in which parents come first.
 
 teacher -> student -> export -> evaluate on each machine          a study with training
+                             -> fault, on the first one           with bit errors
 untrained export -> cost on each machine                          a study of hardware alone
 """
 
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwsim.errors import ConfigError
+from qat.data.spec import LanguageTask, NamedTask
 from studies.axes import Variant
-from studies.plan import Node, Plan, make_node
+from studies.plan import Node, Plan, make_node, sha256_of
 from studies.space import Study, Training, Untrained
 
 if TYPE_CHECKING:
@@ -150,6 +152,32 @@ def _trained(study: Study, recipes: dict[str, Recipe], machines: list[_Machine])
                     [export],
                     tags={**tags, **m.tags()},
                 )
+            yield from _faults(study, machines[0], export, tags)
+
+
+def _faults(
+    study: Study, machine: _Machine, export: Node, tags: dict[str, str | int]
+) -> Iterator[Node]:
+    """Yield the draws of bit errors in an export: all rates of a place in one node."""
+    if study.faults is None:
+        return
+    for place in study.faults.where:
+        for draw in range(study.faults.draws):
+            spec = {
+                **machine.spec(),
+                "samples": study.samples,
+                "where": place,
+                "rates": list(study.faults.rates),
+                # models and draws must not share their flips
+                "seed": int(sha256_of([tags["student"], tags["seed"], draw])[:8], 16),
+            }
+            yield make_node(
+                "fault",
+                f"{tags['student']} seed {tags['seed']} with errors in {place}, draw {draw}",
+                spec,
+                [export],
+                tags={**tags, **machine.tags(), "place": place, "draw": draw},
+            )
 
 
 def _untrained(
@@ -191,6 +219,23 @@ def _run_values(study: Study, part: Training, recipe: Recipe, seed: int) -> dict
         "threads": 1,
         "device": "cpu",
     }
+
+
+def require_data(study: Study) -> None:
+    """Make sure that a task's own data sets are where they are looked for; a plan needs none of them.
+
+    Raises:
+        DataError: BITWRIGHT_DATA names no folder; says what to set.
+    """
+    from qat.data.task import data_root
+
+    task = study.task
+    if isinstance(task, NamedTask):
+        needed = task.name != "digits" and task.source == "folder" and task.data is None
+    else:
+        needed = isinstance(task, LanguageTask) and (task.train is None or task.dev is None)
+    if needed and task is not None:
+        data_root(f"study '{study.name}'")
 
 
 def _input_paths(study: Study) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from hwsim.errors import CheckpointError
 
-NodeKind = Literal["train", "export", "untrained", "evaluate", "cost"]
+NodeKind = Literal["train", "export", "untrained", "evaluate", "fault", "cost"]
 
 NUMERIC_DISTRIBUTIONS = ("torch", "numpy", "numba")
 PLAN_SCHEMA = "studies/plan/1"
@@ -44,6 +44,7 @@ SOURCES: dict[NodeKind, tuple[str, ...]] = {
     "export": ("qat", "hwsim"),
     "untrained": ("qat", "hwsim"),
     "evaluate": ("hwsim",),
+    "fault": ("hwsim",),
     "cost": ("hwsim",),
 }
 
@@ -96,7 +97,7 @@ def source_sha256(kind: NodeKind) -> str:
 class Node:
     """One unit of work. `spec` is all that its function is told.
 
-    `label` is for people and `tags` (student, seed, machine and its family) for tables: neither is part of the identity.
+    `label` is for people and `tags` (student, seed, machine and its family, place and draw of bit errors) for tables: neither is part of the identity.
     """
 
     id: str

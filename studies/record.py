@@ -24,6 +24,7 @@ from studies.bench import bench_section
 from studies.crosstool.page import SCHEMA as CROSSTOOL_SCHEMA
 from studies.crosstool.page import record_section
 from studies.curves import curves_figure, families
+from studies.fault_curves import faults_figure, faults_file
 from studies.host import describe_host
 from studies.plan import write_atomically
 from studies.record_library import SCHEMA as LIBRARY_SCHEMA
@@ -110,6 +111,11 @@ def tables(
             drawing = page.parent / curves_file(result["name"])
             drawing.parent.mkdir(parents=True, exist_ok=True)
             render_files(curves_figure(result), drawing, ["svg"])
+        if result.get("fault_curves"):
+            names = [student["name"] for student in result["students"][1:]]
+            drawing = page.parent / faults_file(result["name"])
+            drawing.parent.mkdir(parents=True, exist_ok=True)
+            render_files(faults_figure(result["fault_curves"], names), drawing, ["svg"])
     write_atomically(page, results_page(found))
     typer.echo(f"{page}: rewritten")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hwsim.errors import CheckpointError
 from studies.curves import families
+from studies.fault_curves import fault_curves, faults_section
 from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, read, view
 from studies.plan import load_plan
@@ -42,6 +43,8 @@ def collect_study(folder: Path) -> dict[str, Any]:
     study = plan.study
     found: dict[str, dict[str, Any]] = {}
     for node in plan.nodes:
+        if node.kind == "fault":
+            continue
         result = attempts[node.id].result
         seed = str(node.tags["seed"])
         cell = found.setdefault(str(node.tags["student"]), {}).setdefault(seed, {"machines": {}})
@@ -61,6 +64,7 @@ def collect_study(folder: Path) -> dict[str, Any]:
             }
     parts = (study["teacher"], *study["students"])
     revisions = {attempts[n.id].volatile.get("git_revision") for n in plan.nodes}
+    curves = fault_curves(plan, attempts)
     return {
         "schema": SCHEMA,
         "name": study["name"],
@@ -75,7 +79,12 @@ def collect_study(folder: Path) -> dict[str, Any]:
             | {"recipe": part["recipe"]["name"], "by_seed": found[part["name"]]}
             for part in parts
         ],
-    }
+    } | (_bit_errors(study, curves) if curves else {})
+
+
+def _bit_errors(study: Mapping[str, Any], curves: list[dict[str, Any]]) -> dict[str, Any]:
+    asked = {"faults": study["faults"], "samples": study["samples"]}
+    return {**asked, "machine": study["machines"][0], "fault_curves": curves}
 
 
 def study_section(result: Mapping[str, Any]) -> list[str]:
@@ -135,6 +144,8 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
             f"![Training curves of {result['name']}]({curves_file(result['name'])}.svg)",
             "",
         ]
+    if result.get("fault_curves"):
+        lines += faults_section(result)
     return lines
 
 

@@ -15,6 +15,14 @@ import typer
 from hwsim.errors import BitwrightError, MissingExtra
 from studies.columns import all_columns, result_records
 from studies.cost_tables import MANY, cost_tables
+from studies.fault_curves import (
+    FAULT_COLUMNS,
+    FAULTS_FILE,
+    fault_curves,
+    fault_rows,
+    faults_figure,
+    write_faults,
+)
 from studies.figures import StudyFigure, study_figures
 from studies.front import Front, front_of
 from studies.front_tables import equal_accuracy_table, front_table, share_table
@@ -42,6 +50,11 @@ TABLE_FILE = "table.tex"
 FIGURES_FOLDER = "figures"
 MOST_HASHES = 200
 MOST_NAMES = 12
+FAULTS_CAPTION = (
+    "Every stored bit of one place flips by itself with the rate below. Lines: the mean over draws and seeds. Bands: "
+    "the lowest and the highest of them. Dotted: without errors, on the same samples. `figures/faults.csv` holds every draw, "
+    "`faults.json` the curves with the 95 % t intervals of their means, which are about the models that were trained."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,17 @@ def build_report(folder: Path) -> Path:
     judged = judge(results)
     teacher = [t.value for t in results.trained if t.student == results.teacher]
     figures = study_figures(judged, math.fsum(teacher) / len(teacher) if teacher else None)
+    curves = fault_curves(results.plan, results.attempts)
+    if curves:
+        drawn = fault_rows(results.plan, results.attempts)
+        write_faults(folder / FAULTS_FILE, curves)
+        figures[FAULTS_FILE] = StudyFigure(
+            "Accuracy against bit errors",
+            FAULTS_CAPTION,
+            faults_figure(curves, results.students),
+            FAULT_COLUMNS,
+            [[getattr(row, name) for name in FAULT_COLUMNS] for row in drawn],
+        )
     write_csv(folder / CSV_FILE, results.rows)
     write_parquet(folder / PARQUET_FILE, result_records(results), all_columns())
     write_atomically(folder / TABLE_FILE, latex_tables(judged))

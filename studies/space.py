@@ -24,9 +24,9 @@ from pydantic import (
 
 from hwsim.errors import ConfigError, nearest
 from qat.config import ModelSpec, NewModel, RecipeSpec, TrainSpec
-from qat.data.spec import TaskSpec
+from qat.data.spec import LanguageTask, TaskSpec
 from qat.spec import Strict
-from studies.axes import MachineAxis, Variant, Vary, check_keys, label, points, variants
+from studies.axes import FaultAxis, MachineAxis, Variant, Vary, check_keys, label, points, variants
 
 DEFAULT_STUDY = "digits"
 
@@ -161,6 +161,8 @@ class Study(Strict):
     """what the mappings of operators to arrays are chosen for"""
     objectives: Annotated[tuple[Cost, ...], Field(strict=False, min_length=1)] = ("energy_pj",)
     constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
+    faults: FaultAxis | None = None
+    """bit errors in the exported students; null: none"""
     samples: Annotated[int, Field(ge=1)] | None = None
     """labelled samples each machine runs and verifies; null: all that the export carries"""
     budget: Budget = Budget()
@@ -182,6 +184,14 @@ class Study(Strict):
         if not self.untrained and missing:
             raise ValueError(
                 f"{', '.join(missing)} must be given (or `untrained` models, for hardware alone)"
+            )
+        if self.untrained and self.faults:
+            raise ValueError(
+                "faults must be of students: an untrained model has no accuracy to lose"
+            )
+        if self.faults and isinstance(self.task, LanguageTask):
+            raise ValueError(
+                "faults need a task with an accuracy: a language model has a perplexity"
             )
         if self.untrained and len(self.objectives) < 2:
             raise ValueError(

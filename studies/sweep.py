@@ -152,7 +152,7 @@ def _sweep(
     fresh: bool,
     dry_run: bool,
 ) -> int:
-    from studies.nodes import build_plan
+    from studies.nodes import build_plan, require_data
     from studies.report import build_report
     from studies.space import find_study, load_study
     from studies.trial import FUNCTIONS
@@ -167,6 +167,7 @@ def _sweep(
     if dry_run:
         print(describe(plan, folder))
         return 0
+    require_data(study)
     # a cluster's or container's polite stop ends a sweep as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with writing(folder):

@@ -1,4 +1,4 @@
-"""What the nodes do: train, export, evaluate; or export untrained and cost. Each is a pure function of its call.
+"""What the nodes do: train, export, evaluate, damage; or export untrained and cost. Each is a pure function of its call.
 
 This file alone calls `qat` and `hwsim` for work, and it alone knows what their results look like: what
 it returns is the study's own JSON, which tables and figures read.
@@ -11,11 +11,11 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import BitwrightError, CapacityError, GraphError, OverflowRefused
+from hwsim.errors import BitwrightError, CapacityError, DataError, GraphError, OverflowRefused
 from qat.runlog import LOG_FILE
 from studies.draws import EnergyTerm, energy_terms
 from studies.plan import write_atomically
@@ -154,6 +154,42 @@ def evaluate(call: Call) -> dict[str, Any]:
     }
 
 
+def fault(call: Call) -> dict[str, Any]:
+    """Measure the parent's model with bit errors in one place of a machine's memories, at each rate.
+
+    Returns:
+        `metric`, and `rows`: rate, value and, for an accuracy, correct; total; bits that could flip and that did.
+
+    Raises:
+        Refused: the machine cannot run the model, or the model has nothing in that place.
+    """
+    from hwsim.api import measure
+    from hwsim.engine.faults import BitErrors, Damage
+    from hwsim.verification import first_samples
+
+    folder, spec = call.parents[0] / MODEL_FOLDER, call.spec
+    model, machine = _model(folder), _machine(spec)
+    if model.samples is None:
+        raise DataError(f"{folder}: carries no samples to run with bit errors")
+    samples = first_samples(model.samples, spec["samples"])
+    rows = []
+    unhurt = cache(lambda: measure(model.graph, machine, samples))
+    with _refusals():
+        for rate in spec["rates"]:
+            damage = Damage(model.graph, machine, BitErrors(rate, (spec["where"],), spec["seed"]))
+            hurt = damage.of_tensors or damage.graph is not model.graph
+            found = measure(model.graph, machine, samples, damage) if hurt else unhurt()
+            rows.append(
+                {
+                    "rate": rate,
+                    **{key: found.get(key) for key in ("value", "correct", "total")},
+                    "bits": damage.bits.total(),
+                    "flipped": damage.flipped,
+                }
+            )
+    return {"metric": found["metric"], "rows": rows}
+
+
 def cost(call: Call) -> dict[str, Any]:
     """Return what the parent's model costs on one machine, from shapes alone; a study may ask thousands of times.
 
@@ -213,9 +249,11 @@ def _machine(spec: Mapping[str, Any]) -> Machine:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Turn a machine's "no" into a refusal of the node."""
+    from hwsim.engine.inject import InjectionError
+
     try:
         yield
-    except (GraphError, CapacityError, OverflowRefused) as reason:
+    except (GraphError, CapacityError, OverflowRefused, InjectionError) as reason:
         raise Refused(str(reason)) from None
 
 
@@ -297,6 +335,7 @@ FUNCTIONS: dict[str, NodeFunction] = {
     "export": export,
     "untrained": untrained,
     "evaluate": evaluate,
+    "fault": fault,
     "cost": cost,
 }
 

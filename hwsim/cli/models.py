@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hwsim.cli.machines import Overrides
 from hwsim.errors import DataError
+
+if TYPE_CHECKING:
+    from hwsim.engine.faults import BitErrors
 
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of an exported model.")
@@ -43,6 +46,25 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="One of the machine's own: another voltage and clock."),
     ] = None,
+    bit_errors: Annotated[
+        float | None,
+        typer.Option(
+            "--bit-errors",
+            metavar="RATE",
+            help="Probability with which each stored bit flips; the accuracy is then the damaged model's.",
+        ),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD[:NODES[:FORMAT]]",
+            help="Where bits flip: a constant's role as in `verify --inject`, activation or cache, of the nodes and"
+            " number types that match patterns; may be repeated [default: weight].",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Which draw of the bit errors [default: 0].")
+    ] = None,
     json_file: JsonOption = None,
     trace: Annotated[
         Path | None,
@@ -69,6 +91,7 @@ def run(
         cost_only=cost,
         objective=objective,
         operating_point=operating_point,
+        faults=_bit_errors(bit_errors, where, seed),
     )
     show(result, json_file)
     report = result.result.cost
@@ -82,6 +105,17 @@ def run(
         made = timeline(getattr(report, name), report.graph, priced, title)
         made.write(file)
         typer.echo(f"{file}: {made.summary()}")
+
+
+def _bit_errors(rate: float | None, where: list[str] | None, seed: int | None) -> BitErrors | None:
+    """Return the bit errors that the options ask for."""
+    from hwsim.engine.faults import BitErrors
+
+    if rate is None:
+        if where or seed is not None:
+            raise DataError("--where and --seed say which bits flip: give --bit-errors RATE, too")
+        return None
+    return BitErrors(rate, tuple(where or ("weight",)), seed or 0)
 
 
 def decode(
@@ -139,8 +173,8 @@ def verify(
         str | None,
         typer.Option(
             metavar="FIELD:NODE:INDEX:BIT",
-            help="Flip one bit in the machine's memory first; FIELD is weight, M, S, B,"
-            " threshold, table, length or cache.",
+            help="Flip one bit in the machine's memory first; FIELD is weight, M, S, B, G,"
+            " threshold, direction, table, addend, rows, length or cache.",
         ),
     ] = None,
     host: Annotated[

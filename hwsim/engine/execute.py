@@ -24,6 +24,8 @@ from hwsim.kernels import requant, softmax, vector
 Array = npt.NDArray[Any]
 Host = Callable[[Node, list[Array]], Array]
 """computes a node from its operands [B, *shape], for a machine that has no unit for it"""
+Memory = Callable[[Tensor, Array], Array]
+"""what the memory gives back of a node's tensor [B, *shape] that was written to it"""
 
 
 def contraction_bound(graph: QuantGraph, node: Node, machine: Machine, length: int) -> int:
@@ -56,6 +58,7 @@ def execute(
     inputs: Mapping[str, Array],
     lengths: npt.NDArray[np.int64] | None = None,
     host: Host | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Yield every tensor of the graph in execution order, as the machine computes it.
 
@@ -65,6 +68,7 @@ def execute(
         inputs: codes of the graph's inputs, each [B, *shape].
         lengths: real length of each sequence, int64 [B]; needed where a node masks.
         host: what computes the nodes that the machine cannot run; None refuses them.
+        memory: what a tensor goes through on its way to its readers; None returns what was written.
 
     Raises:
         GraphError: the machine lacks an operator or a format, and there is no host; all of them are listed.
@@ -72,7 +76,7 @@ def execute(
     """
     if host is None:
         machine.check(graph)
-    return _Execution(graph, machine, lengths, host).run(inputs)
+    return _Execution(graph, machine, lengths, host, memory).run(inputs)
 
 
 class _Execution:
@@ -82,10 +86,12 @@ class _Execution:
         machine: Machine,
         lengths: npt.NDArray[np.int64] | None,
         host: Host | None,
+        memory: Memory | None,
     ) -> None:
         self.graph = graph
         self.machine = machine
         self.host = host
+        self.memory = memory
         self.on_host = {} if host is None else machine.lacking(graph)
         self.lengths = np.zeros(0, np.int64) if lengths is None else lengths
         self.length = 0
@@ -103,6 +109,8 @@ class _Execution:
                 result = stored(self.host(node, operands), self.graph.tensors[node.name])
             else:
                 result = self._step(node, operands)
+            if self.memory is not None:
+                result = self.memory(self.graph.tensors[node.name], result)
             alive[node.name] = result
             yield node.name, result
             for name in drop[node.name]:

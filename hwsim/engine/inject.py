@@ -1,6 +1,6 @@
 """Flip one bit in the machine's memory: the proof that verification can fail.
 
-`FIELD:NODE:INDEX:BIT`: FIELD is a constant's role (weight, M, S, B, threshold, table) of NODE, or `length`
+`FIELD:NODE:INDEX:BIT`: FIELD is a constant's role (`CONSTANTS`) of NODE, or `length`
 (the length register of sample INDEX; NODE is any node that masks), or `cache` (what decoding has kept of its
 first token; NODE makes the second operand of an attention product). INDEX counts elements in row-major
 order. BIT counts from the lowest bit of the stored number: BIPOLAR has bit 0, TERNARY bit 0 (plane of +1)
@@ -21,8 +21,10 @@ from hwsim.graph.decode_view import caches, decode_faults
 from hwsim.graph.dtype import DataType
 from hwsim.graph.ir import Constant, QuantGraph
 
-FIELDS = ("weight", "M", "S", "B", "threshold", "table", "length", "cache")
+CONSTANTS = ("weight", "M", "S", "B", "G", "threshold", "direction", "table", "addend", "rows")
+FIELDS = (*CONSTANTS, "length", "cache")
 LENGTH_BITS = 32
+Words = npt.NDArray[np.uint64]
 
 
 class InjectionError(BitwrightError):
@@ -157,13 +159,33 @@ def flip_bit(code: int, bit: int, dtype: DataType) -> int:
     >>> flip_bit(1, 0, BIPOLAR), flip_bit(0, 1, TERNARY), flip_bit(1, 1, TERNARY), flip_bit(5, 7, int_(8))
     (-1, -1, 0, -123)
     """
+    mask = np.array([1 << bit], np.uint64)
+    return int(flip_bits(np.array([code], np.int64), mask, dtype)[0])
+
+
+def flip_bits(codes: npt.NDArray[Any], masks: Words, dtype: DataType) -> npt.NDArray[np.int64]:
+    """Return what stored codes become when the bits that are set in their masks flip.
+
+    Args:
+        codes: int [n].
+        masks: uint64 [n], bit b for bit b of the stored number.
+        dtype: the type whose format the memory holds them in.
+    """
     if dtype.kind == "bipolar":
-        return -code
+        ones = (codes > 0).astype(np.uint64) ^ masks
+        return 2 * ones.astype(np.int64) - 1
     if dtype.kind == "ternary":
-        planes = [int(code > 0), int(code < 0)]
-        planes[bit] ^= 1
-        return planes[0] - planes[1]
-    raw = (code & ((1 << dtype.bits) - 1)) ^ (1 << bit)
-    if dtype.is_signed and raw >> (dtype.bits - 1):
-        raw -= 1 << dtype.bits
-    return raw
+        planes = (codes > 0).astype(np.uint64) | (codes < 0).astype(np.uint64) << np.uint64(1)
+        planes ^= masks
+        plus, minus = planes & np.uint64(1), planes >> np.uint64(1)
+        return plus.astype(np.int64) - minus.astype(np.int64)
+    words = codes.astype(np.int64).view(np.uint64) ^ masks
+    if dtype.is_signed:
+        return _signed(words, dtype.bits)
+    return (words & np.uint64((1 << dtype.bits) - 1)).view(np.int64)
+
+
+def _signed(words: Words, bits: int) -> npt.NDArray[np.int64]:
+    """Read the lowest bits of words as two's complement."""
+    above = 64 - bits
+    return (words << np.uint64(above)).view(np.int64) >> np.int64(above)

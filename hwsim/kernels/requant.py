@@ -20,6 +20,12 @@ Integer = Any
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def half_i64(s: Integer) -> Integer:
+    """2^(s-1), and 0 for s = 0; unsigned inside, so that it holds for a damaged s of 63, too."""
+    return np.int64((np.uint64(1) << np.uint64(s)) >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _per_channel(values: Int64s, channels: Integer) -> Int64s:
     """Spread a parameter of length 1 over the channels, so that inner loops read contiguously."""
     spread = np.empty(channels, np.int64)
@@ -43,7 +49,7 @@ def requant_rows_i64(
     offset = _per_channel(b, channels)
     for c in range(channels):
         # 2^(S-1), and 0 where S = 0: the rounding constant joins the bias once, not per element.
-        offset[c] += (np.int64(1) << shift[c]) >> np.int64(1)
+        offset[c] += half_i64(shift[c])
     low = np.int64(qmin)
     high = np.int64(qmax)
     zero = np.int64(zp)

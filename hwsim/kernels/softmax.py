@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from hwsim.kernels.requant import half_i64
+
 Scores = npt.NDArray[Any]
 Int64s = npt.NDArray[np.int64]
 Integer = Any
@@ -65,7 +67,7 @@ def _exp2_exponentials(
     for j in range(count):
         top = max(top, np.int64(scores[j]))
     shift = np.int64(s)
-    half = (np.int64(1) << shift) >> np.int64(1)
+    half = half_i64(shift)
     total = np.int64(0)
     for j in range(count):
         delta = top - np.int64(scores[j])

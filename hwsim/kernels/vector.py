@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from hwsim.kernels.requant import half_i64
 from hwsim.kernels.softmax import (
     softmax_binary_direct_rows,
     softmax_binary_exp2_rows,
@@ -41,8 +42,7 @@ Integer = Any
 @njit(cache=True, nogil=True, error_model="numpy")
 def rshr_i64(x: Integer, s: Integer) -> Integer:
     """Shift right, round half towards plus infinity: (x + 2^(s-1)) >> s; x itself for s = 0."""
-    half = (np.int64(1) << np.int64(s)) >> np.int64(1)
-    return (np.int64(x) + half) >> np.int64(s)
+    return (np.int64(x) + half_i64(s)) >> np.int64(s)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -250,7 +250,7 @@ MALFORMED = {
     "weight:{linear}:x:0": "FIELD:NODE:INDEX:BIT",
     "weight:{linear}:²:0": "FIELD:NODE:INDEX:BIT",
     "weights:{linear}:0:0": "did you mean 'weight'",
-    "G:{norm}:0:0": "FIELD must be one of",
+    "E:{norm}:0:0": "FIELD must be one of",
     "weight::0:0": "has no node ''",
     "weight:{linear}x:0:0": "did you mean '{linear}'",
     "M:{linear}:0:0": "has no M; it has weight",

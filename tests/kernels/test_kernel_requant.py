@@ -31,6 +31,13 @@ def plain_requant(x, m, s, b, zp, qmin, qmax):
     ]
 
 
+def test_a_damaged_shift_of_63():
+    """No model has it, a memory with bit errors does: half is 2^62, not its negative."""
+    x, m, b = [[3, -3]], [2**30], [-(2**62)]
+    assert requant(x, m, [63], b, 0, -8, 7).tolist() == [[0, -1]]
+    assert plain_requant(x, m, [63], b, 0, -8, 7) == [[0, -1]]
+
+
 @SETTINGS
 @given(data=st.data())
 def test_requant_equals_plain_integers_within_the_static_bound(data):

@@ -89,7 +89,7 @@ def test_page_says_what_a_reader_needs(html: str) -> None:
         "How the trainings converged</h2>",
         "Accuracy</h2>",
         "Methods</h2>",
-        "The front</h2>",
+        "Who is on the front</h2>",
         "At equal accuracy</h2>",
         "What one machine or one student reaches alone</h2>",
         "Machines</h2>",

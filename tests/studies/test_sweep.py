@@ -163,6 +163,31 @@ def test_shipped_studies_are_valid() -> None:
         find_study("digit")
 
 
+@pytest.mark.parametrize("name", shipped_studies())
+def test_a_shipped_study_can_be_looked_at_without_its_data(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.delenv("BITWRIGHT_DATA", raising=False)
+    with pytest.raises(typer.Exit) as exit_:
+        sweep.main(name, tmp_path / "out", 0, dry_run=True)
+    assert exit_.value.exit_code == 0
+    assert f"study {name} in " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [None, "nowhere"])
+def test_data_that_are_not_there_end_a_sweep_at_once(
+    data: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.delenv("BITWRIGHT_DATA", raising=False)
+    if data is not None:
+        monkeypatch.setenv("BITWRIGHT_DATA", str(tmp_path / data))
+    assert command(find_study("sst2_methods"), tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("study 'sst2_methods': ")
+    assert "BITWRIGHT_DATA" in error
+    assert not (tmp_path / "out").exists()
+
+
 def use_standins(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
     """Let the command run a stand-in plan."""
     monkeypatch.setattr("studies.nodes.build_plan", lambda study, invocation: plan)
