@@ -116,6 +116,7 @@ def test_a_label_has_of_a_quantity_the_number_and_of_a_key_what_tells_it_apart()
     assert label(same) == "a.read_pj=1 b.read_pj=2 clock_hz=3"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
     text = HARDWARE + "constraints: [{column: area_um2, at_most: 600000}]\n"
     plan = build_plan(load_study(write(tmp_path, text)))

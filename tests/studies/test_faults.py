@@ -54,7 +54,7 @@ def write(folder: Path, text: str = STUDY) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study, run: trained for a step, exported, damaged, reported."""
     made = tmp_path_factory.mktemp("faults")
-    plan = build_plan(load_study(write(made)))
+    plan = build_plan(load_study(write(made), ["machines=[int8_edge]"]))
     claim_folder(made / "out", plan, fresh=False)
     assert run_study(plan, made / "out", FUNCTIONS, PlaceOptions(workers=0)) == []
     build_report(made / "out")

@@ -198,6 +198,7 @@ def test_dark_and_light_by_system_and_by_hand(page: Browser) -> None:
     assert text_of(page, "#theme") == "Dark colours"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_point_without_operators_names_the_command(
     browser: Browser, folder: Path, tmp_path: Path
 ) -> None:
