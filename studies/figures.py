@@ -275,14 +275,20 @@ def _bars(axes: Axes, marks: Sequence[Mark], colour: str, standing: Standing) ->
     axes.errorbar(
         [b.nominal for b in xs],
         [b.nominal for b in ys],
-        xerr=[[b.nominal - b.low for b in xs], [b.high - b.nominal for b in xs]],
-        yerr=[[b.nominal - b.low for b in ys], [b.high - b.nominal for b in ys]],
+        xerr=_reach(xs),
+        yerr=_reach(ys),
         fmt="none",
         ecolor=colour,
         elinewidth=1.3 if standing == "front" else 0.9,
         alpha=ALPHA[standing],
         zorder=3,
     )
+
+
+def _reach(values: Sequence[Interval]) -> list[list[float]]:
+    """Return how far bars reach down and up; a nominal value may lie beyond an end of its band by rounding, or by skew."""
+    down = [max(0.0, v.nominal - v.low) for v in values]
+    return [down, [max(0.0, v.high - v.nominal) for v in values]]
 
 
 def _teacher_line(axes: Axes, percent: float) -> None:
