@@ -5,13 +5,65 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from hwsim.units import parse_capacity_bytes
 from qat.spec import Strict
 
-Values = Annotated[tuple[Any, ...], Field(strict=False, min_length=1)]
+
+def _end(value: Any) -> Any:
+    return parse_capacity_bytes(value) if isinstance(value, str) else value
+
+
+End = Annotated[int | float, BeforeValidator(_end)]
+"""an end of a range: a number, or bytes with a unit"""
+
+
+class Range(Strict):
+    """Values from one end of a range to the other, for a search to choose from: in equal steps, or each twice the last."""
+
+    from_: End = Field(alias="from")
+    to: End
+    """the largest value, if a step ends there"""
+    step: End | None = None
+    log2: bool = False
+    """each value is twice the one before it"""
+
+    @model_validator(mode="after")
+    def _goes_up(self) -> Self:
+        if not self.to > self.from_:
+            raise ValueError(f"to must be greater than from ({self.from_}), not {self.to}")
+        if (self.step is None) == (not self.log2):
+            raise ValueError("exactly one of step and `log2: true` must be given")
+        if self.log2 and not self.from_ > 0:
+            raise ValueError(f"from must be greater than 0 with log2, not {self.from_}")
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"step must be greater than 0, not {self.step}")
+        return self
+
+    @property
+    def values(self) -> tuple[int | float, ...]:
+        """The values, upwards."""
+        if self.step is None:
+            doubled = itertools.takewhile(
+                lambda value: value <= self.to, (self.from_ * 2**k for k in itertools.count())
+            )
+            return tuple(doubled)
+        # in decimals, as they were written: 0.1 + 2 x 0.1 is 0.3 and no 0.30000000000000004
+        first, step, last = (Decimal(str(x)) for x in (self.from_, self.step, self.to))
+        values = (first + step * k for k in range(int((last - first) / step) + 1))
+        whole = isinstance(self.from_, int) and isinstance(self.step, int)
+        return tuple(int(v) if whole else float(v) for v in values)
+
+
+Values = Annotated[
+    Annotated[tuple[Any, ...], Field(strict=False, min_length=1), Tag("list")]
+    | Annotated[Range, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
+]
 Vary = dict[str, Values]
 """key -> its values; the last key changes fastest"""
 Setting = tuple[str, Any]
@@ -82,18 +134,25 @@ def variants(axis: MachineAxis | str) -> list[Variant]:
     """Return the machines that an entry of a study's list stands for."""
     if isinstance(axis, str):
         axis = MachineAxis(machine=axis)
-    shared = tuple(axis.set.items())
-    return [
-        Variant(
-            machine=axis.machine, name=axis.name, settings=(*shared, *point), label=label(point)
-        )
-        for point in points(axis.vary)
-    ]
+    return [variant(axis, point) for point in points(axis.vary)]
 
 
-def points(vary: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Setting, ...]]:
+def variant(axis: MachineAxis | str, point: Sequence[Setting]) -> Variant:
+    """Return the machine that an entry of a study's list becomes with some of its keys set."""
+    if isinstance(axis, str):
+        axis = MachineAxis(machine=axis)
+    settings = (*axis.set.items(), *point)
+    return Variant(machine=axis.machine, name=axis.name, settings=settings, label=label(point))
+
+
+def values_of(values: Values) -> tuple[Any, ...]:
+    """Return the values that a key takes, a range written out."""
+    return values.values if isinstance(values, Range) else values
+
+
+def points(vary: Vary) -> Iterator[tuple[Setting, ...]]:
     """Yield every combination of some keys' values; one empty combination where there is no key."""
-    for values in itertools.product(*vary.values()):
+    for values in itertools.product(*map(values_of, vary.values())):
         yield tuple(zip(vary, values, strict=True))
 
 
@@ -123,7 +182,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def check_keys(vary: Mapping[str, Sequence[Any]], roots: Sequence[str], what: str) -> None:
+def check_keys(vary: Vary, roots: Sequence[str], what: str) -> None:
     """Make sure that varied keys are those of a part that may vary.
 
     Raises:

@@ -103,14 +103,23 @@ class Front:
 
     @cached_property
     def _reference(self) -> npt.NDArray[np.float64]:
-        worst = self._drawn.max(axis=0)
-        edge: npt.NDArray[np.float64] = worst + BEYOND * (worst - self._drawn.min(axis=0))
-        return edge
+        return reference_of(self._drawn)
 
     @cached_property
     def _drawn(self) -> npt.NDArray[np.float64]:
         """Nominal values on the figures' scales, to be made small: [points, criteria]."""
         return np.column_stack([c.costs if c.maximise else np.log(c.costs) for c in self.criteria])
+
+
+def reference_of(costs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what a hypervolume of points is measured up to: `BEYOND` of their range past the worst value of each objective.
+
+    Args:
+        costs: [n, objectives], each to be made small; at least one point.
+    """
+    worst = costs.max(axis=0)
+    edge: npt.NDArray[np.float64] = worst + BEYOND * (worst - costs.min(axis=0))
+    return edge
 
 
 def hypervolume(costs: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> float:
