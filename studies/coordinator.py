@@ -5,16 +5,18 @@ from __future__ import annotations
 import heapq
 import queue
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hwsim.errors import BitwrightError, ConfigError
 from hwsim.provenance import source_revision
+from studies.allowance import Allowance
 from studies.child import WORKER_DIED, AttemptLost
 from studies.ledger import FINAL, Attempt, Ledger
 from studies.plan import Node, Plan, source_sha256
+from studies.space import Budget
 from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
 
 NODES_FOLDER = "nodes"
@@ -78,10 +80,10 @@ class ReadyNodes:
             if not self._unmet[below.id]:
                 self.add(below)
 
-    def take(self, resource: str) -> Node | None:
-        """Take the first node for a resource out."""
+    def take(self, resource: str, allowance: Allowance) -> Node | None:
+        """Take the first node for a resource out, if there is one and it may begin."""
         heap = self._heaps.get(resource)
-        return heapq.heappop(heap)[-1] if heap else None
+        return heapq.heappop(heap)[-1] if heap and allowance.take() else None
 
 
 class Coordinator:
@@ -95,6 +97,7 @@ class Coordinator:
         functions: Mapping[str, NodeFunction],
         report: Report = _silent,
         retries: int = RETRIES,
+        allowance: Allowance | None = None,
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -102,6 +105,7 @@ class Coordinator:
         self.functions = functions
         self.report = report
         self.retries = retries
+        self.allowance = allowance or Allowance(Budget())
         self._failures: dict[str, int] = {}
 
     def folder_of(self, node: Node) -> Path:
@@ -159,7 +163,7 @@ class Coordinator:
         """Run what is left; return the nodes that have no result.
 
         A failed attempt is a line of the ledger and is tried again `retries` times; the nodes below a node that has
-        failed for good are not tried; all others are.
+        failed for good are not tried; all others are, as far as the allowance goes.
 
         Args:
             executor: where nodes run that need no GPU.
@@ -180,14 +184,14 @@ class Coordinator:
         by_id = self.plan.by_id
         while True:
             for resource, places in free.items():
-                while places and (node := ready.take(resource)):
+                while places and (node := ready.take(resource, self.allowance)):
                     place = places.pop()
                     self.report("start", node, None)
                     future = self._submit(place, node, by_id)
                     running[future] = node, place
                     future.add_done_callback(ended.put)
             if not running:
-                break  # what still waits hangs below a failure
+                break  # what still waits hangs below a failure, or is beyond the budget
             try:
                 future = ended.get(timeout=POLL_SECONDS)
             except queue.Empty:
@@ -250,9 +254,18 @@ def _require_places(todo: Iterable[Node], free: Mapping[str, Sequence[Executor]]
         )
 
 
-def blocked_by(plan: Plan, unfinished: Iterable[Node]) -> dict[str, list[Node]]:
-    """Split unfinished nodes into those that `failed` themselves and those `blocked` by a parent."""
-    nodes = list(unfinished)
-    ids = {n.id for n in nodes}
-    blocked = [n for n in nodes if ids.intersection(n.parents)]
-    return {"failed": [n for n in nodes if not ids.intersection(n.parents)], "blocked": blocked}
+def blocked_by(unfinished: Sequence[Node], tried: Container[str]) -> dict[str, list[Node]]:
+    """Split unfinished nodes into those that `failed` themselves and those `blocked` by one above them.
+
+    What was not tried and is not blocked is in neither: the budget was used up before its turn.
+
+    Args:
+        unfinished: parents first.
+        tried: ids of all nodes with an attempt.
+    """
+    failed = {node.id: node for node in unfinished if node.id in tried}
+    blocked: dict[str, Node] = {}
+    for node in unfinished:
+        if node.id not in failed and any(p in failed or p in blocked for p in node.parents):
+            blocked[node.id] = node
+    return {"failed": list(failed.values()), "blocked": list(blocked.values())}

@@ -27,6 +27,8 @@ NodeKind = Literal["train", "export", "untrained", "evaluate", "fault", "cost"]
 NUMERIC_DISTRIBUTIONS = ("torch", "numpy", "numba")
 PLAN_SCHEMA = "studies/plan/1"
 PLAN_FILE = "plan.json"
+PROPOSED = ("students", "machines", "machine_sha256")
+"""parts of a study that a search fills in"""
 
 # What each kind of node runs. A training reads the number types and the strict reader of hwsim, not its
 # kernels: a faster kernel must not void trainings.
@@ -161,8 +163,14 @@ class Plan:
 
     @property
     def study_sha256(self) -> str:
-        """Identity of the question, without the code that answers it."""
-        return sha256_of(self.study)
+        """Identity of the question, without the code that answers it, and without what a search has proposed so far."""
+        proposed = PROPOSED if self.searched else ()
+        return sha256_of({k: v for k, v in self.study.items() if k not in proposed})
+
+    @property
+    def searched(self) -> bool:
+        """Whether its students and machines are those that a search proposed."""
+        return "search" in self.study
 
     def of_kind(self, kind: NodeKind) -> list[Node]:
         """Return the nodes of one kind in plan order."""

@@ -33,6 +33,11 @@ class Progress:
     ) -> None:
         self._bar.close()
 
+    def expect(self, total: int) -> None:
+        """Count up to another total: a search proposes more."""
+        self.total = self._bar.total = total
+        self._bar.refresh()
+
     def report(self, event: str, node: Node, outcome: Outcome | None) -> None:
         """Take note of one event: `found` (finished before), `start`, `again` (failed, to be tried again) or `end`."""
         if event == "start":

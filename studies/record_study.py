@@ -46,6 +46,8 @@ def collect_study(folder: Path) -> dict[str, Any]:
         if node.kind == "fault":
             continue
         result = attempts[node.id].result
+        if node.kind == "train" and result is not None and result["test"] is None:
+            continue  # was only compared with others of its length, by a search
         seed = str(node.tags["seed"])
         cell = found.setdefault(str(node.tags["student"]), {}).setdefault(seed, {"machines": {}})
         if result is None:

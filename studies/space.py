@@ -26,7 +26,18 @@ from hwsim.errors import ConfigError, nearest
 from qat.config import ModelSpec, NewModel, RecipeSpec, TrainSpec
 from qat.data.spec import LanguageTask, TaskSpec
 from qat.spec import Strict
-from studies.axes import FaultAxis, MachineAxis, Variant, Vary, check_keys, label, points, variants
+from studies.axes import (
+    FaultAxis,
+    MachineAxis,
+    Setting,
+    Variant,
+    Vary,
+    check_keys,
+    label,
+    points,
+    variants,
+)
+from studies.search_spec import Search, check_no_ranges, check_searched
 
 DEFAULT_STUDY = "digits"
 
@@ -76,11 +87,15 @@ class Training(Strict):
 
     def expanded(self) -> list[Training]:
         """Return the trainings that this one stands for."""
-        if not self.vary:
-            return [self]
+        return [self.at(point) for point in points(self.vary)]
+
+    def at(self, point: Sequence[Setting]) -> Training:
+        """Return the training with its varied keys set."""
+        if not point:
+            return self
         given = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         del given["vary"]
-        return [Training.model_validate(_varied(given, point)) for point in points(self.vary)]
+        return Training.model_validate(_varied(given, point))
 
 
 def _varied(given: Mapping[str, Any], point: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,10 +149,12 @@ class Constraint(Strict):
 
 
 class Budget(Strict):
-    """When a sweep stops by itself. What is finished is kept; the same command goes on, with a budget of its own."""
+    """When a sweep begins nothing more. What runs is finished; the same command goes on, with a budget of its own."""
 
     hours: Annotated[float, Field(gt=0)] | None = None
+    """since the sweep began"""
     nodes: Annotated[int, Field(ge=1)] | None = None
+    """attempts that it begins; what was finished before does not count"""
 
 
 class Study(Strict):
@@ -165,6 +182,8 @@ class Study(Strict):
     """bit errors in the exported students; null: none"""
     samples: Annotated[int, Field(ge=1)] | None = None
     """labelled samples each machine runs and verifies; null: all that the export carries"""
+    search: Search | None = None
+    """how points are chosen where there are too many; null: all of them are measured"""
     budget: Budget = Budget()
 
     @model_validator(mode="after")
@@ -197,6 +216,17 @@ class Study(Strict):
             raise ValueError(
                 "objectives must be at least two where there is no accuracy: a front needs two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _searched_or_not(self) -> Self:
+        if self.search is None:
+            check_no_ranges([("students", t.name, t.vary) for t in self.students])
+            check_no_ranges([("machines", name, vary) for name, vary in self.machine_axes])
+        elif self.faults is not None:
+            raise ValueError("faults are not for a study with `search`: leave one of them out")
+        else:
+            check_searched(self.search, self.students, [name for name, _ in self.machine_axes])
         return self
 
     @model_validator(mode="after")
@@ -243,13 +273,24 @@ class Study(Strict):
         return self
 
     @property
+    def machine_axes(self) -> list[tuple[str, Vary]]:
+        """What each entry of `machines` is called, and what it varies."""
+        return [
+            (m, {}) if isinstance(m, str) else (m.name or m.machine, m.vary) for m in self.machines
+        ]
+
+    @property
     def trainings(self) -> list[Training]:
-        """All students, each combination of a varied one by itself."""
+        """All students, each combination of a varied one by itself; of a study that is searched those that vary nothing."""
+        if self.search is not None:
+            return [student for student in self.students if not student.vary]
         return [one for student in self.students for one in student.expanded()]
 
     @property
     def variants(self) -> list[Variant]:
-        """All machines, each combination of a varied one by itself."""
+        """All machines, each combination of a varied one by itself; none of a study that is searched."""
+        if self.search is not None:
+            return []
         return [one for entry in self.machines for one in variants(entry)]
 
 

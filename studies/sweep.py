@@ -6,7 +6,6 @@ import shlex
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Annotated
 import typer
 
 from hwsim.errors import BitwrightError, ConfigError
+from studies.allowance import Allowance
 from studies.coordinator import RETRIES, Coordinator, blocked_by
+from studies.estimate import describe
 from studies.executor import LOCAL, PlaceOptions
 from studies.ledger import FILE_NAME as LEDGER_FILE
 from studies.ledger import FINAL, Ledger, read
@@ -50,7 +51,8 @@ def claim_folder(folder: Path, plan: Plan, fresh: bool) -> None:
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: not empty and not a study; give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    plan.save(folder)
+    if not (plan.searched and (folder / PLAN_FILE).is_file()):
+        plan.save(folder)  # one that a search has filled stays until it proposes something new
 
 
 def differences(held: Plan, wanted: Plan) -> str:
@@ -59,25 +61,15 @@ def differences(held: Plan, wanted: Plan) -> str:
     return "differs in " + ", ".join(k for k in keys if held.study.get(k) != wanted.study.get(k))
 
 
-def describe(plan: Plan, folder: Path) -> str:
-    """Say what a plan consists of and what of it is finished: the text of `--dry-run`."""
-    finished = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
-    total = Counter(node.kind for node in plan.nodes)
-    left = Counter(node.kind for node in plan.nodes if node.id not in finished)
-    lines = [f"study {plan.study['name']} in {folder}"]
-    lines += [f"  {kind:9} {count:4} nodes, {left[kind]} to do" for kind, count in total.items()]
-    lines += [f"    {node.label}" for node in plan.nodes if node.id not in finished]
-    return "\n".join(lines)
-
-
 def run_study(
     plan: Plan,
     folder: Path,
     functions: Mapping[str, NodeFunction],
     options: PlaceOptions,
     retries: int = RETRIES,
+    allowance: Allowance | None = None,
 ) -> list[Node]:
-    """Run what is left of a plan; return the nodes without a result.
+    """Run what is left of a plan, as far as the allowance goes; return the nodes without a result.
 
     Raises:
         KeyboardInterrupt: the user stopped it; everything that was finished is in the ledger.
@@ -88,7 +80,9 @@ def run_study(
         options.open(folder) as places,
         Progress(len(plan.nodes)) as progress,
     ):
-        coordinator = Coordinator(plan, folder, ledger, functions, progress.report, retries)
+        coordinator = Coordinator(
+            plan, folder, ledger, functions, progress.report, retries, allowance
+        )
         return coordinator.run(places.executor, places.slots, places.gpus)
 
 
@@ -154,6 +148,7 @@ def _sweep(
 ) -> int:
     from studies.nodes import build_plan, require_data
     from studies.report import build_report
+    from studies.search import describe_search, run_search
     from studies.space import find_study, load_study
     from studies.trial import FUNCTIONS
 
@@ -165,30 +160,43 @@ def _sweep(
     plan = build_plan(study, invocation)
     folder = out or RUNS_FOLDER / study.name
     if dry_run:
-        print(describe(plan, folder))
+        print(describe(plan, folder) if study.search is None else describe_search(study, folder))
         return 0
     require_data(study)
     # a cluster's or container's polite stop ends a sweep as Ctrl-C does
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    allowance = Allowance(study.budget)
     with writing(folder):
         claim_folder(folder, plan, fresh)
         try:
-            unfinished = run_study(plan, folder, FUNCTIONS, options, retries)
+            if study.search is None:
+                unfinished = run_study(plan, folder, FUNCTIONS, options, retries, allowance)
+            else:
+                unfinished = run_search(study, plan, folder, FUNCTIONS, options, retries, allowance)
         except KeyboardInterrupt:
-            done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
-            print(
-                f"\nstopped: {len(done & plan.by_id.keys())} of {len(plan.nodes)} nodes are finished and kept; "
-                "the same command goes on from here",
-                file=sys.stderr,
-            )
+            print(f"\nstopped: {_so_far(folder)}", file=sys.stderr)
             return EXIT_INTERRUPTED
+        if allowance.refused:
+            print(f"the budget is used up: {_so_far(folder)}")
         print(f"report: {build_report(folder)}")
-    for heading, nodes in blocked_by(plan, unfinished).items():
+    tried = {attempt.id for attempt in read(folder / LEDGER_FILE)}
+    failed = blocked_by(unfinished, tried)
+    for heading, nodes in failed.items():
         for node in nodes:
             print(
                 f"{heading}: {node.label}  {folder / 'nodes' / node.folder_name}", file=sys.stderr
             )
-    return EXIT_FAILED if unfinished else 0
+    return EXIT_FAILED if any(failed.values()) else 0
+
+
+def _so_far(folder: Path) -> str:
+    """Say how much of what is planned is finished, and how to go on."""
+    plan = load_plan(folder)
+    done = {a.id for a in read(folder / LEDGER_FILE) if a.status in FINAL}
+    return (
+        f"{len(done & plan.by_id.keys())} of {len(plan.nodes)} nodes are finished and kept; "
+        "the same command goes on from here"
+    )
 
 
 if __name__ == "__main__":

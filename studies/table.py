@@ -283,9 +283,9 @@ def load_results(folder: Path) -> Results:
         if node.kind in EVALUATIONS:
             rows.append(constrained(filled(blank_row(node), attempt), constraints))
         elif done is not None and done.result is not None:
-            if node.kind == "train":
+            if node.kind == "train" and done.result["test"] is not None:
                 trained.append(_trained(student, seed, done.result))
-            elif node.kind == "export":
+            if node.kind == "export":
                 exported.append(Exported(student, seed, done.result["bytes"], done.result["rungs"]))
     return Results(folder, plan, attempts, tuple(rows), tuple(trained), tuple(exported))
 

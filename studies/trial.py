@@ -48,8 +48,8 @@ def train(call: Call) -> dict[str, Any]:
     """Train the teacher, or a student of the first parent; a training that was cut off goes on.
 
     Returns:
-        `test`: metric, value and, for an accuracy, correct and total on the first held-out part;
-        `validation`; `curve`, the metric on the carve-out as [step, value]; which step was kept of how many; the
+        `test`: metric, value and, for an accuracy, correct and total on the first held-out part; None if the run
+        leaves it unread; `validation`, and `metric`, which of its values selects; `curve`, the metric on the carve-out as [step, value]; which step was kept of how many; the
         weights' hash and their bytes on disk.
     """
     from qat.config import run_config
@@ -59,15 +59,19 @@ def train(call: Call) -> dict[str, Any]:
     teacher = str(call.parents[0] / RUN_FOLDER) if call.parents else None
     config = run_config({**call.spec["run"], "teacher": teacher})
     result = train_run(config, call.folder / RUN_FOLDER, progress=False)
-    part, measured = next(iter(result.tests.items()))
-    return {
-        "test": {
+    tests = [
+        {
             "part": part,
             "metric": result.metric,
             "value": measured[result.metric],
             "correct": measured.get("correct"),
             "total": measured["rows"],
-        },
+        }
+        for part, measured in result.tests.items()
+    ]
+    return {
+        "test": tests[0] if tests else None,
+        "metric": result.metric,
         "validation": result.validation,
         "curve": curve(call.folder / RUN_FOLDER / LOG_FILE, result.metric),
         "steps": result.steps,

@@ -73,7 +73,7 @@ def test_failure_is_an_attempt_and_the_rest_goes_on(tmp_path: Path) -> None:
         ("student bb", "ValueError: loss is nan at step 7")
     ]
     assert left == ["student bb", "export bb", "bb on x", "bb on y", "bb on refuser"]
-    split = blocked_by(plan, [n for n in plan.nodes if n.label in left])
+    split = blocked_by([n for n in plan.nodes if n.label in left], view)
     assert [n.label for n in split["failed"]] == ["student bb"]
     assert len(split["blocked"]) == 4
     log = next((tmp_path / "runs" / "nodes").glob("student-bb-*")) / LOG_FILE
