@@ -49,7 +49,7 @@ seeds: [0, 1]
 machines:
   - machine: bitserial_edge
     vary: {{{ROWS}: {{from: 4, to: 32, step: 4}}}}
-search: {{sampler: tpe, seed: 1, trials: 9, batch: 3, machines_per_student: 4}}
+search: {{sampler: tpe, seed: 1, trials: 6, batch: 3, machines_per_student: 4}}
 """
 
 
