@@ -16,7 +16,6 @@ from studies.allowance import Allowance
 from studies.child import WORKER_DIED, AttemptLost
 from studies.ledger import FINAL, Attempt, Ledger
 from studies.plan import Node, Plan, source_sha256
-from studies.space import Budget
 from studies.worker import Call, NodeFunction, Outcome, read_marker, run_attempt
 
 NODES_FOLDER = "nodes"
@@ -105,7 +104,7 @@ class Coordinator:
         self.functions = functions
         self.report = report
         self.retries = retries
-        self.allowance = allowance or Allowance(Budget())
+        self.allowance = allowance or Allowance()
         self._failures: dict[str, int] = {}
 
     def folder_of(self, node: Node) -> Path:

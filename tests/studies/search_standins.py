@@ -129,6 +129,6 @@ def search(
     study = load_study(path, settings)
     plan = build_plan(study)
     claim_folder(folder, plan, fresh=False)
-    allowance = Allowance(budget or Budget())
+    allowance = Allowance(budget)
     options = PlaceOptions(workers=workers)
     return run_search(study, plan, folder, functions, options, 0, allowance)

@@ -51,7 +51,7 @@ def test_hours_are_those_since_the_sweep_began(tmp_path: Path) -> None:
 
 
 def test_no_budget_refuses_nothing(tmp_path: Path) -> None:
-    allowance = Allowance(Budget())
+    allowance = Allowance()
     assert run(standins.make_plan(tmp_path / "count"), tmp_path / "runs", allowance) == []
     assert not allowance.refused
 
