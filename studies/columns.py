@@ -163,7 +163,7 @@ def attempt_records(folder: Path) -> Iterator[Record]:
         tags = node.tags if node is not None else {}
         values = dict.fromkeys(COLUMNS) | {"status": attempt.status, "reason": attempt.error}
         if attempt.kind in EVALUATIONS:
-            settings = canonical_json(dict(attempt.spec["settings"]))
+            settings = canonical_json(dict(attempt.spec.get("settings", ())))
             row = filled(Row("", 0, "", "", settings=settings), attempt)
             values = {name: getattr(row, name) for name in COLUMNS}
         values |= {name: tags.get(name) for name in ("student", "seed", "machine", "family")}

@@ -213,7 +213,7 @@ class Results:
     @property
     def students(self) -> list[str]:
         """Names of the students, or of the untrained models, in the study's order."""
-        parts = self.plan.study["students"] or self.plan.study["untrained"]
+        parts = self.plan.study["students"] or self.plan.study.get("untrained", ())
         return [str(s["name"]) for s in parts]
 
     @property
@@ -272,7 +272,7 @@ def load_results(folder: Path) -> Results:
     plan = load_plan(folder)
     ids = plan.by_id
     attempts = {k: a for k, a in view(attempts_in(folder / FILE_NAME)).items() if k in ids}
-    constraints = [Constraint.model_validate(c) for c in plan.study["constraints"]]
+    constraints = [Constraint.model_validate(c) for c in plan.study.get("constraints", ())]
     rows: list[Row] = []
     trained: list[Trained] = []
     exported: list[Exported] = []
@@ -316,8 +316,8 @@ def blank_row(node: Node) -> Row:
         int(tags["seed"]),
         str(tags["machine"]),
         "missing",
-        family=str(tags["family"]),
-        settings=canonical_json(dict(node.spec["settings"])),
+        family=str(tags.get("family", tags["machine"])),
+        settings=canonical_json(dict(node.spec.get("settings", ()))),
         node=node.id,
     )
 

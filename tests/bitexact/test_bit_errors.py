@@ -280,7 +280,7 @@ def test_everything_may_be_damaged(student, family, recipe, machine):
     flips = found.bit_errors
     assert flips is not None
     share = flips["flipped"] / sum(flips["bits"].values())
-    assert share == pytest.approx(0.5, abs=0.02)
+    assert 0.48 < share < 0.52
     assert found.result.accuracy is not None
 
 

@@ -81,7 +81,7 @@ def test_a_record_has_its_row_and_where_that_came_from(folder: Path, records: An
     for record, row in zip(records, results.rows, strict=True):
         assert [record[name] for name in COLUMNS] == [getattr(row, name) for name in COLUMNS]
         node = results.plan.by_id[record["node"]]
-        assert node.tags == {k: record[k] for k in ("student", "seed", "machine")}
+        assert node.tags == {k: record[k] for k in ("student", "seed", "machine", "family")}
         assert (record["attempt"], record["host"], record["counts"]) == (1, "bench", True)
         assert record["date"].isoformat() == "2026-11-22T10:00:00+00:00"
         assert record["python"] == sys.version.split()[0]

@@ -142,8 +142,9 @@ def test_a_line_that_does_not_fit_leaves_the_ledger_as_it_was(small_disk: Path) 
 
 
 SWEEP = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 sys.path.insert(0, {here!r})
 import standins, studies.nodes, studies.trial, studies.report
 from studies import sweep
