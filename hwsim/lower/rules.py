@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -306,7 +307,7 @@ class _Lowering(Builder):
         if (delta >> shift) + 1 <= derive.DIRECT_MAX_ENTRIES:
             table = derive.softmax_direct_table(scale, delta, shift)
             return {"table": (uint(25), table)}, attrs | {"mode": "direct"}
-        m, s = derive.multiplier(scale * float(np.log2(np.e)) * 4096, f"{acc.call}.softmax")
+        m, s = derive.multiplier(scale * float(np.log2(math.e)) * 4096, f"{acc.call}.softmax")
         if delta * m + (1 << s >> 1) >= 1 << 63:
             raise GraphError(
                 f"{acc.call}.softmax: the exponent could leave int64 (delta <= {delta}, M = {m})"
