@@ -95,15 +95,18 @@ class Browser:
 
     def ask(self, expression: str) -> Any:
         """Return what a JavaScript expression is, as JSON would have it."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def centre(self, selector: str) -> tuple[float, float]:
-        """Scroll an element into view and return where its middle is then."""
+        """Scroll an element into view and return where its middle is, once two frames were drawn there."""
         x, y = self.ask(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            " return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {"
+            " const r = e.getBoundingClientRect(); done([r.x + r.width / 2, r.y + r.height / 2]); }))); })()"
         )
         return x, y
 

@@ -16,6 +16,7 @@ import pytest
 import standins
 
 from hwsim.errors import ConfigError, MissingExtra
+from studies.allowance import Allowance
 from studies.child import IDLE_SECONDS, AttemptLost
 from studies.coordinator import Coordinator, ExecutorGone, ReadyNodes
 from studies.executor import LocalPool, PlaceOptions, SerialExecutor, visible_gpus
@@ -153,7 +154,7 @@ def test_longest_chains_go_first_and_nothing_before_its_parents(tmp_path: Path) 
     plan = standins.make_plan(tmp_path / "count", ("a", "bb"))
     ready = ReadyNodes(plan.nodes)
     order = []
-    while node := ready.take("cpu"):
+    while node := ready.take("cpu", Allowance()):
         order.append(node.label)
         ready.finished(node)
     assert order[:5] == ["teacher", "student a", "student bb", "export a", "export bb"]
@@ -174,7 +175,7 @@ def test_time_of_the_coordinator_grows_with_the_plan_not_with_its_square() -> No
 
         sys.setprofile(count_calls)
         try:
-            while node := ready.take("cpu"):
+            while node := ready.take("cpu", Allowance()):
                 ready.finished(node)
         finally:
             sys.setprofile(None)
