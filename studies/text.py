@@ -10,6 +10,7 @@ from studies.criteria import ACCURACY, ENERGY
 from studies.front import Front
 from studies.iso_accuracy import MARGIN, IsoAccuracy, Saving, iso_accuracies
 from studies.pareto import Interval
+from studies.quantities import QUANTITIES
 from studies.statistics import Estimate
 from studies.table import Point, Results
 
@@ -18,12 +19,8 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
-CRITERION_NAMES = {
-    ACCURACY: "accuracy",
-    "energy_pj": "energy",
-    "latency_s": "latency",
-    "area_um2": "area",
-}
+CRITERION_NAMES = {key: quantity.name.lower() for key, quantity in QUANTITIES.items()}
+"""as a sentence has them"""
 MOST_NAMED = 5
 """how many points between the ends of a front are named"""
 WORTH_NAMING = 0.05
