@@ -1,6 +1,6 @@
 """`python -m studies.compare A B`: two studies side by side, where they have a student and a machine in common.
 
-Differences are B - A, ratios B / A. Accuracies are paired by seed; costs are nominal, means over the same seeds.
+Differences are B - A, ratios B / A. Scores are paired by seed; costs are nominal, means over the same seeds.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from hwsim.cli.errors import run_app
 from hwsim.errors import ConfigError
 from studies.ledger import FINAL
 from studies.markdown import markdown_table
+from studies.metric import METRICS, Metric
 from studies.plan import write_atomically
 from studies.statistics import Effect, paired_effect
 from studies.table import EVALUATIONS, Results, Row, load_results
-from studies.text import joules, percent, si
+from studies.text import joules, si
 
-SCHEMA = "studies/comparison/1"
+SCHEMA = "studies/comparison/2"
 Key = tuple[str, str]
 """student and machine"""
 
@@ -34,8 +35,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Mean:
     """What one study has of a student on a machine: means over the seeds that are compared."""
 
-    accuracy: float | None
-    """None in a study that measures hardware alone"""
+    score: float | None
+    """by the task's metric; None in a study that measures hardware alone"""
     energy_pj: float
     latency_s: float
     """steady"""
@@ -51,8 +52,8 @@ class Pair:
     """what both have; if none, the means are of all seeds that each has, and there is no effect"""
     a: Mean
     b: Mean
-    accuracy: Effect | None
-    """B - A, paired by seed"""
+    score: Effect | None
+    """B - A, paired by seed, in gains (`studies.metric`): positive where B is better"""
     energy_ratio: float
     latency_ratio: float
     identical_models: int
@@ -67,6 +68,7 @@ class Comparison:
 
     a: str
     b: str
+    metric: str
     pairs: tuple[Pair, ...]
     only_a: Mapping[str, str]
     """`student on machine` that A finished alone -> what came of it in B"""
@@ -83,7 +85,7 @@ def compare_studies(a: Results, b: Results) -> Comparison:
     """Set two studies side by side.
 
     Raises:
-        ConfigError: their accuracies are not of the same question: another task, metric, number of test rows
+        ConfigError: their scores are not of the same question: another task, metric, number of test rows
             or schema of exports; names all of it at once.
     """
     faults = _obstacles(a, b)
@@ -93,7 +95,10 @@ def compare_studies(a: Results, b: Results) -> Comparison:
     return Comparison(
         str(a.folder),
         str(b.folder),
-        tuple(_pair(key, found_a[key], found_b[key]) for key in found_a if key in found_b),
+        a.metric.key,
+        tuple(
+            _pair(a.metric, key, found_a[key], found_b[key]) for key in found_a if key in found_b
+        ),
         _alone(found_a, found_b, b),
         _alone(found_b, found_a, a),
         tuple(_notes(a, b)),
@@ -101,7 +106,7 @@ def compare_studies(a: Results, b: Results) -> Comparison:
 
 
 def _obstacles(a: Results, b: Results) -> list[str]:
-    """Return what makes two accuracies incomparable."""
+    """Return what makes two scores incomparable."""
     task_a, task_b = (r.plan.study["task"] or {} for r in (a, b))  # hardware alone has no task
     keys = [key for key in {**task_a, **task_b} if task_a.get(key) != task_b.get(key)]
     found = [f"task.{key} is {task_a.get(key)!r} and {task_b.get(key)!r}" for key in keys]
@@ -140,13 +145,12 @@ def _finished(results: Results) -> dict[Key, dict[int, Row]]:
     return found
 
 
-def _pair(key: Key, a: Mapping[int, Row], b: Mapping[int, Row]) -> Pair:
+def _pair(metric: Metric, key: Key, a: Mapping[int, Row], b: Mapping[int, Row]) -> Pair:
     seeds = tuple(sorted(a.keys() & b.keys()))
     mean_a = _mean([a[s] for s in seeds or a])
     mean_b = _mean([b[s] for s in seeds or b])
-    accuracies = _accuracies(a), _accuracies(b)
-    both = accuracies[0].keys() & accuracies[1].keys()
-    effect = paired_effect(accuracies[1], accuracies[0]) if both else None
+    gains = metric.gains(_scores(a)), metric.gains(_scores(b))
+    effect = paired_effect(gains[1], gains[0]) if gains[0].keys() & gains[1].keys() else None
     return Pair(
         *key,
         seeds,
@@ -160,17 +164,17 @@ def _pair(key: Key, a: Mapping[int, Row], b: Mapping[int, Row]) -> Pair:
     )
 
 
-def _accuracies(rows: Mapping[int, Row]) -> dict[int, float]:
-    return {seed: row.accuracy for seed, row in rows.items() if row.accuracy is not None}
+def _scores(rows: Mapping[int, Row]) -> dict[int, float]:
+    return {seed: row.score for seed, row in rows.items() if row.score is not None}
 
 
 def _mean(rows: Sequence[Row]) -> Mean:
     def over(name: str) -> float:
         return math.fsum(getattr(row, name) for row in rows) / len(rows)
 
-    measured = all(row.accuracy is not None for row in rows)
-    accuracy = over("accuracy") if measured else None
-    return Mean(accuracy, over("energy_pj"), over("latency_s_steady"))
+    measured = all(row.score is not None for row in rows)
+    score = over("score") if measured else None
+    return Mean(score, over("energy_pj"), over("latency_s_steady"))
 
 
 def _alone(
@@ -215,11 +219,13 @@ def _notes(a: Results, b: Results) -> list[str]:
 
 def markdown(comparison: Comparison) -> str:
     """Return the comparison as Markdown that reads as well on a terminal."""
-    head = ["student", "machine", "seeds", "accuracy A", "accuracy B", "B - A, points"]
+    metric = METRICS[comparison.metric]
+    head = ["student", "machine", "seeds", f"{metric.name} A", f"{metric.name} B"]
+    head.append(f"B - A, {metric.difference_unit}")
     head += ["energy A", "energy B", "B / A", "latency A", "latency B", "B / A", "same model"]
     lines = [f"A: {comparison.a}  ", f"B: {comparison.b}", ""]
     if comparison.pairs:
-        lines += [*markdown_table(head, [_line(pair) for pair in comparison.pairs]), ""]
+        lines += [*markdown_table(head, [_line(metric, pair) for pair in comparison.pairs]), ""]
         lines.append(
             "Differences are paired by seed, with their 95 % t interval; costs are nominal means over the same seeds."
         )
@@ -235,18 +241,18 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(pair: Pair) -> list[Any]:
+def _line(metric: Metric, pair: Pair) -> list[Any]:
     difference = "" if pair.seeds else "no common seed"
-    if pair.accuracy is not None:
-        d = pair.accuracy.difference
-        difference = f"{100 * d.mean:+.1f}"
+    if pair.score is not None:
+        d = pair.score.difference
+        difference = metric.difference(d.mean)
         if d.low is not None and d.high is not None:
-            difference += f" ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+            difference += f" ({' to '.join(metric.difference_ends(d.low, d.high))})"
     return [
         pair.student,
         pair.machine if pair.same_machine else f"{pair.machine} (differs)",
         len(pair.seeds),
-        *("" if m.accuracy is None else percent(m.accuracy) for m in (pair.a, pair.b)),
+        *("" if m.score is None else metric.text(m.score) for m in (pair.a, pair.b)),
         difference,
         joules(pair.a.energy_pj),
         joules(pair.b.energy_pj),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from studies.pareto import Standing
-from studies.quantities import QUANTITIES, Judged, Quantity
+from studies.quantities import Judged, Quantity
 from studies.table import Point, Results, Row
 from studies.tables import NOTHING, Cell, Line, Table
 from studies.text import joules, listed, percent, si
@@ -58,7 +58,7 @@ def front_table(judged: Judged) -> Table:
     """Costs of the front's points, the cheapest first, and of the points that are the best in one thing."""
     results = judged.results
     front = judged.front()
-    first = QUANTITIES[judged.objectives[0]].name.lower()
+    first = judged.quantities[judged.objectives[0]].name.lower()
     text = f"The points on the front, by rising {first}, then those that are the best of all in one thing."
     if len(front) > MANY:
         text += f" Of {len(front):,} points on the front the first {MANY} are here."
@@ -67,7 +67,7 @@ def front_table(judged: Judged) -> Table:
     )
     best: dict[int, list[str]] = {}
     shown = {id(p): p for p in front[:MANY]}
-    for quantity in QUANTITIES.values():
+    for quantity in judged.quantities.values():
         able = [p for p in judged.points if quantity.read(p) is not None and not p.infeasible]
         if able:
             point = min(able, key=lambda p: _worth(quantity, p))
@@ -108,13 +108,14 @@ def _refusals(rows: Sequence[Row]) -> Table:
 
 
 def _head(results: Results) -> list[str]:
-    """Return the columns; models that are not trained have no accuracy."""
+    """Return the columns; models that are not trained have no score, and those that are not decoded no costs of a token."""
     return [
         "Student, machine" if results.trains else "Model, machine",
-        *(["accuracy"] if results.trains else []),
+        *([results.metric.name] if results.trains else []),
         "energy",
         "latency steady",
         "latency cold",
+        *(["energy a token", "latency a token"] if _decodes(results) else []),
         "weights",
         "peak activations",
         "shared unit",
@@ -124,15 +125,17 @@ def _head(results: Results) -> list[str]:
 
 
 def _point_line(results: Results, point: Point, standing: Standing) -> Line:
-    row, band = point.rows[0], point.energy_pj
-    mean = NOTHING if point.accuracy is None else Cell(percent(point.accuracy.mean))
+    row = point.rows[0]
+    mean = NOTHING if point.score is None else Cell(point.metric.text(point.score.mean))
+    token = [_energy_cell(point, "energy_pj_per_token"), _time_cell(row.latency_s_per_token)]
     return Line(
         [
             Cell(f"{point.student}, {point.machine}", point.infeasible or ""),
             *([mean] if results.trains else []),
-            Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}"),
+            _energy_cell(point, "energy_pj"),
             _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
             _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
+            *(token if _decodes(results) else []),
             _bytes_cell(row.weight_bytes),
             _bytes_cell(row.peak_activation_bytes),
             _share_cell(row),
@@ -157,6 +160,21 @@ def _first_lines(reason: str) -> str:
     shown = " ".join(line.strip() for line in lines[:REFUSAL_LINES])
     more = len(lines) - REFUSAL_LINES
     return f"{shown} … and {more} more" if more > 0 else shown
+
+
+def _decodes(results: Results) -> bool:
+    return results.plan.study.get("decode") is not None
+
+
+def _energy_cell(point: Point, name: str) -> Cell:
+    band = point.costs.get(name)
+    if band is None:
+        return NOTHING
+    return Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}")
+
+
+def _time_cell(seconds: float | None) -> Cell:
+    return NOTHING if seconds is None else Cell(si(seconds, "s"))
 
 
 def _latency_cell(seconds: float | None, cycles: int | None) -> Cell:

@@ -1,18 +1,22 @@
-"""What points are judged by: any of accuracy, energy, latency and area, each as nominal values and as joint draws."""
+"""What points are judged by: any of score, energy, latency and area, each as nominal values and as joint draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from studies.draws import Draws, energy_draws, mean_draws, share_draws
-from studies.table import Point
+from studies.draws import Draws, EnergyTerm, energy_draws, mean_draws, share_draws
+from studies.metric import SCORE
+from studies.table import Point, Row
 
-ACCURACY = "accuracy"
-ENERGY = "energy_pj"
+ENERGY_TERMS: dict[str, Callable[[Row], Sequence[EnergyTerm]]] = {
+    "energy_pj": lambda row: row.energy_terms,
+    "energy_pj_per_token": lambda row: row.energy_terms_per_token,
+}
+"""costs that are drawn -> what they are drawn from"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,23 +42,24 @@ class Criterion:
 
 
 def criteria_of(points: Sequence[Point], names: Sequence[str]) -> list[Criterion]:
-    """Return points by what they are judged by: `accuracy`, or a cost that `Point.cost` knows."""
-    return [_accuracy(points) if name == ACCURACY else _cost(points, name) for name in names]
+    """Return points by what they are judged by: `score`, or a cost that `Point.cost` knows."""
+    return [_score(points) if name == SCORE else _cost(points, name) for name in names]
 
 
-def _accuracy(points: Sequence[Point]) -> Criterion:
-    nominal = np.array([p.accuracy_bar.nominal for p in points])
-    return Criterion(ACCURACY, True, nominal, accuracy_draws(points))
+def _score(points: Sequence[Point]) -> Criterion:
+    nominal = np.array([p.score_bar.nominal for p in points])
+    maximise = all(p.metric.more_is_better for p in points)
+    return Criterion(SCORE, maximise, nominal, score_draws(points))
 
 
-def accuracy_draws(points: Sequence[Point]) -> Draws:
-    """Draw every point's accuracy: over its seeds, or, of a point with one seed, over test sets of that size.
+def score_draws(points: Sequence[Point]) -> Draws:
+    """Draw every point's score: over its seeds, or, of a point with one seed, over test sets of that size.
 
     Returns:
         [points, draws]. One model has one draw, whatever machine it runs on. A point of one seed whose metric counts no
         correct samples has its value in every draw.
     """
-    draws = mean_draws([accuracy_by_seed(p) for p in points])
+    draws = mean_draws([scores_by_seed(p) for p in points])
     of_model: dict[tuple[str | None, int, int], Draws] = {}
     for drawn, point in zip(draws, points, strict=True):
         row = point.rows[0]
@@ -66,17 +71,18 @@ def accuracy_draws(points: Sequence[Point]) -> Draws:
     return draws
 
 
-def accuracy_by_seed(point: Point) -> dict[int, float]:
-    """Return a point's accuracy by seed."""
-    return {r.seed: r.accuracy for r in point.rows if r.accuracy is not None}
+def scores_by_seed(point: Point) -> dict[int, float]:
+    """Return a point's score by seed."""
+    return {r.seed: r.score for r in point.rows if r.score is not None}
 
 
 def _cost(points: Sequence[Point], name: str) -> Criterion:
     nominal = np.array([p.cost(name).nominal for p in points])
     # cycles are exact within the model, and so is what follows from them
+    terms = ENERGY_TERMS.get(name)
     draws = (
-        energy_draws([[r.energy_terms for r in p.rows] for p in points])
-        if name == ENERGY
-        else nominal[:, None]
+        nominal[:, None]
+        if terms is None
+        else energy_draws([[terms(r) for r in p.rows] for p in points])
     )
     return Criterion(name, False, nominal, draws)

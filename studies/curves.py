@@ -1,13 +1,14 @@
-"""Training curves of a study: accuracy on the carve-out against steps, a panel for what is compared."""
+"""Training curves of a study: the metric on the carve-out against steps, a panel for what is compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from hwsim.report.figure import MARKERS, SERIES, WIDE, Drawing, Painter
+from studies.metric import METRICS, Metric
 from studies.table import Results
 
 Student = Mapping[str, Any]
@@ -32,12 +33,14 @@ def families(students: Sequence[Student]) -> list[list[Student]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def curve(student: Student) -> tuple[list[int], list[float], list[float], list[float]]:
-    """Steps, and the mean, lowest and highest accuracy of the seeds at each, in percent."""
+def curve(
+    student: Student, metric: Metric
+) -> tuple[list[int], list[float], list[float], list[float]]:
+    """Steps, and the mean, lowest and highest score of the seeds at each, as people read them."""
     at: dict[int, list[float]] = {}
     for cell in student["by_seed"].values():
         for step, value in cell["curve"]:
-            at.setdefault(int(step), []).append(100 * value)
+            at.setdefault(int(step), []).append(metric.factor * value)
     steps = sorted(at)
     values = [at[step] for step in steps]
     return steps, [fmean(v) for v in values], [min(v) for v in values], [max(v) for v in values]
@@ -80,10 +83,16 @@ def curve_rows(students: Sequence[Student]) -> list[tuple[str, int, int, float]]
 
 def curves_figure(result: Mapping[str, Any]) -> Painter:
     """Draw every family of a study's result file."""
-    return curves_panels(families(result["students"]))
+    return curves_panels(families(result["students"]), metric_of(result["students"]))
 
 
-def curves_panels(groups: Sequence[Sequence[Student]]) -> Painter:
+def metric_of(students: Iterable[Student]) -> Metric:
+    """Return what the students of a study's result file are judged by."""
+    cells = (cell for student in students for cell in student["by_seed"].values())
+    return METRICS[next(cell["test"]["metric"] for cell in cells)]
+
+
+def curves_panels(groups: Sequence[Sequence[Student]], metric: Metric) -> Painter:
     """Draw a panel a group of students: the mean of the seeds, and as a band their range."""
 
     def paint(width: float) -> Drawing:
@@ -95,7 +104,7 @@ def curves_panels(groups: Sequence[Sequence[Student]]) -> Painter:
         for i, group in enumerate(groups):
             axes = figure.add_subplot(rows, columns, i + 1)
             for j, student in enumerate(group):
-                steps, mean, low, high = curve(student)
+                steps, mean, low, high = curve(student, metric)
                 colour = SERIES[j % len(SERIES)]
                 axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.plot(
@@ -110,8 +119,13 @@ def curves_panels(groups: Sequence[Sequence[Student]]) -> Painter:
             axes.grid(visible=True)
             axes.set_xlabel("Step")
             if i % columns == 0:
-                axes.set_ylabel("Accuracy on the carve-out (%)")
-            axes.legend(loc="lower right", fontsize=7)
+                axes.set_ylabel(
+                    f"{metric.title} on the carve-out"
+                    + (f" ({metric.unit})" if metric.unit else "")
+                )
+            if metric.relative:
+                axes.set_yscale("log")
+            axes.legend(loc="lower right" if metric.more_is_better else "upper right", fontsize=7)
         return Drawing(figure)
 
     return paint

@@ -42,6 +42,14 @@ def energy_terms(ledger: Ledger) -> list[EnergyTerm]:
     return [(*key, math.fsum(found[key])) for key in sorted(found) if any(found[key])]
 
 
+def mean_terms(rows: Sequence[Sequence[EnergyTerm]]) -> list[EnergyTerm]:
+    """Return the terms of the mean of several energies: their draws are the mean of the draws."""
+    found: dict[tuple[str, float], list[float]] = {}
+    for name, spread, pj in (term for terms in rows for term in terms):
+        found.setdefault((name, spread), []).append(pj / len(rows))
+    return [(*key, math.fsum(found[key])) for key in sorted(found)]
+
+
 def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     """Draw the energy of every point, its mean over its rows, in the same worlds.
 

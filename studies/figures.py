@@ -19,12 +19,14 @@ from hwsim.report.figure import (
     new_figure,
     render_files,
 )
+from studies.criteria import ENERGY_TERMS
 from studies.curves import curve_rows, curves_panels, panels_of, students_of
+from studies.metric import SCORE
 from studies.pareto import Interval, Standing
-from studies.quantities import QUANTITIES, Judged, Quantity
+from studies.quantities import Judged, Quantity
 from studies.stack import components_pj, stack_figure
 from studies.table import Point
-from studies.text import CRITERION_NAMES, hover
+from studies.text import COST_NAMES, hover
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,13 +76,13 @@ class Mark:
     y: Interval
 
 
-def study_figures(judged: Judged, teacher_accuracy: float | None) -> dict[str, StudyFigure]:
+def study_figures(judged: Judged, teacher_score: float | None) -> dict[str, StudyFigure]:
     """Return the figures of a study by file name. A study without points has no front."""
     figures: dict[str, StudyFigure] = {}
     if judged.points:
         for x, y in judged.axes:
-            names = [q.rpartition("_")[0] for q in ((x,) if y == "accuracy" else (x, y))]
-            figure = front_figure(judged, QUANTITIES[x], QUANTITIES[y], teacher_accuracy)
+            names = [_short(q) for q in ((x,) if y == SCORE else (x, y))]
+            figure = front_figure(judged, judged.quantities[x], judged.quantities[y], teacher_score)
             if figure is not None:
                 figures["_".join(("front", *names))] = figure
         figures["energy_by_component"] = _component_figure(judged)
@@ -88,17 +90,23 @@ def study_figures(judged: Judged, teacher_accuracy: float | None) -> dict[str, S
     if students:
         figures["curves"] = StudyFigure(
             "How the trainings converged",
-            "Accuracy on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
+            f"{judged.results.metric.title} on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
             "over seeds, and as a band their range. A panel holds students that differ from their control in one thing.",
-            curves_panels(panels_of(students)),
-            ("student", "seed", "step", "accuracy"),
+            curves_panels(panels_of(students), judged.results.metric),
+            ("student", "seed", "step", judged.results.metric.key),
             curve_rows(students),
         )
     return figures
 
 
+def _short(key: str) -> str:
+    """Return a quantity's key without its unit, for a file name."""
+    name, _, token = key.partition("_per_")
+    return name.rpartition("_")[0] + (f"_per_{token}" if token else "")
+
+
 def front_figure(
-    judged: Judged, x: Quantity, y: Quantity, teacher_accuracy: float | None
+    judged: Judged, x: Quantity, y: Quantity, teacher_score: float | None
 ) -> StudyFigure | None:
     """One quantity against another: colour is the student, shape the machine's family, dominated points are faint.
 
@@ -112,13 +120,12 @@ def front_figure(
             marks.append(Mark(point, standing, _scaled(across, x.factor), _scaled(up, y.factor)))
     if not marks:
         return None
-    drawn = marks if len(marks) <= MANY else thinned(marks, y.more_is_better)
-    accuracy = y.key == "accuracy"
+    drawn = marks if len(marks) <= MANY else thinned(marks, y)
     caption = _caption(judged, x, y, len(marks), len(drawn))
     return StudyFigure(
         f"{y.name} against {x.name.lower()}",
         caption,
-        _front_painter(judged, drawn, x, y, teacher_accuracy if accuracy else None),
+        _front_painter(judged, drawn, x, y, teacher_score if y.key == SCORE else None),
         ("student", "machine", "standing", *_columns(x), *_columns(y)),
         [
             (m.point.student, m.point.machine, m.standing, *_ends(x, m.point), *_ends(y, m.point))
@@ -148,18 +155,18 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
     said = [
         f"Colour: {'how the student was trained' if trains else 'the model and its formats'}. Shape: the machine."
     ]
-    if y.key == "accuracy":
+    if y.key == SCORE:
         said.append("Vertical bars: 95 % t interval of the mean over seeds.")
-    if "energy_pj" in (x.key, y.key):
-        way = "Horizontal" if x.key == "energy_pj" else "Vertical"
+    if x.key in ENERGY_TERMS or y.key in ENERGY_TERMS:
+        way = "Horizontal" if x.key in ENERGY_TERMS else "Vertical"
         said.append(f"{way} bars: 5–95 % band of the energy over joint draws of its unit energies.")
-    if "latency_s" in (x.key, y.key):
+    if "s" in (x.unit, y.unit):
         said.append("Latencies are exact within the machine model and have no bar.")
     said.append("The step line joins the points that no measured point beats in both.")
     if trains:
         said.append("Points whose whole bars are beaten by another point are faint.")
     else:
-        names = ", ".join(CRITERION_NAMES[o] for o in judged.objectives)
+        names = ", ".join(COST_NAMES[o] for o in judged.objectives)
         said.append(f"Faint points are off the front of {names} together.")
     if "infeasible" in judged.standing:
         said.append("Hollow points break a constraint of the study.")
@@ -172,18 +179,18 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
     return " ".join(said)
 
 
-def thinned(marks: Sequence[Mark], more_is_better: bool) -> list[Mark]:
+def thinned(marks: Sequence[Mark], y: Quantity) -> list[Mark]:
     """Return the points of the step line, and of the rest one a standing, student, family and cell of a grid over the figure.
 
-    Cells are of equal width where the figure has them so: those of a cost in its logarithm.
+    Cells are of equal width where the figure has them so: those of a logarithmic axis in the logarithm.
     """
     import numpy as np
 
     xs = np.log([m.x.nominal for m in marks])
     ys = np.array([m.y.nominal for m in marks])
-    if not more_is_better:
+    if y.log:
         ys = np.log(ys)
-    line = set(_front_line(marks, more_is_better))
+    line = set(_front_line(marks, y.more_is_better))
     cells = []
     for values, count in zip((xs, ys), GRID_CELLS, strict=True):
         span = np.ptp(values) or 1.0
@@ -202,7 +209,7 @@ def _front_painter(
     marks: Sequence[Mark],
     x: Quantity,
     y: Quantity,
-    teacher_accuracy: float | None,
+    teacher_score: float | None,
 ) -> Painter:
     students, families = judged.results.students, judged.families
     few = len(marks) <= MANY  # thinned ones may be few, too
@@ -211,7 +218,7 @@ def _front_painter(
         figure, axes = new_figure(width, 5.0 if width < WIDE else 4.9)
         drawing = Drawing(figure)
         axes.set_xscale("log")
-        if y.key != "accuracy":
+        if y.log:
             axes.set_yscale("log")
         axes.grid(True, which="major")
         axes.set_xlabel(x.axis)
@@ -245,13 +252,13 @@ def _front_painter(
                     p = group[0].point
                     why = f": {p.infeasible}" if p.infeasible else ""
                     drawing.titles[key] = f"{hover(p)}\n{judged.standing_text[standing]}{why}"
-        if teacher_accuracy is not None:
-            _teacher_line(axes, 100 * teacher_accuracy)
+        if teacher_score is not None:
+            _teacher_line(axes, y.factor * teacher_score)
         _widen_log_axis(axes, "x")
-        if y.key == "accuracy":
-            axes.margins(y=0.12)
-        else:
+        if y.log:
             _widen_log_axis(axes, "y")
+        else:
+            axes.margins(y=0.12)
         _front_legend(figure, students, families, wide=width >= WIDE)
         return drawing
 
@@ -291,11 +298,11 @@ def _reach(values: Sequence[Interval]) -> list[list[float]]:
     return [down, [max(0.0, v.high - v.nominal) for v in values]]
 
 
-def _teacher_line(axes: Axes, percent: float) -> None:
-    axes.axhline(percent, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
+def _teacher_line(axes: Axes, score: float) -> None:
+    axes.axhline(score, color=MUTED, lw=0.9, ls=(0, (5, 3)), zorder=1)
     axes.annotate(
         "float32 teacher",
-        (0.005, percent),
+        (0.005, score),
         (0, 3),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",

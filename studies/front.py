@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from studies.criteria import ACCURACY, Criterion, criteria_of
+from studies.criteria import Criterion, criteria_of
+from studies.metric import SCORE, Metric
 from studies.pareto import front_mask, front_probability
 from studies.table import Point, Results
 
@@ -23,13 +24,14 @@ FLAT = 1e-9
 
 
 def front_of(results: Results, points: Sequence[Point]) -> Front:
-    """Return the front that answers a study: accuracy against its first objective, or without accuracy all objectives.
+    """Return the front that answers a study: the score against its first objective, or without a score all objectives.
 
-    Points that break a constraint are left out, and so are those of an area that no one states where area counts.
+    Points that break a constraint are left out, and so are those that lack a cost: an area that no one states, a token of a
+    model that cannot be decoded.
     """
     objectives = tuple(str(name) for name in results.plan.study["objectives"])
-    names = (objectives[0], ACCURACY) if results.trains else objectives
-    costs = [name for name in names if name != ACCURACY]
+    names = (objectives[0], SCORE) if results.trains else objectives
+    costs = [name for name in names if name != SCORE]
     able = [
         p
         for p in points
@@ -44,7 +46,12 @@ class Front:
 
     points: Sequence[Point]
     names: tuple[str, ...]
-    """two criteria or more: `accuracy`, or costs"""
+    """two criteria or more: `score`, or costs"""
+
+    @property
+    def metric(self) -> Metric | None:
+        """What the score is; None where it judges nothing."""
+        return self.points[0].metric if SCORE in self.names else None
 
     @cached_property
     def criteria(self) -> list[Criterion]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 
-from studies.criteria import ACCURACY, ENERGY
+from studies.criteria import ENERGY_TERMS
 from studies.front import Front
-from studies.iso_accuracy import MARGIN, iso_accuracies
+from studies.iso_accuracy import iso_accuracies
+from studies.metric import SCORE, Metric
 from studies.table import Point
-from studies.tables import Cell, Line, Table, points_cell
+from studies.tables import Cell, Line, Table, difference_cell
 from studies.text import (
-    CRITERION_NAMES,
+    COST_NAMES,
     WORTH_NAMING,
-    accuracy,
     cost_text,
     listed,
+    margin_text,
     percent,
     ratio_band,
+    score_text,
     times,
     value_text,
 )
@@ -39,7 +41,12 @@ def front_table(front: Front) -> Table:
     table = Table(
         "Who is on the front",
         text,
-        ["Student, machine", *(CRITERION_NAMES[name] for name in front.names), "on the front", ""],
+        [
+            "Student, machine",
+            *(_head(front.metric, name) for name in front.names),
+            "on the front",
+            "",
+        ],
     )
     shares = front.probability
     first = front.criteria[0].costs
@@ -63,7 +70,10 @@ def front_table(front: Front) -> Table:
 def share_table(front: Front) -> Table:
     """Which part of the volume that all points dominate each machine, and each student, dominates alone."""
     reference = listed(
-        [value_text(n, v) for n, v in zip(front.names, front.reference, strict=True)]
+        [
+            front.metric.text(v) if front.metric and n == SCORE else value_text(n, v)
+            for n, v in zip(front.names, front.reference, strict=True)
+        ]
     )
     table = Table(
         "What one machine or one student reaches alone",
@@ -101,18 +111,24 @@ def _of(point: Point, kind: str) -> str:
     return point.student if kind == "student" else point.rows[0].family or point.machine
 
 
-def equal_accuracy_table(front: Front) -> Table:
-    """What one saves without losing the accuracy of each of the most accurate students."""
-    objective = next(name for name in front.names if name != ACCURACY)
-    name = CRITERION_NAMES[objective]
+def equal_score_table(front: Front, metric: Metric) -> Table:
+    """What one saves without losing the score of each of the best students."""
+    objective = next(name for name in front.names if name != SCORE)
     table = Table(
-        "At equal accuracy",
-        f"For each student, {MOST_BASELINES} at most, the cheapest combination of another student that is as accurate to "
-        f"within {100 * MARGIN:g} percentage point, against the student where it is cheapest; both were measured, nothing is "
+        f"At equal {metric.name}",
+        f"For each student, {MOST_BASELINES} at most, the cheapest combination of another student that is as good to "
+        f"within {margin_text(metric)}, against the student where it is cheapest; both were measured, nothing is "
         "interpolated. Shown: the whole 95 % interval of the paired difference lies above the margin. Measured: the "
         "difference itself does and the interval holds 0, but a larger loss is not excluded. Ratios of energies have "
         "their 5–95 % band over joint draws.",
-        ["At the accuracy of", f"{name}", "as accurate", "times less", "difference in points", ""],
+        [
+            f"At the {metric.name} of",
+            COST_NAMES[objective],
+            "as good",
+            "times less",
+            f"difference in {metric.difference_unit}",
+            "",
+        ],
     )
     for found in itertools.islice(iso_accuracies(front.points, objective), MOST_BASELINES):
         base, saving = found.baseline, found.saving
@@ -123,11 +139,11 @@ def equal_accuracy_table(front: Front) -> Table:
         if saving is None:
             cells.append(Cell(f"none of {found.candidates} cheaper", span=4))
         else:
-            band = ratio_band(saving.ratio) if objective == ENERGY else ""
+            band = ratio_band(saving.ratio) if objective in ENERGY_TERMS else ""
             cells += [
                 Cell(f"{saving.cheap.student}, {saving.cheap.machine}"),
                 Cell(times(saving.ratio.nominal), band),
-                points_cell(saving.difference),
+                difference_cell(metric, saving.difference),
                 Cell("shown" if saving.shown else "measured"),
             ]
         table.rows.append(Line(cells))
@@ -135,4 +151,10 @@ def equal_accuracy_table(front: Front) -> Table:
 
 
 def _value(point: Point, name: str) -> str:
-    return accuracy(point.accuracy) if name == ACCURACY else cost_text(name, point.cost(name))
+    if name == SCORE and point.score is not None:
+        return score_text(point.metric, point.score)
+    return cost_text(name, point.cost(name))
+
+
+def _head(metric: Metric | None, name: str) -> str:
+    return metric.name if metric and name == SCORE else COST_NAMES[name]

@@ -1,54 +1,57 @@
-"""What equal accuracy costs: the cheapest point that is no worse than a student where that is cheapest, and what it saves."""
+"""What an equal score costs: the cheapest point that is no worse than a student where that is cheapest, and what it saves.
+
+Scores are compared by their gains (`studies.metric`): accuracies as they are, perplexities by their logarithms.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from studies.criteria import accuracy_by_seed, criteria_of
+from studies.criteria import criteria_of, scores_by_seed
 from studies.pareto import Interval
 from studies.statistics import Estimate, paired_effect, share_difference
 from studies.table import Point
 
 MARGIN = 0.01
-"""by how much an accuracy may be lower and still count as equal: one percentage point, the same for every study"""
+"""by how much a gain may be lower and still count as equal: one point, or one per cent of a perplexity, the same for every study"""
 ROUNDING = 1e-12
 """96 of 100 is 97 of 100 less one point; in binary fractions it is a little more"""
 
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A point that costs less than another and is as accurate; `cheap` and `dear` are both measured."""
+    """A point that costs less than another and is as good; `cheap` and `dear` are both measured."""
 
     cheap: Point
     dear: Point
     ratio: Interval
     """cost of `dear` over that of `cheap`, with its 5-95 % band over joint draws"""
     difference: Estimate
-    """accuracy of `cheap` minus that of `dear`, with its 95 % interval"""
+    """gain of `cheap` minus that of `dear`, with its 95 % interval"""
 
     @property
     def shown(self) -> bool:
-        """Whether equal accuracy is shown, and not measured alone."""
+        """Whether an equal score is shown, and not measured alone."""
         return is_shown(self.difference)
 
 
 @dataclass(frozen=True, slots=True)
 class IsoAccuracy:
-    """The comparison at the accuracy of one student."""
+    """The comparison at the score of one student."""
 
     baseline: Point
     """the student where it is cheapest"""
     candidates: int
     """how many points of other students cost less, among those that share a seed with the baseline"""
     equal: int
-    """how many of those are as accurate: `is_shown` or `is_measured`"""
+    """how many of those are as good: `is_shown` or `is_measured`"""
     saving: Saving | None
     """the cheapest of those of which it is shown; if it is of none, the cheapest of those of which it was measured"""
 
 
 def iso_accuracies(points: Sequence[Point], objective: str) -> Iterator[IsoAccuracy]:
-    """Yield, for each student, what one saves without losing its accuracy; the most accurate first, of equals the dearest.
+    """Yield, for each student, what one saves without losing its score; the best first, of equals the dearest.
 
     Nothing is interpolated: both points of a saving were measured. A student stands where it is cheapest, so that no
     machine that suits it badly makes another look good.
@@ -57,7 +60,7 @@ def iso_accuracies(points: Sequence[Point], objective: str) -> Iterator[IsoAccur
     for point in sorted(points, key=lambda p: p.cost(objective).nominal):
         baselines.setdefault(point.student, point)
     ordered = reversed(baselines.values())  # the dearest first
-    for baseline in sorted(ordered, key=lambda p: -p.accuracy_bar.nominal):
+    for baseline in sorted(ordered, key=lambda p: -p.metric.gain(p.score_bar.nominal)):
         yield _iso_accuracy(baseline, points, objective)
 
 
@@ -65,15 +68,15 @@ def _iso_accuracy(baseline: Point, points: Sequence[Point], objective: str) -> I
     def cost(point: Point) -> float:
         return point.cost(objective).nominal
 
-    seeds = accuracy_by_seed(baseline).keys()
+    seeds = scores_by_seed(baseline).keys()
     candidates = [
         p
         for p in points
         if p.student != baseline.student
         and cost(p) < cost(baseline)
-        and accuracy_by_seed(p).keys() & seeds
+        and scores_by_seed(p).keys() & seeds
     ]
-    found = [(p, accuracy_difference(p, baseline)) for p in sorted(candidates, key=cost)]
+    found = [(p, gain_difference(p, baseline)) for p in sorted(candidates, key=cost)]
     equal = [pair for pair in found if is_shown(pair[1]) or is_measured(pair[1])]
     chosen = next((pair for pair in equal if is_shown(pair[1])), equal[0] if equal else None)
     saving = None
@@ -84,7 +87,7 @@ def _iso_accuracy(baseline: Point, points: Sequence[Point], objective: str) -> I
 
 
 def is_shown(difference: Estimate) -> bool:
-    """Say whether a difference of accuracies is shown to be no loss: its whole interval above -`MARGIN` (non-inferiority)."""
+    """Say whether a difference of gains is shown to be no loss: its whole interval above -`MARGIN` (non-inferiority)."""
     return difference.low is not None and difference.low > -MARGIN
 
 
@@ -97,8 +100,8 @@ def is_measured(difference: Estimate) -> bool:
     return difference.mean > -MARGIN - ROUNDING and not told_apart
 
 
-def accuracy_difference(a: Point, b: Point) -> Estimate:
-    """Return the accuracy of `a` minus that of `b` with its 95 % interval.
+def gain_difference(a: Point, b: Point) -> Estimate:
+    """Return the gain of `a` minus that of `b` with its 95 % interval.
 
     Over the seeds that both have, paired (`paired_effect`). With one such seed the interval is that of two shares of test
     samples (`share_difference`); there is none where the metric counts no correct samples.
@@ -106,7 +109,7 @@ def accuracy_difference(a: Point, b: Point) -> Estimate:
     Raises:
         ValueError: the points have no seed in common.
     """
-    effect = paired_effect(accuracy_by_seed(a), accuracy_by_seed(b))
+    effect = paired_effect(a.metric.gains(scores_by_seed(a)), b.metric.gains(scores_by_seed(b)))
     if len(effect.seeds) > 1:
         return effect.difference
     first, second = (next(r for r in p.rows if r.seed == effect.seeds[0]) for p in (a, b))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from studies.quantities import QUANTITIES, Judged, Quantity
-from studies.statistics import Estimate, mean_interval, paired_effect
+from studies.metric import Metric
+from studies.quantities import Judged, Quantity
+from studies.statistics import Estimate, paired_effect
 from studies.table import Point
-from studies.tables import accuracies
+from studies.tables import scores
 
 MOST_POINTS = 40
 """lines of the table of the front: about a page"""
@@ -22,13 +23,14 @@ _SPECIAL = {
     "×": r"\ensuremath{\times}",
 }
 UNITS = {
-    "accuracy": ("Accuracy", r"\%", 100.0, 1),
     "energy_pj": ("Energy", "µJ", 1e-6, 3),
     "latency_s": ("Latency", "ms", 1e3, 3),
     "area_um2": ("Area", "mm²", 1e-6, 3),
+    "energy_pj_per_token": ("Energy a token", "µJ", 1e-6, 3),
+    "latency_s_per_token": ("Latency a token", "ms", 1e3, 3),
     "weight_bytes": ("Weights", "KiB", 1 / 1024, 1),
 }
-"""quantity -> column head, unit, factor from the quantity's own unit, decimals"""
+"""cost -> column head, unit, factor from the quantity's own unit, decimals"""
 
 
 def escaped(text: str) -> str:
@@ -50,19 +52,29 @@ def latex_tables(judged: Judged) -> str:
 
 def _front(judged: Judged) -> list[str]:
     front = judged.front()
-    shown = [q for key, q in QUANTITIES.items() if key in UNITS and any(q.read(p) for p in front)]
+    metric = judged.results.metric if judged.results.trains else None
+    shown = [
+        q for q in judged.quantities.values() if q.key in UNITS and any(q.read(p) for p in front)
+    ]
     heads = [f"{UNITS[q.key][0]} ({_unit(q)})" for q in shown]
     lines = [
-        [escaped(p.student), escaped(p.machine), *(_bar(q, p) for q in shown)]
+        [
+            escaped(p.student),
+            escaped(p.machine),
+            *([] if p.score is None else [_with_interval(p.metric, p.score)]),
+            *(_bar(q, p) for q in shown),
+        ]
         for p in front[:MOST_POINTS]
     ]
-    names = [QUANTITIES[o].name.lower() for o in judged.objectives]
-    about = f"accuracy against {names[0]}" if judged.results.trains else ", ".join(names)
+    names = [judged.quantities[o].name.lower() for o in judged.objectives]
+    about = ", ".join(names) if metric is None else f"{metric.name} against {names[0]}"
+    score = [] if metric is None else [_head(metric)]
+    score_text = "" if metric is None else f"; {metric.name} with its 95 % t interval over seeds"
     left_out = len(front) - len(lines)
     return [
-        f"% The front of {about}: nominal values, [5, 95] % of the joint draws; accuracy with its 95 % t interval over seeds.",
+        f"% The front of {about}: nominal values, [5, 95] % of the joint draws{score_text}.",
         *([f"% The {left_out} dearest points of the front are left out."] if left_out > 0 else []),
-        *_tabular("ll" + "r" * len(shown), ["Model", "Machine", *heads], lines),
+        *_tabular("ll" + "r" * len(score + heads), ["Model", "Machine", *score, *heads], lines),
     ]
 
 
@@ -84,37 +96,50 @@ def _bar(quantity: Quantity, point: Point) -> str:
 
 def _methods(judged: Judged) -> list[str]:
     results = judged.results
+    metric = results.metric
     lines = []
     for part in results.plan.study["students"]:
-        ours = accuracies(results, part["name"])
+        ours = scores(results, part["name"])
         against = ["--", "--"]
         control = part.get("control")
-        theirs = accuracies(results, control) if control else {}
+        theirs = scores(results, control) if control else {}
         if ours.keys() & theirs.keys():
-            against = [escaped(control), _signed(paired_effect(ours, theirs).difference)]
-        mean = _mean(mean_interval(list(ours.values()), bounds=(0.0, 1.0))) if ours else "--"
+            effect = paired_effect(metric.gains(ours), metric.gains(theirs))
+            against = [escaped(control), _difference(metric, effect.difference)]
+        mean = _with_interval(metric, metric.mean(ours.values())) if ours else "--"
         lines.append([escaped(part["name"]), escaped(part["recipe"]["name"]), mean, *against])
     return [
-        "% Methods: mean accuracy over seeds with its 95 % t interval; mean paired difference to the control in percentage points.",
+        f"% Methods: mean {metric.name} over seeds with its 95 % t interval; mean paired difference to the control in {metric.difference_words}.",
         *_tabular(
-            "lllll", ["Method", "Recipe", r"Accuracy (\%)", "Control", "Difference (pp)"], lines
+            "lllll",
+            [
+                "Method",
+                "Recipe",
+                _head(metric),
+                "Control",
+                f"Difference ({escaped('%' if metric.relative else 'pp')})",
+            ],
+            lines,
         ),
     ]
 
 
-def _mean(e: Estimate) -> str:
-    return _with_interval(e, "")
+def _head(metric: Metric) -> str:
+    return escaped(metric.head)
 
 
-def _signed(e: Estimate) -> str:
-    return f"${_with_interval(e, '+')}$"  # in mathematics a minus is a minus
+def _difference(metric: Metric, e: Estimate) -> str:
+    text = metric.difference(e.mean)
+    if e.low is not None and e.high is not None:
+        text = f"{text} [{', '.join(metric.difference_ends(e.low, e.high))}]"
+    return f"${text}$"  # in mathematics a minus is a minus
 
 
-def _with_interval(e: Estimate, sign: str) -> str:
-    text = f"{100 * e.mean:{sign}.1f}"
+def _with_interval(metric: Metric, e: Estimate) -> str:
+    text = metric.number(e.mean)
     if e.low is None or e.high is None:
         return text
-    return f"{text} [{100 * e.low:{sign}.1f}, {100 * e.high:{sign}.1f}]"
+    return f"{text} [{metric.number(e.low)}, {metric.number(e.high)}]"
 
 
 def _tabular(columns: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

@@ -146,10 +146,16 @@ class Layout:
         return make_node(
             "evaluate",
             f"{part.name} seed {export.tags['seed']} on {machine.name}",
-            {**machine.spec(), "mapping": self.study.mapping, "samples": self.study.samples},
+            {**self._costed(machine), "samples": self.study.samples},
             [export],
             tags={**export.tags, **machine.tags()},
         )
+
+    def _costed(self, machine: ResolvedMachine) -> dict[str, Any]:
+        """Return what a node that costs something is told of it."""
+        decode = self.study.decode
+        positions = {} if decode is None else {"positions": list(decode.positions)}
+        return {**machine.spec(), "mapping": self.study.mapping, **positions}
 
     def fault(self, export: Node, machine: ResolvedMachine, place: str, draw: int) -> Node:
         """Return a draw of bit errors in a student's export, at all rates of the study."""
@@ -186,7 +192,7 @@ class Layout:
         return make_node(
             "cost",
             f"{part.name} on {machine.name}",
-            {**machine.spec(), "mapping": self.study.mapping},
+            self._costed(machine),
             [export],
             tags={**export.tags, **machine.tags()},
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from studies.operators import NODES_FOLDER, Names, compact, evaluated, read_operators, short
 from studies.plan import Node
-from studies.quantities import QUANTITIES, STANDING_TEXT, Judged
+from studies.quantities import STANDING_TEXT, Judged
 from studies.stack import components_pj
 from studies.table import Point
 from studies.trial import MODEL_FOLDER
@@ -63,9 +63,10 @@ def page_data(judged: Judged) -> dict[str, Any]:
                 "axis": q.axis,
                 "factor": q.factor,
                 "more_is_better": q.more_is_better,
+                "log": q.log,
                 **_columns([q.read(p) for p in points]),
             }
-            for q in QUANTITIES.values()
+            for q in judged.quantities.values()
             if any(q.read(p) is not None for p in points)
         ],
         "constraints": study["constraints"],

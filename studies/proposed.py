@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from studies.ledger import FINAL, Attempt
+from studies.metric import SCORE
 from studies.plan import Node
 from studies.proposer import Answer
 from studies.space import Constraint
 
-ACCURACY = "accuracy"
 REFUSED = 1e6
 """by how much a point without a value is told to break constraints: more than any that has one"""
 
@@ -57,7 +57,8 @@ class Trial:
     status: Status | Literal["stopped"]
     points: tuple[Measured, ...] = ()
     reason: str | None = None
-    accuracy: float | None = None
+    metric: str | None = None
+    score: float | None = None
     """the task's metric on the carve-out, mean over seeds, after as many steps as it was trained for"""
     steps: int | None = None
     """of the training that was stopped"""
@@ -74,7 +75,7 @@ def excess(constraint: Constraint, value: float) -> float:
 
 
 def measured(
-    machine: str, nodes: Sequence[Node], attempts: Mapping[str, Attempt], accuracy: float | None
+    machine: str, nodes: Sequence[Node], attempts: Mapping[str, Attempt], score: float | None
 ) -> Measured:
     """Return what came of a model on a machine: means over its nodes, one a seed.
 
@@ -82,7 +83,7 @@ def measured(
         machine: its name.
         nodes: evaluations or costings.
         attempts: those that count, by node.
-        accuracy: of the model on the carve-out; None where it was not trained.
+        score: of the model on the carve-out; None where it was not trained.
     """
     ids = tuple(node.id for node in nodes)
     found = [attempts.get(key) for key in ids]
@@ -98,17 +99,20 @@ def measured(
         for name in columns[0]
         if all(column[name] is not None for column in columns)
     }
-    if accuracy is not None:
-        values[ACCURACY] = accuracy
+    if score is not None:
+        values[SCORE] = score
     return Measured(machine, "ok", values=values, nodes=ids)
 
 
 def _columns(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what objectives and constraints are about; the accuracy on the held-out data is not among it."""
+    """Pick what objectives and constraints are about; the score on the held-out data is not among it."""
+    token = result.get("token")
     return {
         "energy_pj": result["energy_pj"]["nominal"],
         "latency_s": result["latency_s"]["steady"],
         "area_um2": result["area_um2"],
         "weight_bytes": result["weight_bytes"],
         "peak_activation_bytes": result["peak_activation_bytes"],
+        "energy_pj_per_token": None if token is None else token["energy_pj"]["nominal"],
+        "latency_s_per_token": None if token is None else token["latency_s"],
     }

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+from studies.metric import SCORE, Metric
 from studies.pareto import Interval, Standing
 from studies.table import Point, Results
+
+Unit = Literal["share", "number", "pJ", "s", "um2", "B"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +24,14 @@ class Quantity:
     key: str
     """as in an objective of a study and a column of the CSV; it ends in its unit"""
     name: str
-    unit: Literal["share", "pJ", "s", "um2", "B"]
+    unit: Unit
     axis: str
     """label of an axis, with the axis's unit"""
     factor: float
     """from the own unit to the axis's"""
     more_is_better: bool
+    log: bool
+    """whether its axis is logarithmic"""
     read: Callable[[Point], Interval | None]
     """None where the point has no such number"""
 
@@ -34,18 +40,39 @@ def _exact(value: float | None) -> Interval | None:
     return None if value is None else Interval(value, value, value)
 
 
-QUANTITIES: dict[str, Quantity] = {
+def _cost(key: str) -> Callable[[Point], Interval | None]:
+    return lambda p: p.costs.get(key)
+
+
+COSTS: dict[str, Quantity] = {
     quantity.key: quantity
     for quantity in (
-        Quantity("accuracy", "Accuracy", "share", "Accuracy on the test set (%)", 100.0, True, lambda p: None if p.accuracy is None else p.accuracy_bar),
-        Quantity("energy_pj", "Energy", "pJ", "Energy an inference (µJ)", 1e-6, False, lambda p: p.energy_pj),
-        Quantity("latency_s", "Latency", "s", "Latency of an inference, steady (ms)", 1e3, False, lambda p: p.latency_s),
-        Quantity("area_um2", "Area", "um2", "Area of the chip's parts (mm²)", 1e-6, False, lambda p: _exact(p.area_um2)),
-        Quantity("weight_bytes", "Weights", "B", "Weights (KiB)", 1 / 1024, False, lambda p: _exact(p.rows[0].weight_bytes)),
-        Quantity("peak_activation_bytes", "Peak activations", "B", "Peak activations (KiB)", 1 / 1024, False, lambda p: _exact(p.rows[0].peak_activation_bytes)),
+        Quantity("energy_pj", "Energy", "pJ", "Energy an inference (µJ)", 1e-6, False, True, _cost("energy_pj")),
+        Quantity("latency_s", "Latency", "s", "Latency of an inference, steady (ms)", 1e3, False, True, _cost("latency_s")),
+        Quantity("energy_pj_per_token", "Energy a token", "pJ", "Energy a decoded token (µJ)", 1e-6, False, True, _cost("energy_pj_per_token")),
+        Quantity("latency_s_per_token", "Latency a token", "s", "Latency of a decoded token, steady (ms)", 1e3, False, True, _cost("latency_s_per_token")),
+        Quantity("area_um2", "Area", "um2", "Area of the chip's parts (mm²)", 1e-6, False, True, _cost("area_um2")),
+        Quantity("weight_bytes", "Weights", "B", "Weights (KiB)", 1 / 1024, False, True, lambda p: _exact(p.rows[0].weight_bytes)),
+        Quantity("peak_activation_bytes", "Peak activations", "B", "Peak activations (KiB)", 1 / 1024, False, True, lambda p: _exact(p.rows[0].peak_activation_bytes)),
     )
 }  # fmt: skip
-"""key -> quantity"""
+"""key -> quantity, of what every model has"""
+
+
+def score_quantity(metric: Metric) -> Quantity:
+    """Return the score of a task as a quantity. A perplexity grows exponentially with the loss, so its axis is logarithmic."""
+    unit: Unit = "share" if metric.unit == "%" else "number"
+    return Quantity(
+        SCORE,
+        metric.title,
+        unit,
+        f"{metric.title} on the test set" + (f" ({metric.unit})" if metric.unit else ""),
+        metric.factor,
+        metric.more_is_better,
+        metric.relative,
+        lambda p: None if p.score is None else p.score_bar,
+    )
+
 
 STANDING_TEXT: dict[Standing, str] = {
     "front": "on the front",
@@ -86,11 +113,17 @@ class Judged:
         """Machines, all variants of one as one, in the study's order."""
         return list(dict.fromkeys(row.family for row in self.results.rows))
 
+    @cached_property
+    def quantities(self) -> dict[str, Quantity]:
+        """What its points are measured in, by key: the score first, where there is one."""
+        score = {SCORE: score_quantity(self.results.metric)} if self.results.trains else {}
+        return {**score, **COSTS}
+
     @property
     def axes(self) -> list[tuple[str, str]]:
-        """Pairs of quantities that the study asks about, (x, y): accuracy over each cost, or each pair of costs."""
+        """Pairs of quantities that the study asks about, (x, y): the score over each cost, or each pair of costs."""
         if self.results.trains:
-            return [(objective, "accuracy") for objective in self.objectives]
+            return [(objective, SCORE) for objective in self.objectives]
         return [(x, y) for i, x in enumerate(self.objectives) for y in self.objectives[i + 1 :]]
 
     def front(self) -> list[Point]:

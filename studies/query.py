@@ -33,7 +33,7 @@ from studies.plan import write_atomically
 from studies.sql import where, write_parquet
 from studies.table import load_results
 
-SHOWN = ("student", "seed", "machine", "status", "accuracy", "energy_pj", "latency_s_steady")
+SHOWN = ("student", "seed", "machine", "status", "metric", "score", "energy_pj", "latency_s_steady")
 SHOWN_ATTEMPTS = ("date", "label", "attempt", "counts", "status", "seconds", "host", "reason")
 
 
@@ -61,14 +61,14 @@ def query(
         typer.Option(
             "--where",
             metavar="SQL",
-            help="Rows to keep, e.g. \"accuracy > 0.9 AND status = 'ok'\".",
+            help="Rows to keep, e.g. \"score > 0.9 AND status = 'ok'\".",
         ),
     ] = None,
     front: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN:max|min,...",
-            help="Of these, those that no other beats, e.g. accuracy:max,energy_pj:min.",
+            help="Of these, those that no other beats, e.g. score:max,energy_pj:min.",
         ),
     ] = None,
     order: Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.errors import CheckpointError
-from studies.curves import families
+from studies.curves import families, metric_of
 from studies.fault_curves import fault_curves, faults_section
 from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, read, view
@@ -16,10 +16,8 @@ from studies.plan import load_plan
 from studies.statistics import (
     adjusted_p_values,
     comparisons_text,
-    mean_interval,
     paired_effect,
 )
-from studies.text import percent
 
 SCHEMA = "studies/study_result/1"
 DESCRIBED = ("name", "recipe_set", "teacher", "layers", "control", "train")
@@ -92,6 +90,7 @@ def _bit_errors(study: Mapping[str, Any], curves: list[dict[str, Any]]) -> dict[
 def study_section(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a study's section, in Markdown."""
     names = {s["name"]: s for s in result["students"]}
+    metric = metric_of(result["students"])
     seeds = len(result["seeds"])
     lines = [
         f"## {result['name']}",
@@ -100,12 +99,12 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
         f" Revision `{', '.join(r[:12] for r in result['git_revisions'])}`, {result['date']},"
         f" {result['host']['processor']}.",
         "",
-        "| Student | recipe | steps | accuracy on the machine, mean (95 % t interval) | against its control |",
+        f"| Student | recipe | steps | {metric.name} on the machine, mean (95 % t interval) | against its control |",
         "|---|---|---|---|---|",
     ]
     values = {name: _values(student) for name, student in names.items()}
     effects = {
-        name: paired_effect(values[name], values[student["control"]])
+        name: paired_effect(metric.gains(values[name]), metric.gains(values[student["control"]]))
         for name, student in names.items()
         if student.get("control") and values[name] and values[student["control"]]
     }
@@ -116,17 +115,19 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
         if not values[name]:
             lines.append(f"{start} refused by every machine | |")
             continue
-        mean = mean_interval(list(values[name].values()), bounds=(0.0, 1.0))
+        mean = metric.mean(values[name].values())
         against = ""
         if name in effects:
             effect, p_value = effects[name].difference, adjusted[name]
-            found = f"{_points(effect.low)} to {_points(effect.high)}"
+            found = "? to ?"
+            if effect.low is not None and effect.high is not None:
+                found = " to ".join(metric.difference_ends(effect.low, effect.high))
             found += "" if p_value is None else f", p {p_value:.2g}"
-            against = f"{_points(effect.mean)} ({found}) on {student['control']}"
+            against = f"{metric.difference(effect.mean)} ({found}) on {student['control']}"
         interval = "no interval: one seed"
         if mean.low is not None and mean.high is not None:
-            interval = f"{percent(mean.low)} to {percent(mean.high)}"
-        lines.append(f"{start} {percent(mean.mean)} ({interval}) | {against} |")
+            interval = f"{metric.text(mean.low)} to {metric.text(mean.high)}"
+        lines.append(f"{start} {metric.text(mean.mean)} ({interval}) | {against} |")
     note = comparisons_text(list(effects.values()))
     lines += ["", note] if note else []
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
@@ -141,7 +142,7 @@ def study_section(result: Mapping[str, Any]) -> list[str]:
     ]
     if families(result["students"]):
         lines += [
-            "Accuracy on the carve-out while they train, mean and range of the seeds:",
+            f"{metric.title} on the carve-out while they train, mean and range of the seeds:",
             "",
             f"![Training curves of {result['name']}]({curves_file(result['name'])}.svg)",
             "",
@@ -157,7 +158,7 @@ def curves_file(name: str) -> str:
 
 
 def _values(student: Mapping[str, Any]) -> dict[int, float]:
-    """Accuracy a seed: on the first machine that runs it (all compute the same), in float32 for the teacher."""
+    """Score a seed: on the first machine that runs it (all compute the same), in float32 for the teacher."""
     values = {}
     for seed, cell in student["by_seed"].items():
         ran = [m for m in cell["machines"].values() if "refused" not in m]
@@ -166,7 +167,3 @@ def _values(student: Mapping[str, Any]) -> dict[int, float]:
         elif not cell["machines"]:
             values[int(seed)] = cell["test"]["value"]
     return values
-
-
-def _points(share: float | None) -> str:
-    return "?" if share is None else f"{100 * share:+.1f}"

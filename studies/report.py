@@ -25,7 +25,7 @@ from studies.fault_curves import (
 )
 from studies.figures import StudyFigure, study_figures
 from studies.front import Front, front_of
-from studies.front_tables import equal_accuracy_table, front_table, share_table
+from studies.front_tables import equal_score_table, front_table, share_table
 from studies.inline import render_inline
 from studies.latex import latex_tables
 from studies.page import page_json
@@ -35,9 +35,9 @@ from studies.sql import write_parquet
 from studies.table import Results, load_results, write_csv
 from studies.tables import (
     Table,
-    accuracy_table,
     method_table,
     rung_table,
+    score_table,
     size_table,
     verify_table,
 )
@@ -150,11 +150,11 @@ def tables(judged: Judged, front: Front) -> list[Table]:
     fronts = [front_table(front), share_table(front)] if front.points else []
     if not results.trains:
         return [*fronts, *cost_tables(judged)]
-    if fronts:
-        fronts.insert(1, equal_accuracy_table(front))
+    if fronts and front.metric is not None:
+        fronts.insert(1, equal_score_table(front, front.metric))
     methods = method_table(results)
     return [
-        accuracy_table(results),
+        score_table(results),
         *([] if methods is None else [methods]),
         *fronts,
         *cost_tables(judged),
@@ -181,17 +181,17 @@ def problems(results: Results) -> list[str]:
     if samples is not None:
         found.append(
             f"students were run on the first {samples} test samples at most, teachers on all of them: "
-            "their accuracies are not of the same samples"
+            "their scores are not of the same samples"
         )
     missing = sum(row.status == "missing" for row in results.rows)
     if missing:
         found.append(f"{missing} of {len(results.rows)} rows are not there yet")
     by_model: dict[tuple[str, int], set[float]] = {}
     for row in results.rows:
-        if row.accuracy is not None:
-            by_model.setdefault((row.student, row.seed), set()).add(row.accuracy)
+        if row.score is not None:
+            by_model.setdefault((row.student, row.seed), set()).add(row.score)
     found += [
-        f"{student} seed {seed}: machines disagree on the accuracy of one model"
+        f"{student} seed {seed}: machines disagree on the {results.metric.name} of one model"
         for (student, seed), values in by_model.items()
         if len(values) > 1
     ]

@@ -41,7 +41,7 @@ class Asked:
     """what its nodes hang on, parents first"""
     nodes: tuple[Node, ...] = ()
     """one a seed"""
-    accuracy: float | None = None
+    score: float | None = None
 
 
 def run_points(growing: GrowingPlan, asked: Sequence[Asked]) -> list[Measured]:
@@ -57,7 +57,7 @@ def run_points(growing: GrowingPlan, asked: Sequence[Asked]) -> list[Measured]:
     return [
         a.machine
         if isinstance(a.machine, Measured)
-        else measured(a.machine.name, a.nodes, attempts, a.accuracy)
+        else measured(a.machine.name, a.nodes, attempts, a.score)
         for a in asked
     ]
 

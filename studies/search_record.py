@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from studies.front import hypervolume, reference_of
+from studies.metric import METRICS, SCORE
 from studies.pareto import front_mask
 from studies.plan import write_atomically
-from studies.proposed import ACCURACY, Measured, Trial
+from studies.proposed import Measured, Trial
 from studies.search_space import Space
 from studies.space import Study
 
@@ -33,7 +34,7 @@ class SearchRecord:
         """why it ended: as many as were asked for, no more points, no more budget, all of a batch failed; None: it did not"""
         self._study = study
         self._space = space
-        self._criteria = (*([ACCURACY] if study.teacher is not None else []), *study.objectives)
+        self._criteria = (*([SCORE] if study.teacher is not None else []), *study.objectives)
 
     def add(self, trials: Sequence[Trial]) -> None:
         """Take the trials of the next batch."""
@@ -61,7 +62,7 @@ class SearchRecord:
                     "student": trial.student,
                     "status": trial.status,
                     "reason": trial.reason,
-                    ACCURACY: trial.accuracy,
+                    SCORE: trial.score,
                     "steps": trial.steps,
                     "points": [self._point(point) for point in trial.points],
                     "hypervolume": volume,
@@ -90,7 +91,7 @@ class SearchRecord:
         """Return the hypervolume after each trial, and what all are measured up to; None while no point counts."""
         drawn = [
             [
-                [_drawn(name, (point.values or {})[name]) for name in self._criteria]
+                [_drawn(trial, name, (point.values or {})[name]) for name in self._criteria]
                 for point in trial.points
                 if self._counts(point)
             ]
@@ -107,8 +108,11 @@ class SearchRecord:
                 front = np.concatenate([front, np.array(of_trial)])
                 front = front[front_mask(front)]
             volumes.append(hypervolume(front, edge))
+        metric = next((METRICS[t.metric] for t in self.trials if t.metric is not None), None)
         shown = zip(self._criteria, edge.tolist(), strict=True)
-        return volumes, {n: -x if n == ACCURACY else math.exp(x) for n, x in shown}
+        return volumes, {
+            n: metric.score(-x) if metric and n == SCORE else math.exp(x) for n, x in shown
+        }
 
     def _counts(self, point: Measured) -> bool:
         values = point.values or {}
@@ -117,6 +121,8 @@ class SearchRecord:
         )
 
 
-def _drawn(name: str, value: float) -> float:
+def _drawn(trial: Trial, name: str, value: float) -> float:
     """Return a value as it is told and drawn, to be made small: costs on a logarithmic scale."""
-    return -value if name == ACCURACY else math.log(value)
+    if name == SCORE and trial.metric is not None:
+        return -METRICS[trial.metric].gain(value)
+    return math.log(value)

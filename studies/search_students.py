@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from hwsim.errors import ConfigError
-from hwsim.metrics import LOWER_IS_BETTER
 from studies.axes import values_of
 from studies.growing_plan import GrowingPlan
 from studies.layout import Layout
+from studies.metric import METRICS, SCORE
 from studies.pareto import front_mask
 from studies.plan import Node, NodeKind, sha256_of
-from studies.proposed import ACCURACY, REFUSED, Measured, Trial
+from studies.proposed import REFUSED, Measured, Trial
 from studies.proposer import Answer, Proposer
 from studies.search_machines import Asked, Machines, run_points
 from studies.search_space import Axis, Key, Space
@@ -47,7 +47,8 @@ class Candidate:
     reason: str | None = None
     steps: int | None = None
     """of the training after which it was stopped"""
-    accuracy: float | None = None
+    metric: str | None = None
+    score: float | None = None
     """the task's metric on the carve-out, mean over seeds"""
     loss: float = math.inf
     """the same, to be made small"""
@@ -56,14 +57,16 @@ class Candidate:
 
     def take(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Take the metric on the carve-out from the results of its trainings, one a seed."""
-        name = results[0]["metric"]
-        self.accuracy = math.fsum(r["validation"][name] for r in results) / len(results)
-        self.loss = self.accuracy if name in LOWER_IS_BETTER else -self.accuracy
+        self.metric = name = str(results[0]["metric"])
+        self.score = math.fsum(r["validation"][name] for r in results) / len(results)
+        self.loss = -METRICS[name].gain(self.score)
 
     def trial(self) -> Trial:
         """Return what came of it."""
         points = tuple(self.points.values())
-        return Trial(self.part.name, self.status, points, self.reason, self.accuracy, self.steps)
+        return Trial(
+            self.part.name, self.status, points, self.reason, self.metric, self.score, self.steps
+        )
 
 
 class StudentSearch:
@@ -174,8 +177,8 @@ class StudentSearch:
         """Propose machines for students, for all of them at the same time, and cost them."""
         study, search = self._study, self._search
         growing.students |= {c.part.name: c.part for c in candidates}
-        # a machine changes no accuracy, so a limit of it is no matter of the machines' samplers
-        constraints = [c for c in study.constraints if c.column != ACCURACY]
+        # a machine changes no score, so a limit of it is no matter of the machines' samplers
+        constraints = [c for c in study.constraints if c.column != SCORE]
         first = self._handed_on()
         proposers = [self._machine_proposer(c.part.name, first) for c in candidates]
         for begin in range(0, search.machines_per_student, search.batch):
@@ -210,7 +213,7 @@ class StudentSearch:
             training = self._layout.training(c.part, seed)
             before += [*self._layout.lineage(c.part, seed), training, export]
             nodes.append(self._layout.evaluation(c.part, export, machine))
-        return Asked(machine, tuple(before), tuple(nodes), c.accuracy)
+        return Asked(machine, tuple(before), tuple(nodes), c.score)
 
     def _able(self, c: Candidate) -> dict[Key, list[float]]:
         """Return the logarithms of the costs of a student's machines that keep all constraints, by the machine's key."""

@@ -42,11 +42,19 @@ from studies.search_spec import Search, check_no_ranges, check_searched
 DEFAULT_STUDY = "digits"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Cost = Literal["energy_pj", "latency_s", "area_um2"]
+Cost = Literal["energy_pj", "latency_s", "area_um2", "energy_pj_per_token", "latency_s_per_token"]
+OF_A_TOKEN = ("energy_pj_per_token", "latency_s_per_token")
 Column = Literal[
-    "accuracy", "energy_pj", "latency_s", "area_um2", "weight_bytes", "peak_activation_bytes"
+    "score",
+    "energy_pj",
+    "latency_s",
+    "area_um2",
+    "energy_pj_per_token",
+    "latency_s_per_token",
+    "weight_bytes",
+    "peak_activation_bytes",
 ]
-"""what a constraint may be about; latency is steady"""
+"""what a constraint may be about; latency is steady, the score that of the task's metric"""
 MachineEntry = Annotated[
     Annotated[str, Tag("name")] | Annotated[MachineAxis, Tag("axis")],
     Discriminator(lambda value: "name" if isinstance(value, str) else "axis"),
@@ -148,6 +156,13 @@ class Constraint(Strict):
         return None
 
 
+class Decode(Strict):
+    """What a token costs that is decoded by itself, through a key-value cache."""
+
+    positions: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    """how many tokens the cache holds when a step is costed; a token costs the mean over these"""
+
+
 class Budget(Strict):
     """When a sweep begins nothing more. What runs is finished; the same command goes on, with a budget of its own."""
 
@@ -158,7 +173,7 @@ class Budget(Strict):
 
 
 class Study(Strict):
-    """One question with its axes. Every accuracy is drawn against every cost in `objectives`."""
+    """One question with its axes. Every score is drawn against every cost in `objectives`."""
 
     schema_: Literal["studies/study/1"] = Field(alias="schema")
     name: Name
@@ -178,6 +193,8 @@ class Study(Strict):
     """what the mappings of operators to arrays are chosen for"""
     objectives: Annotated[tuple[Cost, ...], Field(strict=False, min_length=1)] = ("energy_pj",)
     constraints: Annotated[tuple[Constraint, ...], Field(strict=False)] = ()
+    decode: Decode | None = None
+    """null: a token is not costed by itself"""
     faults: FaultAxis | None = None
     """bit errors in the exported students; null: none"""
     samples: Annotated[int, Field(ge=1)] | None = None
@@ -219,6 +236,22 @@ class Study(Strict):
         return self
 
     @model_validator(mode="after")
+    def _tokens_are_decoded(self) -> Self:
+        asked = [*self.objectives, *(c.column for c in self.constraints)]
+        of_a_token = [name for name in asked if name in OF_A_TOKEN]
+        if of_a_token and self.decode is None:
+            raise ValueError(
+                f"{of_a_token[0]} needs `decode`: the positions at which a token is costed"
+            )
+        if (
+            self.decode is not None
+            and self.task is not None
+            and not isinstance(self.task, LanguageTask)
+        ):
+            raise ValueError("decode must be of a language task: other models decode no tokens")
+        return self
+
+    @model_validator(mode="after")
     def _searched_or_not(self) -> Self:
         if self.search is None:
             check_no_ranges([("students", t.name, t.vary) for t in self.students])
@@ -237,6 +270,7 @@ class Study(Strict):
             "untrained": [u.name for u in self.untrained],
             "seeds": self.seeds,
             "machines": [(m.machine, m.name, str(m.settings)) for m in self.variants],
+            "decode.positions": () if self.decode is None else self.decode.positions,
             "objectives": self.objectives,
         }
         for axis, values in axes.items():

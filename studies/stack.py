@@ -24,7 +24,8 @@ def stack_figure(points: Sequence[Point]) -> Painter:
         for part, name in enumerate(names):
             joules = [_component_pj(each, name, names) * 1e-12 for each in sums]
             shares = [
-                100 * j / (p.energy_pj.nominal * 1e-12) for j, p in zip(joules, points, strict=True)
+                100 * j / (p.cost("energy_pj").nominal * 1e-12)
+                for j, p in zip(joules, points, strict=True)
             ]
             bars = axes.barh(
                 range(len(points)),
@@ -46,7 +47,7 @@ def stack_figure(points: Sequence[Point]) -> Painter:
             left = [a + b for a, b in zip(left, shares, strict=True)]
         for index, point in enumerate(points):
             axes.annotate(
-                si(point.energy_pj.nominal * 1e-12, "J"),
+                si(point.cost("energy_pj").nominal * 1e-12, "J"),
                 (left[index], index),
                 (5, 0),
                 textcoords="offset points",

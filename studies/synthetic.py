@@ -50,7 +50,12 @@ def evaluation(
     energy = 2.2e5 * dearness ** (BITS[student] / 4) * (1 + BITS[student] / 3)
     cycles = int(9000 * BITS[student] ** 0.5 * dearness**0.3)
     return {
-        "accuracy": {"correct": accuracy, "total": TOTAL, "value": accuracy / TOTAL},
+        "accuracy": {
+            "metric": "accuracy",
+            "correct": accuracy,
+            "total": TOTAL,
+            "value": accuracy / TOTAL,
+        },
         "energy_pj": {"low": 0.7 * energy, "nominal": energy, "high": 1.5 * energy},
         "energy_by_component_pj": {k: v * energy for k, v in COMPONENTS.items()},
         # three parts in four are one unknown of all machines, the rest is the machine's own

@@ -17,10 +17,11 @@ from pydantic import ConfigDict
 
 from studies.draws import EnergyTerm
 from studies.ledger import FILE_NAME, FINAL, Attempt, LedgerError, attempts_in, view
+from studies.metric import METRICS, Metric
 from studies.pareto import Interval, Standing, front_mask, standings
 from studies.plan import Node, Plan, canonical_json, load_plan
 from studies.space import Constraint
-from studies.statistics import Estimate, mean_interval
+from studies.statistics import Estimate
 
 MODEL_FILES = ("graph.json", "weights.safetensors")
 """what an export needs to run; the labelled samples and the processor lie beside them"""
@@ -41,10 +42,12 @@ class Row:
     """name of the accelerator"""
     status: str
     """ok, refused, failed, or missing (not run yet)"""
-    accuracy: float | None = None
-    """share of the test rows that the machine's integers got right"""
+    metric: str | None = None
+    """what the score is: accuracy, perplexity, matthews ..."""
+    score: float | None = None
+    """of the machine's integers on the test rows, by the task's metric"""
     correct: int | None = None
-    """test rows that it got right"""
+    """test rows that it got right, of an accuracy"""
     total: int | None = None
     """test rows that it was run on"""
     energy_pj_low: float | None = None
@@ -61,6 +64,14 @@ class Row:
     """latency of the first inference"""
     latency_s_steady: float | None = None
     """latency of each further inference"""
+    energy_pj_per_token_low: float | None = None
+    """energy of a decoded token: 5 % end of the band over draws of the unit energies"""
+    energy_pj_per_token: float | None = None
+    """energy of a decoded token, nominal: mean of the positions that the study decodes at"""
+    energy_pj_per_token_high: float | None = None
+    """energy of a decoded token: 95 % end of the band"""
+    latency_s_per_token: float | None = None
+    """latency of a decoded token, steady: mean of the same positions"""
     weight_bytes: int | None = None
     """packed weights, thresholds and tables"""
     peak_activation_bytes: int | None = None
@@ -94,17 +105,31 @@ class Row:
     components_pj: Mapping[str, float] = field(default_factory=dict)
     energy_terms: Sequence[EnergyTerm] = ()
     """what the energy is drawn from, jointly with that of every other row (`studies.draws`)"""
+    energy_terms_per_token: Sequence[EnergyTerm] = ()
     not_modelled: tuple[str, ...] = ()
     node: str = ""
     """identity of the evaluation that gave the row"""
 
 
-UNDECLARED = ("components_pj", "energy_terms", "not_modelled", "node")
+UNDECLARED = ("components_pj", "energy_terms", "energy_terms_per_token", "not_modelled", "node")
 COLUMNS = tuple(f.name for f in fields(Row) if f.name not in UNDECLARED)
 EVALUATIONS = ("evaluate", "cost")
 """kinds of nodes that give a row"""
 CONSTRAINED = {"latency_s": "latency_s_steady"}
 """columns of constraints that rows have by another name"""
+COSTS: dict[str, tuple[str, str, str]] = {
+    "energy_pj": ("energy_pj_low", "energy_pj", "energy_pj_high"),
+    "latency_s": ("latency_s_steady",) * 3,
+    "area_um2": ("area_um2",) * 3,
+    "energy_pj_per_token": (
+        "energy_pj_per_token_low",
+        "energy_pj_per_token",
+        "energy_pj_per_token_high",
+    ),
+    "latency_s_per_token": ("latency_s_per_token",) * 3,
+}
+"""objective of a study -> columns of low end, nominal value and high end; latencies and areas are exact within the model"""
+UNKNOWN = Interval(math.inf, math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +162,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A student on a machine: mean accuracy over seeds with its t interval, costs with their 5-95 % band.
+    """A student on a machine: mean score over seeds with its t interval, costs with their 5-95 % band.
 
     Costs depend on shapes and formats, not on trained values, up to how many thresholds a layer has; the
     ends of the band are the means over seeds of the rows' ends.
@@ -146,16 +171,22 @@ class Point:
     student: str
     machine: str
     rows: tuple[Row, ...]
-    accuracy: Estimate | None
+    score: Estimate | None
     """None: an untrained model has none"""
-    energy_pj: Interval
-    latency_s: Interval
-    """steady; exact within the model, so without a band"""
+    costs: Mapping[str, Interval]
+    """by objective of a study; those that it does not have are left out"""
 
     @property
-    def area_um2(self) -> float | None:
-        """Area of the machine; None where a part of it states none."""
-        return self.rows[0].area_um2
+    def metric(self) -> Metric:
+        """What the score is.
+
+        Raises:
+            ValueError: the model is untrained.
+        """
+        key = self.rows[0].metric
+        if key is None:
+            raise ValueError(f"{self.student} is untrained: it has no score")
+        return METRICS[key]
 
     @property
     def infeasible(self) -> str | None:
@@ -164,28 +195,22 @@ class Point:
         return "; ".join(broken) or None
 
     @property
-    def accuracy_bar(self) -> Interval:
-        """The accuracy with its error bar; a single seed has none.
+    def score_bar(self) -> Interval:
+        """The score with its error bar; a single seed has none.
 
         Raises:
             ValueError: the model is untrained.
         """
-        a = self.accuracy
-        if a is None:
-            raise ValueError(f"{self.student} is untrained: it has no accuracy")
-        low = a.mean if a.low is None else a.low
-        high = a.mean if a.high is None else a.high
-        return Interval(low, a.mean, high)
+        s = self.score
+        if s is None:
+            raise ValueError(f"{self.student} is untrained: it has no score")
+        low = s.mean if s.low is None else s.low
+        high = s.mean if s.high is None else s.high
+        return Interval(low, s.mean, high)
 
     def cost(self, objective: str) -> Interval:
-        """Return the cost that an objective of the study names; an area that no one states is larger than any."""
-        area = math.inf if self.area_um2 is None else self.area_um2
-        costs = {
-            "energy_pj": self.energy_pj,
-            "latency_s": self.latency_s,
-            "area_um2": Interval(area, area, area),
-        }
-        return costs[objective]
+        """Return the cost that an objective of the study names; one that the point lacks, as an area that no one states, is larger than any."""
+        return self.costs.get(objective, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -201,7 +226,7 @@ class Results:
 
     @property
     def trains(self) -> bool:
-        """Whether the models are trained; a study of hardware alone has costs and no accuracy."""
+        """Whether the models are trained; a study of hardware alone has costs and no score."""
         return self.plan.study["teacher"] is not None
 
     @property
@@ -234,8 +259,14 @@ class Results:
                 groups.setdefault((row.student, row.machine), []).append(row)
         return [_point(*key, rows) for key, rows in groups.items()]
 
+    @property
+    def metric(self) -> Metric:
+        """What the task is judged by; accuracy where nothing was measured yet."""
+        named = (row.metric for row in self.rows if row.metric is not None)
+        return METRICS[next(named, next((t.metric for t in self.trained), "accuracy"))]
+
     def judged(self, points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
-        """Return each point with its standing: of accuracy against one cost, or without accuracy of all costs."""
+        """Return each point with its standing: of the score against one cost, or without a score of all costs."""
         if self.trains:
             return judged(points, objective)
         able = [p for p in points if p.infeasible is None]
@@ -246,14 +277,19 @@ class Results:
 
 
 def judged(points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
-    """Return each point with its standing on the front of accuracy against one cost.
+    """Return each point with its standing on the front of the score against one cost.
 
     Points that break a constraint of the study are `infeasible`, and beat nobody.
     """
     able = [p for p in points if p.infeasible is None]
     costs = [p.cost(objective) for p in able]
-    found = iter(standings([p.accuracy_bar for p in able], costs))
+    found = iter(standings([_benefit(p) for p in able], costs))
     return [(p, next(found) if p.infeasible is None else "infeasible") for p in points]
+
+
+def _benefit(point: Point) -> Interval:
+    bar = point.score_bar
+    return bar if point.metric.more_is_better else Interval(-bar.high, -bar.nominal, -bar.low)
 
 
 def _standing(point: Point, mask: Iterator[np.bool_]) -> Standing:
@@ -335,13 +371,15 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
             f"{attempt.label}: measured by a version that did not keep what its energy rests on;"
             " run the study again with --fresh"
         )
-    accuracy = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
+    measured = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
     verified = r.get("verify", {})
+    token = r.get("token") or {"energy_pj": {}}
     return replace(
         row,
-        accuracy=accuracy.get("value"),
-        correct=accuracy.get("correct"),
-        total=accuracy.get("total"),
+        metric=measured.get("metric"),
+        score=measured.get("value"),
+        correct=measured.get("correct"),
+        total=measured.get("total"),
         energy_pj_low=r["energy_pj"]["low"],
         energy_pj=r["energy_pj"]["nominal"],
         energy_pj_high=r["energy_pj"]["high"],
@@ -349,6 +387,10 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
         latency_cycles_steady=r["latency_cycles"]["steady"],
         latency_s_cold=r["latency_s"]["cold"],
         latency_s_steady=r["latency_s"]["steady"],
+        energy_pj_per_token_low=token["energy_pj"].get("low"),
+        energy_pj_per_token=token["energy_pj"].get("nominal"),
+        energy_pj_per_token_high=token["energy_pj"].get("high"),
+        latency_s_per_token=token.get("latency_s"),
         weight_bytes=r["weight_bytes"],
         peak_activation_bytes=r["peak_activation_bytes"],
         area_um2=r["area_um2"],
@@ -362,6 +404,7 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
         side_array_energy_frac=r["side_arrays"]["energy_frac"],
         components_pj=r["energy_by_component_pj"],
         energy_terms=r["energy_terms"],
+        energy_terms_per_token=token.get("energy_terms", ()),
         not_modelled=tuple(r["not_modelled"]),
     )
 
@@ -379,23 +422,18 @@ def _trained(student: str, seed: int, result: Mapping[str, Any]) -> Trained:
     )
 
 
-def _mean(values: Iterable[float | None]) -> float:
-    numbers = [v for v in values if v is not None]
-    return math.fsum(numbers) / len(numbers)
-
-
 def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
-    latency_s = _mean(r.latency_s_steady for r in rows)
-    accuracies = [r.accuracy for r in rows if r.accuracy is not None]
+    scores = [r.score for r in rows if r.score is not None]
+    mean = METRICS[str(rows[0].metric)].mean(scores) if scores else None
+    found = {name: _interval(rows, columns) for name, columns in COSTS.items()}
     return Point(
-        student,
-        machine,
-        tuple(rows),
-        mean_interval(accuracies, bounds=(0.0, 1.0)) if accuracies else None,
-        Interval(
-            _mean(r.energy_pj_low for r in rows),
-            _mean(r.energy_pj for r in rows),
-            _mean(r.energy_pj_high for r in rows),
-        ),
-        Interval(latency_s, latency_s, latency_s),
+        student, machine, tuple(rows), mean, {k: v for k, v in found.items() if v is not None}
     )
+
+
+def _interval(rows: Sequence[Row], columns: Sequence[str]) -> Interval | None:
+    """Return the means over rows of low end, nominal value and high end; None where a row has none."""
+    values = [[getattr(row, column) for row in rows] for column in columns]
+    if any(v is None for column in values for v in column):
+        return None
+    return Interval(*(math.fsum(column) / len(rows) for column in values))

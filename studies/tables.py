@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
+from studies.metric import Metric
 from studies.statistics import (
     Estimate,
     adjusted_p_values,
     comparisons_text,
-    mean_interval,
     paired_effect,
 )
 from studies.table import Results, Row
-from studies.text import percent, percent_range
+from studies.text import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,81 +52,94 @@ MOST_COLUMNS = 12
 VERIFY_COUNTS = ("machines", "ok", "with unequal tensors", "refused", "failed or missing")
 
 
-def accuracy_table(results: Results) -> Table:
-    """Accuracy of every training, teacher first; students as their integer graph gave it on a machine."""
+def score_table(results: Results) -> Table:
+    """Score of every training, teacher first; students as their integer graph gave it on a machine."""
+    metric = results.metric
     seeds = [int(s) for s in results.plan.study["seeds"]]
+    counted = "Below each value its 95 % Wilson interval (the test set's size); beside it"
     table = Table(
-        "Accuracy",
-        "Students: the integer graph as the machine executed it. Below each value its 95 % Wilson interval (the "
-        "test set's size); beside it the mean over seeds with its 95 % t interval (the training's luck) and the "
-        "difference to the float32 teachers of the same seeds, in percentage points.",
+        metric.title,
+        f"Students: the integer graph as the machine executed it. {counted if metric.key == 'accuracy' else 'Beside the values'} "
+        "the mean over seeds with its 95 % t interval (the training's luck) and the "
+        f"difference to the float32 teachers of the same seeds, in {metric.difference_words}.",
         ["Model", *(f"seed {s}" for s in seeds), "mean", "to teacher"],
     )
     teacher = {t.seed: t.value for t in results.trained if t.student == results.teacher}
     counts = {t.seed: (t.correct, t.total) for t in results.trained if t.student == results.teacher}
-    cells = [_accuracy_cell(*counts.get(s, (None, None)), teacher.get(s)) for s in seeds]
+    cells = [_score_cell(metric, *counts.get(s, (None, None)), teacher.get(s)) for s in seeds]
     table.rows.append(
         Line(
-            [Cell(f"{results.teacher} (teacher)"), *cells, _mean_cell(teacher.values()), NOTHING],
+            [
+                Cell(f"{results.teacher} (teacher)"),
+                *cells,
+                _mean_cell(metric, teacher.values()),
+                NOTHING,
+            ],
             "teacher",
         )
     )
     found = {student: _rows_by_seed(results, student) for student in results.students}
     values = {
-        student: {s: r.accuracy for s, r in rows.items() if r.accuracy is not None}
+        student: {s: r.score for s, r in rows.items() if r.score is not None}
         for student, rows in found.items()
     }
-    effects = {s: paired_effect(v, teacher) for s, v in values.items() if v.keys() & teacher.keys()}
+    effects = {
+        s: paired_effect(metric.gains(v), metric.gains(teacher))
+        for s, v in values.items()
+        if v.keys() & teacher.keys()
+    }
     adjusted = dict(zip(effects, adjusted_p_values(list(effects.values())), strict=True))
     for student, rows in found.items():
         cells = [
-            _accuracy_cell(rows[s].correct, rows[s].total, rows[s].accuracy)
+            _score_cell(metric, rows[s].correct, rows[s].total, rows[s].score)
             if s in rows
             else NOTHING
             for s in seeds
         ]
         difference = NOTHING
         if student in effects:
-            difference = points_cell(effects[student].difference, adjusted[student])
-        mean = _mean_cell(values[student].values())
+            difference = difference_cell(metric, effects[student].difference, adjusted[student])
+        mean = _mean_cell(metric, values[student].values())
         table.rows.append(Line([Cell(student), *cells, mean, difference]))
     note = comparisons_text(list(effects.values()))
     return replace(table, text=f"{table.text} {note}".rstrip())
 
 
 def _rows_by_seed(results: Results, student: str) -> dict[int, Row]:
-    """Return a row with an accuracy of each seed; machines agree on it."""
+    """Return a row with a score of each seed; machines agree on it."""
     found: dict[int, Row] = {}
     for row in results.rows:
-        if row.student == student and row.accuracy is not None:
+        if row.student == student and row.score is not None:
             found.setdefault(row.seed, row)
     return found
 
 
-def _accuracy_cell(correct: int | None, total: int | None, value: float | None) -> Cell:
+def _score_cell(
+    metric: Metric, correct: int | None, total: int | None, value: float | None
+) -> Cell:
     if value is None:
         return NOTHING
     if correct is None or not total:
-        return Cell(percent(value))
-    return Cell(percent(value), percent_range(*wilson_interval(correct, total)))
+        return Cell(metric.text(value))
+    return Cell(metric.text(value), metric.range_text(*wilson_interval(correct, total)))
 
 
-def _mean_cell(values: Iterable[float]) -> Cell:
+def _mean_cell(metric: Metric, values: Iterable[float]) -> Cell:
     numbers = list(values)
     if not numbers:
         return NOTHING
-    estimate = mean_interval(numbers, bounds=(0.0, 1.0))
+    estimate = metric.mean(numbers)
     if estimate.low is None or estimate.high is None:
-        return Cell(percent(estimate.mean), "one seed")
-    return Cell(percent(estimate.mean), percent_range(estimate.low, estimate.high))
+        return Cell(metric.text(estimate.mean), "one seed")
+    return Cell(metric.text(estimate.mean), metric.range_text(estimate.low, estimate.high))
 
 
-def points_cell(difference: Estimate, p_value: float | None = None) -> Cell:
-    """Return a difference of accuracies in percentage points, below it its interval."""
-    text = f"{100 * difference.mean:+.1f}"
+def difference_cell(metric: Metric, difference: Estimate, p_value: float | None = None) -> Cell:
+    """Return a difference of gains as one of scores, below it its interval."""
+    text = metric.difference(difference.mean)
     if difference.low is None or difference.high is None:
         return Cell(text, "one pair")
-    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    interval = " to ".join(metric.difference_ends(difference.low, difference.high))
     return Cell(text, interval if p_value is None else f"{interval}, p {p_value:.2g}")
 
 
@@ -135,37 +148,39 @@ def method_table(results: Results) -> Table | None:
     controlled = [s for s in results.plan.study["students"] if s.get("control")]
     if not controlled:
         return None
+    metric = results.metric
     table = Table(
         "Methods",
-        "A student against its control, which differs from it in the one thing that is asked about. Difference of accuracy in "
-        "percentage points: mean of the paired differences over common seeds with its 95 % t interval. Below six pairs "
+        f"A student against its control, which differs from it in the one thing that is asked about. Difference of {metric.name} in "
+        f"{metric.difference_words}: mean of the paired differences over common seeds with its 95 % t interval. Below six pairs "
         "there is no p-value: it would say nothing that the interval does not. P-values are adjusted for the number of "
         "differences (Holm 1979), intervals are not.",
-        ["Student", "recipe", "control", "accuracy", "of the control", "difference", "pairs", "p"],
+        ["Student", "recipe", "control", metric.name, "of the control", "difference", "pairs", "p"],
     )
-    found = [
-        (accuracies(results, p["name"]), accuracies(results, p["control"])) for p in controlled
+    found = [(scores(results, p["name"]), scores(results, p["control"])) for p in controlled]
+    effects = [
+        paired_effect(metric.gains(a), metric.gains(b)) if a.keys() & b.keys() else None
+        for a, b in found
     ]
-    effects = [paired_effect(a, b) if a.keys() & b.keys() else None for a, b in found]
     adjusted = iter(adjusted_p_values([e for e in effects if e is not None]))
     for part, (ours, theirs), effect in zip(controlled, found, effects, strict=True):
         cells = [Cell(part["recipe"]["name"], kind="left"), Cell(part["control"], kind="left")]
-        means = [_mean_cell(ours.values()), _mean_cell(theirs.values())]
+        means = [_mean_cell(metric, ours.values()), _mean_cell(metric, theirs.values())]
         against = [NOTHING, NOTHING, NOTHING]
         if effect is not None:
             p_value = next(adjusted)
             p = NOTHING if p_value is None else Cell(f"{p_value:.2g}")
-            against = [points_cell(effect.difference), Cell(str(len(effect.seeds))), p]
+            against = [difference_cell(metric, effect.difference), Cell(str(len(effect.seeds))), p]
         table.rows.append(Line([Cell(part["name"]), *cells, *means, *against]))
     return table
 
 
-def accuracies(results: Results, student: str) -> dict[int, float]:
-    """Return a student's accuracy a seed, of the first machine that ran it: all machines compute the same."""
+def scores(results: Results, student: str) -> dict[int, float]:
+    """Return a student's score a seed, of the first machine that ran it: all machines compute the same."""
     found: dict[int, float] = {}
     for row in results.rows:
-        if row.student == student and row.accuracy is not None:
-            found.setdefault(row.seed, row.accuracy)
+        if row.student == student and row.score is not None:
+            found.setdefault(row.seed, row.score)
     return found
 
 
@@ -222,6 +237,7 @@ def rung_table(results: Results) -> Table:
             "rungs A1 to A3",
         ],
     )
+    metric = results.metric
     for export in results.exported:
         rungs = export.rungs
         identical = rungs["a2_identical_bits"]
@@ -231,7 +247,7 @@ def rung_table(results: Results) -> Table:
                 [
                     Cell(f"{export.student}, seed {export.seed}"),
                     *(
-                        Cell(percent(rungs["measured"][n]["value"]))
+                        Cell(metric.text(rungs["measured"][n]["value"]))
                         for n in ("student", "static", "graph")
                     ),
                     Cell(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from studies.criteria import ACCURACY, ENERGY
+from studies.criteria import ENERGY_TERMS
 from studies.front import Front
 from studies.iso_accuracy import MARGIN, IsoAccuracy, Saving, iso_accuracies
+from studies.metric import SCORE, Metric
 from studies.pareto import Interval
-from studies.quantities import QUANTITIES
+from studies.quantities import COSTS
 from studies.statistics import Estimate
 from studies.table import Point, Results
 
@@ -19,8 +21,15 @@ SPACE = "\N{NO-BREAK SPACE}"
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
-CRITERION_NAMES = {key: quantity.name.lower() for key, quantity in QUANTITIES.items()}
+COST_NAMES = {key: quantity.name.lower() for key, quantity in COSTS.items()}
 """as a sentence has them"""
+PER = {
+    "energy_pj": " an inference",
+    "latency_s": " an inference",
+    "energy_pj_per_token": " a token",
+    "latency_s_per_token": " a token",
+}
+"""what a cost is of"""
 MOST_NAMED = 5
 """how many points between the ends of a front are named"""
 WORTH_NAMING = 0.05
@@ -47,11 +56,6 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}{SPACE}%"
 
 
-def percent_range(low: float, high: float) -> str:
-    """Write an interval of fractions in per cent."""
-    return f"{100 * low:.1f}–{100 * high:.1f}{SPACE}%"
-
-
 def joules(energy_pj: float) -> str:
     """Write an energy given in pJ."""
     return si(energy_pj * 1e-12, "J")
@@ -68,29 +72,26 @@ def energy(band: Interval) -> str:
 
 def cost_text(objective: str, band: Interval) -> str:
     """Write a cost of an objective, an energy with its band."""
-    return energy(band) if objective == ENERGY else value_text(objective, band.nominal)
+    return energy(band) if objective in ENERGY_TERMS else value_text(objective, band.nominal)
 
 
-def value_text(name: str, value: float) -> str:
-    """Write a value of a criterion, given in its own unit.
+def value_text(objective: str, value: float) -> str:
+    """Write a cost of an objective, given in its own unit.
 
-    >>> [value_text(*v).replace(SPACE, " ") for v in (("energy_pj", 2e6), ("area_um2", 1.5e6), ("accuracy", 0.5))]
-    ['2.00 µJ', '1.500 mm²', '50.0 %']
+    >>> [value_text(*v).replace(SPACE, " ") for v in (("energy_pj", 2e6), ("area_um2", 1.5e6), ("latency_s", 0.5))]
+    ['2.00 µJ', '1.500 mm²', '500 ms']
     """
-    if name == ACCURACY:
-        return percent(value)
-    if name == "area_um2":
+    if objective == "area_um2":
         return f"{value / 1e6:.3f}{SPACE}mm²"
-    return joules(value) if name == ENERGY else si(value, "s")
+    return joules(value) if objective in ENERGY_TERMS else si(value, "s")
 
 
-def accuracy(estimate: Estimate | None) -> str:
-    """Write a mean accuracy over seeds with its 95 % interval."""
-    if estimate is None:
-        return "not trained"
+def score_text(metric: Metric, estimate: Estimate) -> str:
+    """Write a mean score over seeds with its 95 % interval."""
+    mean = metric.text(estimate.mean)
     if estimate.low is None or estimate.high is None:
-        return f"{percent(estimate.mean)} (one seed)"
-    return f"{percent(estimate.mean)} ({percent_range(estimate.low, estimate.high)}, n = {estimate.count})"
+        return f"{mean} (one seed)"
+    return f"{mean} ({metric.range_text(estimate.low, estimate.high)}, n = {estimate.count})"
 
 
 def hover(point: Point) -> str:
@@ -98,11 +99,22 @@ def hover(point: Point) -> str:
     return "\n".join(
         (
             f"{point.student} on {point.machine}",
-            *([] if point.accuracy is None else [f"accuracy {accuracy(point.accuracy)}"]),
-            f"energy {energy(point.energy_pj)} an inference",
-            f"latency {si(point.latency_s.nominal, 's')} steady",
+            *_score_lines(point),
+            f"energy {energy(point.cost('energy_pj'))} an inference",
+            f"latency {si(point.cost('latency_s').nominal, 's')} steady",
+            *(
+                f"{COST_NAMES[name]} {cost_text(name, point.cost(name))}"
+                for name in ("energy_pj_per_token", "latency_s_per_token")
+                if name in point.costs
+            ),
         )
     )
+
+
+def _score_lines(point: Point) -> list[str]:
+    if point.score is None:
+        return []
+    return [f"{point.metric.name} {score_text(point.metric, point.score)}"]
 
 
 def answer(results: Results, front: Front) -> str:
@@ -110,14 +122,15 @@ def answer(results: Results, front: Front) -> str:
     if not front.points:
         return "No point has been measured yet."
     sentences = [front_text(front), certainty_text(front), _left_out(results, front)]
-    if ACCURACY in front.names:
-        objective = next(n for n in front.names if n != ACCURACY)
-        sentences += [equal_accuracy_text(front.points, objective), _teacher(results)]
+    if front.metric is not None:
+        objective = next(n for n in front.names if n != SCORE)
+        text = equal_score_text(front.points, objective, front.metric)
+        sentences += [text, _teacher(results, front.metric)]
     return " ".join(s for s in sentences if s)
 
 
 def _left_out(results: Results, front: Front) -> str:
-    """Say how many points a constraint, or an area that no one states, keeps off the front."""
+    """Say how many points a constraint, or a cost that they lack, keeps off the front."""
     points = results.points()
     broken = sum(p.infeasible is not None for p in points)
     unknown = len(points) - len(front.points) - broken
@@ -125,23 +138,30 @@ def _left_out(results: Results, front: Front) -> str:
     if broken:
         sentences.append(f"{broken} of {len(points)} combinations break a constraint.")
     if unknown:
-        sentences.append(f"Of {unknown} combinations the machine's file gives no area.")
+        lacking = [name for name in front.names if name != SCORE and _lacks(points, name)]
+        words = listed([COST_NAMES[name] for name in lacking])
+        sentences.append(f"Of {unknown} combinations nothing gives the {words}.")
     return " ".join(sentences)
+
+
+def _lacks(points: Sequence[Point], objective: str) -> bool:
+    return any(objective not in p.costs and p.infeasible is None for p in points)
 
 
 def front_text(front: Front) -> str:
     """Say how many points are on the front, which of them is best in what, and which is its knee."""
-    words = [CRITERION_NAMES[name] for name in front.names]
-    axes = f"accuracy against {words[0]}" if words[1:] == [ACCURACY] else listed(words)
-    made = "measured" if ACCURACY in front.names else "costed"
+    metric = front.metric
+    words = [_word(front, name) for name in front.names]
+    axes = listed(words) if metric is None else f"{metric.name} against {words[0]}"
+    made = "costed" if metric is None else "measured"
     head = f"{len(front.members)} of {len(front.points)} {made} combinations are on the front of {axes}."
     best = [min(front.members, key=lambda i: criterion.costs[i]) for criterion in front.criteria]
     if len(set(best)) == 1:
         every = "both" if len(words) == 2 else "all"
         return f"{head} {_describe(front, best[0])} is the best in {every}."
     ends = "; ".join(
-        f"the {'highest' if criterion.maximise else 'least'} {word} is that of {_describe(front, index)}"
-        for criterion, word, index in zip(front.criteria, words, best, strict=True)
+        f"the {metric.best if metric and name == SCORE else 'least'} {word} is that of {_describe(front, index)}"
+        for name, word, index in zip(front.names, words, best, strict=True)
     )
     sentences = [head, f"T{ends[1:]}."]
     between = [_name(front.points[i]) for i in front.members if i not in best]
@@ -152,6 +172,10 @@ def front_text(front: Front) -> str:
     if front.knee is not None:
         sentences.append(f"Its knee is {_name(front.points[front.knee])}.")
     return " ".join(sentences)
+
+
+def _word(front: Front, name: str) -> str:
+    return front.metric.name if front.metric and name == SCORE else COST_NAMES[name]
 
 
 def certainty_text(front: Front) -> str:
@@ -171,40 +195,48 @@ def certainty_text(front: Front) -> str:
     return f"{text}."
 
 
-def equal_accuracy_text(points: Sequence[Point], objective: str) -> str:
-    """Say what one saves at the accuracy of the most accurate student at which one saves anything."""
+def equal_score_text(points: Sequence[Point], objective: str, metric: Metric) -> str:
+    """Say what one saves at the score of the best student at which one saves anything."""
     students = 0
     for passed, found in enumerate(iso_accuracies(points, objective)):
         if found.saving is not None:
-            return _saving_text(found, found.saving, objective, passed)
+            return _saving_text(found, found.saving, objective, passed, metric)
         students = passed + 1
     if students < 2:
         return ""
     return (
-        f"At equal accuracy, to within {100 * MARGIN:g} point, nothing is saved: no student costs less than another"
+        f"At equal {metric.name}, to within {margin_text(metric)}, nothing is saved: no student costs less than another"
         " that it equals."
     )
 
 
-def _saving_text(found: IsoAccuracy, saving: Saving, objective: str, passed: int) -> str:
-    ratio, margin = saving.ratio, f"{100 * MARGIN:g} point"
-    band = f" (5–95 % band {ratio_band(ratio)})" if objective == ENERGY else ""
+def margin_text(metric: Metric) -> str:
+    """Write by how much a score may be worse and still count as equal."""
+    return f"{100 * MARGIN:g}{SPACE}%" if metric.relative else f"{100 * MARGIN:g} point"
+
+
+def _saving_text(
+    found: IsoAccuracy, saving: Saving, objective: str, passed: int, metric: Metric
+) -> str:
+    ratio = saving.ratio
+    band = f" (5–95 % band {ratio_band(ratio)})" if objective in ENERGY_TERMS else ""
     doubt = "" if saving.shown else "; a larger loss is not excluded"
     text = (
-        f"At equal accuracy, {'shown' if saving.shown else 'measured'} to within {margin}: {_name(saving.cheap)} costs"
-        f" {times(ratio.nominal)} times less {CRITERION_NAMES[objective]}{band} than {_name(saving.dear)};"
-        f" its accuracy differs by {difference_text(saving.difference)}{doubt}. {_name(saving.dear)} is the cheapest combination"
-        f" of its student; {found.equal} of {found.candidates} cheaper ones of other students are as accurate in this sense."
+        f"At equal {metric.name}, {'shown' if saving.shown else 'measured'} to within {margin_text(metric)}: {_name(saving.cheap)} costs"
+        f" {times(ratio.nominal)} times less {COST_NAMES[objective]}{band} than {_name(saving.dear)};"
+        f" its {metric.name} differs by {difference_text(metric, saving.difference)}{doubt}. {_name(saving.dear)} is the cheapest combination"
+        f" of its student; {found.equal} of {found.candidates} cheaper ones of other students are as good in this sense."
     )
     if passed:
         plural = "students that are" if passed > 1 else "student that is"
-        text += f" At the accuracy of the {passed} {plural} more accurate nothing is saved."
+        text += f" At the {metric.name} of the {passed} {plural} better nothing is saved."
     return text
 
 
-def difference_text(difference: Estimate) -> str:
-    """Write a difference of accuracies in points with its interval."""
-    text = f"{100 * difference.mean:+.1f} points"
+def difference_text(metric: Metric, difference: Estimate) -> str:
+    """Write a difference of gains as one of scores, with its unit and interval."""
+    unit = SPACE + metric.difference_unit if metric.relative else f" {metric.difference_unit}"
+    text = metric.difference(difference.mean) + unit
     if difference.low is None or difference.high is None:
         return f"{text}, measured once and without an interval"
     source = (
@@ -212,7 +244,7 @@ def difference_text(difference: Estimate) -> str:
         if difference.count > 1
         else "the test samples of one seed"
     )
-    interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    interval = " to ".join(metric.difference_ends(difference.low, difference.high))
     return f"{text} (95 % interval {interval}, from {source})"
 
 
@@ -236,14 +268,22 @@ def _name(point: Point) -> str:
 
 def _describe(front: Front, index: int) -> str:
     point = front.points[index]
-    costs = [cost_text(name, point.cost(name)) for name in front.names if name != ACCURACY]
-    text = f"{_name(point)}, {', '.join(costs)} an inference"
-    return f"{text} at {accuracy(point.accuracy)}" if ACCURACY in front.names else text
+    names = [name for name in front.names if name != SCORE]
+    alike = itertools.groupby(names, lambda name: PER.get(name, ""))
+    costs = [
+        ", ".join(cost_text(name, point.cost(name)) for name in group) + per for per, group in alike
+    ]
+    text = f"{_name(point)}, {', '.join(costs)}"
+    if front.metric is None or point.score is None:
+        return text
+    return f"{text}, {front.metric.name} {score_text(front.metric, point.score)}"
 
 
-def _teacher(results: Results) -> str:
+def _teacher(results: Results, metric: Metric) -> str:
     values = [t.value for t in results.trained if t.student == results.teacher]
-    return f"The float32 teachers reach {percent(sum(values) / len(values))}." if values else ""
+    if not values:
+        return ""
+    return f"The float32 teachers' {metric.name} is {metric.text(sum(values) / len(values))}."
 
 
 def listed(words: Sequence[str]) -> str:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import BitwrightError, CapacityError, DataError, GraphError, OverflowRefused
 from qat.runlog import LOG_FILE
-from studies.draws import EnergyTerm, energy_terms
+from studies.draws import EnergyTerm, energy_draws, energy_terms, mean_terms
 from studies.plan import write_atomically
 from studies.worker import Call, NodeFunction, Refused
 
 if TYPE_CHECKING:
     from hwsim.arch.machine import Machine
     from hwsim.engine.cost import CostReport
+    from hwsim.graph.ir import QuantGraph
     from hwsim.graph.serialize import Model
     from hwsim.mapping.memo import Memo
 
@@ -134,7 +135,8 @@ def untrained(call: Call) -> dict[str, Any]:
 def evaluate(call: Call) -> dict[str, Any]:
     """Verify the parent's model on one machine, tensor by tensor, and measure what it costs there.
 
-    The two full reports are left in the node's folder; returned is what tables and figures need.
+    The two full reports are left in the node's folder; returned is what tables and figures need. Of a model that is
+    decoded, too, what a token costs.
 
     Raises:
         Refused: the machine cannot run the model; says all that it lacks.
@@ -146,6 +148,7 @@ def evaluate(call: Call) -> dict[str, Any]:
     goal, samples = call.spec["mapping"], call.spec["samples"]
     with _refusals():
         measured = hwsim.api.run(model, machine, samples=samples, objective=goal)
+        token = token_of(model.graph, machine, call.spec)
     verification = hwsim.api.verify(model, machine, samples=samples).to_json()
     run = measured.to_json()
     write_json(call.folder / RUN_JSON, run)
@@ -155,6 +158,7 @@ def evaluate(call: Call) -> dict[str, Any]:
         **row_of(run, energy_terms(measured.result.cost.steady.ledger)),
         "area_um2": machine.area_um2,
         "verify": verified_of(verification),
+        **token,
     }
 
 
@@ -212,9 +216,14 @@ def cost(call: Call) -> dict[str, Any]:
             objective=Objective(call.spec["mapping"]),
             memo=_memo(model.sha256),
         )
+        token = token_of(model.graph, machine, call.spec)
     run = Result(model.name, model.sha256, machine.sha256, report).to_json()
     write_json(call.folder / OPERATORS_JSON, operators_of(report, machine))
-    return {**row_of(run, energy_terms(report.steady.ledger)), "area_um2": machine.area_um2}
+    return {
+        **row_of(run, energy_terms(report.steady.ledger)),
+        "area_um2": machine.area_um2,
+        **token,
+    }
 
 
 @lru_cache(maxsize=2)
@@ -324,12 +333,42 @@ def row_of(run: Mapping[str, Any], terms: Sequence[EnergyTerm]) -> dict[str, Any
     }
 
 
+def token_of(graph: QuantGraph, machine: Machine, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a token costs that is decoded by itself: the mean over the positions of a node; nothing if it has none.
+
+    Returns:
+        `token`: `positions`; `energy_pj` with the band of the mean's draws, its `energy_terms`; `latency_s`, steady.
+
+    Raises:
+        GraphError: the graph cannot be decoded, or was built for fewer positions.
+        CapacityError: not even the smallest tile of an operator fits a memory.
+    """
+    from hwsim.engine.decode_cost import step_costs
+    from hwsim.engine.energy import Band
+    from hwsim.mapping.objective import Objective
+
+    positions = spec.get("positions")
+    if positions is None:
+        return {}
+    steps = step_costs(graph, machine, positions, Objective(spec["mapping"]))
+    terms = mean_terms([energy_terms(step.ledger) for step in steps])
+    nominal = math.fsum(step.energy_pj.nominal for step in steps) / len(steps)
+    energy = {
+        "positions": positions,
+        "energy_pj": Band.of(energy_draws([[terms]])[0], nominal).to_json(),
+        "energy_terms": terms,
+        "latency_s": math.fsum(step.latency_s for step in steps) / len(steps),
+    }
+    return {"token": energy}
+
+
 def verified_of(verification: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick what a row needs out of the report of `hwsim verify`."""
+    """Pick what a row needs out of the report of `hwsim verify`; a tensor counts again for decoding."""
+    parts = [part for part in (verification, verification["decode"]) if part is not None]
     return {
         "ok": verification["ok"],
-        "unequal_tensors": len(verification["unequal"]),
-        "compared_tensors": verification["tensors"],
+        "unequal_tensors": sum(len(part["unequal"]) for part in parts),
+        "compared_tensors": sum(part["tensors"] for part in parts),
         "samples": verification["samples"],
     }
 

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--kills 10` before a release: each of them costs the start of a process."""
+    parser.addoption("--kills", type=int, default=4, help="how often a training is killed")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_compiler_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A worker that finds another compiling waits, then loads what that one has written into numba's cache.

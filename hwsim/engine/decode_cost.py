@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hwsim.arch.machine import Machine
-from hwsim.engine.cost import CostReport, cost
-from hwsim.engine.energy import Band
+from hwsim.engine.cost import DEFAULT_OBJECTIVE, CostReport, cost
+from hwsim.engine.energy import Band, Ledger
 from hwsim.graph.decode_view import caches, check_position, decode_view, prefill_view
 from hwsim.graph.ir import QuantGraph
+from hwsim.mapping.objective import Objective
 from hwsim.mapping.tile import WORD_BITS, stored_bytes
 
 
@@ -21,7 +22,8 @@ from hwsim.mapping.tile import WORD_BITS, stored_bytes
 class StepCost:
     """One decoding step, resident constants on chip (`steady`).
 
-    `position` is the token's, so many tokens does the cache hold before it. `cache_bytes` are theirs.
+    `position` is the token's, so many tokens does the cache hold before it. `cache_bytes` are theirs. `ledger` is the
+    priced counts that `energy_pj` is of.
     """
 
     position: int
@@ -30,6 +32,7 @@ class StepCost:
     energy_pj: Band
     cache_bytes: int
     traffic_bytes: dict[str, int]
+    ledger: Ledger
 
     def to_json(self) -> dict[str, object]:
         """Return plain data."""
@@ -78,8 +81,13 @@ def prefill_cost(graph: QuantGraph, machine: Machine, tokens: int) -> CostReport
     return cost(prefill_view(graph), machine, tokens)
 
 
-def step_costs(graph: QuantGraph, machine: Machine, positions: Iterable[int]) -> list[StepCost]:
-    """Return what the steps at some positions cost.
+def step_costs(
+    graph: QuantGraph,
+    machine: Machine,
+    positions: Iterable[int],
+    objective: Objective = DEFAULT_OBJECTIVE,
+) -> list[StepCost]:
+    """Return what the steps at some positions cost, mapped for an objective.
 
     Raises:
         GraphError: the graph cannot be decoded, or has no such position.
@@ -87,7 +95,7 @@ def step_costs(graph: QuantGraph, machine: Machine, positions: Iterable[int]) ->
     """
     steps = []
     for position in positions:
-        report = cost(decode_view(graph, position), machine)
+        report = cost(decode_view(graph, position), machine, objective=objective)
         steps.append(
             StepCost(
                 position=position,
@@ -96,6 +104,7 @@ def step_costs(graph: QuantGraph, machine: Machine, positions: Iterable[int]) ->
                 energy_pj=report.energy_pj,
                 cache_bytes=cache_bytes(graph, position),
                 traffic_bytes=report.steady.traffic_bytes(),
+                ledger=report.steady.ledger,
             )
         )
     return steps

@@ -22,6 +22,7 @@ const bytes = (n) => (n < 1024 ? `${count(n)}\u00a0B` : `${(n / 1024).toFixed(1)
 
 const UNITS = {
   share: percent,
+  number: (v) => v.toFixed(2),
   pJ: joules,
   s: (v) => si(v, "s"),
   um2: (v) => `${(v / 1e6).toFixed(3)}\u00a0mm²`,

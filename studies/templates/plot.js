@@ -10,7 +10,7 @@ const ALPHA = { front: 1, undecided: 0.75, dominated: 0.4, infeasible: 0.7 };
 const quantities = new Map(data.quantities.map((q) => [q.key, q]));
 const [xFirst, yFirst] = data.axes;
 const state = {
-  x: xFirst, y: yFirst, logX: true, logY: yFirst !== "accuracy",
+  x: xFirst, y: yFirst, logX: quantities.get(xFirst)?.log ?? true, logY: quantities.get(yFirst)?.log ?? true,
   hidden: { student: new Set(), family: new Set(), standing: new Set() },
   at: null, // the point that hover or the keyboard is on
 };
@@ -18,7 +18,7 @@ let marks = []; // { i, x, y } of what is drawn, in pixels, by rising x
 
 /** The objective by which points stand on the shown axes: that of an axis, else the study's first. */
 function judgedBy() {
-  const shown = data.trains && state.y === "accuracy" ? state.x : data.trains && state.x === "accuracy" ? state.y : "";
+  const shown = data.trains && state.y === "score" ? state.x : data.trains && state.x === "score" ? state.y : "";
   return shown in points.standing ? shown : data.objectives[0];
 }
 let standings = points.standing[judgedBy()]; // of the shown axes
@@ -214,7 +214,7 @@ function sampleEl(path, style) {
 function axisEl(name, axis, log) {
   const select = el("select", { id: `axis-${axis}`, onchange: (event) => {
     state[axis] = event.target.value;
-    state[log] = box.checked = state[axis] !== "accuracy";
+    state[log] = box.checked = quantities.get(state[axis]).log;
     draw();
     describe();
   } }, ...data.quantities.map((q) => el("option", { value: q.key, selected: q.key === state[axis] }, q.name)));
@@ -227,7 +227,7 @@ const standingLegend = el("legend", {});
 function describe() {
   const names = data.objectives.map((key) => quantities.get(key)?.name.toLowerCase() ?? key);
   standingLegend.textContent = data.trains
-    ? `Standing (accuracy against ${quantities.get(judgedBy())?.name.toLowerCase()})`
+    ? `Standing (${quantities.get("score")?.name.toLowerCase()} against ${quantities.get(judgedBy())?.name.toLowerCase()})`
     : `Standing (${names.join(", ")} together)`;
 }
 

@@ -125,7 +125,7 @@ def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
     assert run_study(plan, folder, FUNCTIONS, PlaceOptions(workers=0)) == []
     results = load_results(folder)
     rows = {row.machine: row for row in results.rows}
-    assert all(row.status == "ok" and row.accuracy is None for row in rows.values())
+    assert all(row.status == "ok" and row.score is None for row in rows.values())
     assert rows["xnor small"].family == "xnor small"
     four, eight = (rows[f"bitserial_edge rows={n} capacity_bytes=64KiB"] for n in (4, 8))
     assert json.loads(four.settings)["arrays.main.rows"] == 4

@@ -45,8 +45,8 @@ def test_a_study_beside_itself_is_equal(base: Results) -> None:
     for pair in found.pairs:
         assert pair.a == pair.b
         assert pair.energy_ratio == pair.latency_ratio == 1.0
-        assert pair.accuracy is not None
-        assert (pair.accuracy.difference.mean, pair.seeds) == (0.0, (0, 1, 2))
+        assert pair.score is not None
+        assert (pair.score.difference.mean, pair.seeds) == (0.0, (0, 1, 2))
         assert (pair.identical_models, pair.same_machine) == (3, True)
     assert not found.only_a
     assert not found.only_b
@@ -71,14 +71,12 @@ def test_accuracies_are_paired_by_seed_and_costs_are_of_the_same_seeds(
             for results in (base, other)
         )
         effect = paired_effect(
-            {s: of_b[s].accuracy or 0.0 for s in (1, 2)},
-            {s: of_a[s].accuracy or 0.0 for s in (1, 2)},
+            {s: of_b[s].score or 0.0 for s in (1, 2)},
+            {s: of_a[s].score or 0.0 for s in (1, 2)},
         )
-        assert pair.accuracy == effect
+        assert pair.score == effect
         assert effect.difference.mean < -0.05
-        assert pair.a.accuracy == pytest.approx(
-            ((of_a[1].accuracy or 0) + (of_a[2].accuracy or 0)) / 2
-        )
+        assert pair.a.score == pytest.approx(((of_a[1].score or 0) + (of_a[2].score or 0)) / 2)
         # the energy of 8 bits grows with the square of how dear a machine is
         assert pair.energy_ratio == pytest.approx(4.0)
         assert pair.latency_ratio == pytest.approx(2**0.3, rel=1e-3)
@@ -88,16 +86,16 @@ def test_without_a_common_seed_there_is_no_effect(base: Results, tmp_path: Path)
     other = study(tmp_path / "b", seeds=(7,))
     pairs = compare_studies(base, other).pairs
     assert len(pairs) == 7
-    assert all(p.accuracy is None and p.seeds == () for p in pairs)
+    assert all(p.score is None and p.seeds == () for p in pairs)
     assert all(p.energy_ratio == pytest.approx(1.0) for p in pairs)  # costs hang on no seed here
     assert "no common seed" in markdown(compare_studies(base, other))
 
 
 def test_hardware_alone_has_costs_and_no_accuracy(base: Results) -> None:
-    bare = replace(base, rows=tuple(replace(r, accuracy=None) for r in base.rows))
+    bare = replace(base, rows=tuple(replace(r, score=None) for r in base.rows))
     for pair in compare_studies(base, bare).pairs:
-        assert pair.accuracy is pair.b.accuracy is None
-        assert pair.a.accuracy is not None
+        assert pair.score is pair.b.score is None
+        assert pair.a.score is not None
         assert pair.energy_ratio == 1.0
     assert "%" not in markdown(compare_studies(bare, bare)).replace("95 %", "")
 
@@ -174,6 +172,6 @@ def test_command_writes_markdown_and_json(base: Results, tmp_path: Path) -> None
     found: Comparison = compare_studies(base, other)
     assert answer.stdout == markdown(found) == (tmp_path / "c.md").read_text()
     data = json.loads((tmp_path / "c.json").read_text())
-    assert data["schema"] == "studies/comparison/1"
-    assert data["pairs"][0]["accuracy"]["seeds"] == [0, 1]
+    assert data["schema"] == "studies/comparison/2"
+    assert data["pairs"][0]["score"]["seeds"] == [0, 1]
     assert data == json.loads(json.dumps(found.to_json()))

@@ -15,7 +15,7 @@ from hwsim.config.load import load_machine
 from hwsim.engine.cost import cost
 from hwsim.engine.energy import DRAWS, Band, Ledger, draw_position
 from hwsim.engine.ratio import ratio
-from studies.criteria import accuracy_draws
+from studies.criteria import score_draws
 from studies.draws import POINTS_AT_ONCE, energy_draws, energy_terms, mean_draws, share_draws
 
 MACHINES = ("int8_edge", "ternary_edge", "bitserial_edge")
@@ -131,7 +131,7 @@ def test_one_model_has_one_accuracy_on_all_machines() -> None:
     one = [make_point("A", m, {0: 0.9}, 1.0) for m in ("x", "y")]
     several = [make_point("B", m, {0: 0.9, 1: 0.8}, 1.0) for m in ("x", "y")]
     uncounted = make_point("C", "x", {0: 0.9}, 1.0, total=None)
-    drawn = accuracy_draws([*one, *several, uncounted])
+    drawn = score_draws([*one, *several, uncounted])
     assert (drawn[0] == drawn[1]).all()
     assert np.ptp(drawn[0]) > 0
     assert (drawn[2] == drawn[3]).all()

@@ -106,7 +106,7 @@ POINTS = [
 
 
 def test_front_of_points_with_costs_on_a_logarithmic_scale() -> None:
-    front = Front(POINTS, ("energy_pj", "accuracy"))
+    front = Front(POINTS, ("energy_pj", "score"))
     assert front.members == [0, 1, 2]
     assert front.knee == 1
     assert front.probability.tolist() == [1.0, 1.0, 1.0, 0.0]
@@ -119,7 +119,7 @@ def test_front_of_points_with_costs_on_a_logarithmic_scale() -> None:
     assert front.share(lambda p: p.machine == "x") == pytest.approx(1 - 0.3 / whole)
     assert front.share(lambda p: p.machine == "y") == pytest.approx(0.3 * 8.8 / whole)
     assert front.share(lambda p: p.student == "D") == pytest.approx(0.3 * 0.8 / whole)
-    assert Front(POINTS[:1], ("energy_pj", "accuracy")).share(lambda p: True) is None
+    assert Front(POINTS[:1], ("energy_pj", "score")).share(lambda p: True) is None
 
 
 def test_front_without_accuracy_is_exact_where_its_costs_are() -> None:

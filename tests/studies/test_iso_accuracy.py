@@ -16,8 +16,8 @@ from studies.draws import energy_terms
 from studies.iso_accuracy import (
     MARGIN,
     IsoAccuracy,
-    accuracy_difference,
     cost_ratio,
+    gain_difference,
     iso_accuracies,
 )
 from studies.statistics import share_difference
@@ -65,7 +65,7 @@ def test_the_cheapest_that_is_shown_to_be_equal_is_told() -> None:
 
     # less by 0.9 points for certain, but perhaps by more than 1: neither shown nor open
     points.append(make_point("less", "good", near(0.009, 0.002), 3.0))
-    assert accuracy_difference(points[-1], found.baseline).high < 0  # type: ignore[operator]
+    assert gain_difference(points[-1], found.baseline).high < 0  # type: ignore[operator]
     assert first(points).equal == 3
     found = first([p for p in points if p.student in ("int8", "loses")])
     assert (found.candidates, found.equal, found.saving) == (1, 0, None)
@@ -75,7 +75,7 @@ def test_the_cheapest_that_is_shown_to_be_equal_is_told() -> None:
 def test_a_wide_interval_makes_no_accuracy_equal() -> None:
     # the interval of two wild seeds holds 0, and everything else
     points = [make_point("A", "x", {0: 0.99, 1: 0.97}, 9.0), make_point("B", "x", {0: 0.7, 1: 0.99}, 1.0)]  # fmt: skip
-    difference = accuracy_difference(points[1], points[0])
+    difference = gain_difference(points[1], points[0])
     assert difference.low is not None
     assert difference.high is not None
     assert difference.low < 0 < difference.high
@@ -91,10 +91,10 @@ def test_a_loss_of_exactly_the_margin_is_within_it(correct: int, equal: int) -> 
 
 def test_one_seed_has_the_interval_of_its_test_set() -> None:
     a, b = make_point("A", "x", {3: 0.9}, 1.0), make_point("B", "x", {3: 0.8, 4: 0.1}, 1.0)
-    assert accuracy_difference(a, b) == share_difference((90, 100), (80, 100))
+    assert gain_difference(a, b) == share_difference((90, 100), (80, 100))
     assert share_difference((90, 100), (80, 100)).low is not None
     uncounted = make_point("C", "x", {3: 0.8}, 1.0, total=None)
-    assert accuracy_difference(a, uncounted).low is None
+    assert gain_difference(a, uncounted).low is None
     # a shared test set cannot show that nothing is lost when the samples are few
     found = first([make_point("A", "x", {3: 0.91}, 2.0), make_point("B", "x", {3: 0.9}, 1.0)])  # fmt: skip
     assert found.saving is not None

@@ -98,25 +98,25 @@ def test_a_row_that_was_not_run_has_no_origin_but_its_node(tmp_path: Path) -> No
 
 
 def test_a_condition_is_sql(records: list[Record]) -> None:
-    found = where(records, all_columns(), "accuracy > 0.96 AND machine LIKE '%nary_edge' -- so")
-    wanted = [r for r in records if (r["accuracy"] or 0) > 0.96 and r["machine"] == "ternary_edge"]
+    found = where(records, all_columns(), "score > 0.96 AND machine LIKE '%nary_edge' -- so")
+    wanted = [r for r in records if (r["score"] or 0) > 0.96 and r["machine"] == "ternary_edge"]
     assert found == wanted
     assert 0 < len(found) < len(records)
-    assert {r["status"] for r in where(records, all_columns(), "accuracy IS NULL")} == {
+    assert {r["status"] for r in where(records, all_columns(), "score IS NULL")} == {
         "refused",
         "failed",
     }
-    assert where(records, all_columns(), "accuracy <> 0") == [r for r in records if r["accuracy"]]
+    assert where(records, all_columns(), "score <> 0") == [r for r in records if r["score"]]
     assert where(records, all_columns(), "date < '2026-11-22 10:00:00+00:00'") == []
 
 
 @pytest.mark.parametrize(
     ("condition", "says"),
     [
-        ("acuracy > 0.9", r"^--where: there is no column 'acuracy'; did you mean 'accuracy'\?"),
-        ("accuracy >", "syntax error"),
+        ("scre > 0.9", r"^--where: there is no column 'scre'; did you mean 'score'\?"),
+        ("score >", "syntax error"),
         ("machine > 3", "Cannot compare"),
-        ("sqroot(accuracy) > 3", "sqroot does not exist"),
+        ("sqroot(score) > 3", "sqroot does not exist"),
     ],
 )
 def test_a_condition_that_is_wrong_is_one_line(
@@ -172,11 +172,11 @@ def test_order_is_stable_and_puts_what_is_missing_last(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("accuracy:max", "two or more different"),
-        ("accuracy:max,accuracy:min", "two or more different"),
-        ("accuracy,energy_pj:min", "COLUMN:max or COLUMN:min, such as accuracy:min"),
-        ("accuracy:max,enrgy_pj:min", "there is no column 'enrgy_pj'; did you mean 'energy_pj'"),
-        ("accuracy:max,machine:min", "'machine' must be a column of numbers, it is text"),
+        ("score:max", "two or more different"),
+        ("score:max,score:min", "two or more different"),
+        ("score,energy_pj:min", "COLUMN:max or COLUMN:min, such as score:min"),
+        ("score:max,enrgy_pj:min", "there is no column 'enrgy_pj'; did you mean 'energy_pj'"),
+        ("score:max,machine:min", "'machine' must be a column of numbers, it is text"),
     ],
 )
 def test_a_front_that_is_wrong(text: str, says: str) -> None:
@@ -193,30 +193,28 @@ def test_an_order_that_is_wrong() -> None:
 
 def test_steps_follow_each_other(folder: Path) -> None:
     # the front is that of the rows which the condition leaves, and the limit counts what is on it
-    asked = ("--where", "seed = 1", "--front", "accuracy:max,energy_pj:min", "--format", "json")
+    asked = ("--where", "seed = 1", "--front", "score:max,energy_pj:min", "--format", "json")
     found = json.loads(ask(folder, *asked, "--order", "energy_pj:desc", "--limit", 2))
     rows = [r for r in load_results(folder).rows if r.seed == 1 and r.status == "ok"]
     front = [
         (r.energy_pj, r.student)
         for r in rows
-        if not any(dominates((-o.accuracy, o.energy_pj), (-r.accuracy, r.energy_pj)) for o in rows)  # type: ignore[operator, arg-type]
+        if not any(dominates((-o.score, o.energy_pj), (-r.score, r.energy_pj)) for o in rows)  # type: ignore[operator, arg-type]
     ]
     assert [(r["energy_pj"], r["student"]) for r in found] == sorted(front, reverse=True)[:2]
     assert len(front) > 2
 
 
 def test_formats_hold_the_same(folder: Path, tmp_path: Path) -> None:
-    chosen = ("--select", "student,seed,accuracy,counts", "--order", "student,seed:desc")
+    chosen = ("--select", "student,seed,score,counts", "--order", "student,seed:desc")
     data = json.loads(ask(folder, *chosen, "--format", "json"))
-    assert list(data[0]) == ["student", "seed", "accuracy", "counts"]
+    assert list(data[0]) == ["student", "seed", "score", "counts"]
     out = tmp_path / "a.csv"
     ask(folder, *chosen, "--out", out)
     with out.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [r["student"] for r in rows] == [d["student"] for d in data]
-    assert [float(r["accuracy"]) if r["accuracy"] else None for r in rows] == [
-        d["accuracy"] for d in data
-    ]
+    assert [float(r["score"]) if r["score"] else None for r in rows] == [d["score"] for d in data]
     ask(folder, *chosen, "--out", tmp_path / "a.parquet")
     found = duckdb.execute(f"SELECT * FROM '{tmp_path / 'a.parquet'}'").fetchall()
     assert found == [tuple(d.values()) for d in data]
@@ -279,7 +277,7 @@ def test_all_attempts_are_shown_and_which_counts(tmp_path: Path) -> None:
     [
         ([], "give the folder of a study"),
         (["nowhere"], "no study was run here"),
-        (["FOLDER", "--select", "student,acuracy"], "did you mean 'accuracy'"),
+        (["FOLDER", "--select", "student,scre"], "did you mean 'score'"),
         (["FOLDER", "--format", "parquet"], "give --out FILE"),
         (["FOLDER", "--out", "a.txt"], "must end in .md, .csv, .json, .parquet, not 'a.txt'"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from hwsim.errors import CheckpointError
 from hwsim.report.figure import render_files
 from studies.curves import curve, curves_figure, families
+from studies.metric import METRICS
 from studies.record import load_results, results_page, study
 from studies.record_study import collect_study, study_section
 from studies.synthetic import MACHINES, STUDENTS, make_folder
@@ -87,4 +88,9 @@ def test_curves_of_what_is_compared(folder: Path, tmp_path: Path) -> None:
 
 def test_a_curve_is_the_mean_and_the_range_of_its_seeds() -> None:
     cells = {"0": {"curve": [[10, 0.5], [20, 0.75]]}, "1": {"curve": [[10, 0.25], [20, 0.75]]}}
-    assert curve({"by_seed": cells}) == ([10, 20], [37.5, 75.0], [25.0, 75.0], [50.0, 75.0])
+    assert curve({"by_seed": cells}, METRICS["accuracy"]) == (
+        [10, 20],
+        [37.5, 75.0],
+        [25.0, 75.0],
+        [50.0, 75.0],
+    )

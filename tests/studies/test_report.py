@@ -15,12 +15,10 @@ from studies import latex, synthetic, text
 from studies.figures import GRID_CELLS, Mark, thinned
 from studies.operators import Names, compact
 from studies.pareto import Interval
-from studies.quantities import judge
+from studies.quantities import COSTS, judge
 from studies.report import build_report, main, problems
 from studies.table import COLUMNS, Point, Row, load_results
-from studies.tables import accuracies
-
-NOTHING = Interval(0.0, 0.0, 0.0)
+from studies.tables import scores
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +145,14 @@ def test_each_figure_has_its_data_beside_it(folder: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(judged.points) == 15
     assert [r["standing"] for r in rows] == judged.standing
-    assert [float(r["energy_pj"]) for r in rows] == [p.energy_pj.nominal for p in judged.points]
+    assert [float(r["energy_pj"]) for r in rows] == [
+        p.cost("energy_pj").nominal for p in judged.points
+    ]
     with (folder / "figures/energy_by_component.csv").open(newline="") as stream:
         parts = list(csv.DictReader(stream))
     total = sum(float(r["energy_pj"]) for r in parts)
     assert total == pytest.approx(
-        sum(sum(synthetic.COMPONENTS.values()) * p.energy_pj.nominal for p in judged.points)
+        sum(sum(synthetic.COMPONENTS.values()) * p.cost("energy_pj").nominal for p in judged.points)
     )
     with (folder / "figures/curves.csv").open(newline="") as stream:
         curves = list(csv.DictReader(stream))
@@ -168,8 +168,8 @@ def test_latex_tables_hold_the_front_and_the_paired_differences(folder: Path) ->
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == len(judged.front())
     assert body[0].startswith(f"{first.student} & {first.machine.replace('_', chr(92) + '_')} & ")
-    assert f" {first.energy_pj.nominal * 1e-6:.3f} [" in body[0]
-    ours, theirs = accuracies(results, "W2A8 TI-G"), accuracies(results, "W2A8 KD")
+    assert f" {first.cost('energy_pj').nominal * 1e-6:.3f} [" in body[0]
+    ours, theirs = scores(results, "W2A8 TI-G"), scores(results, "W2A8 KD")
     mean = 100 * sum(ours[s] - theirs[s] for s in ours) / 3
     assert f"& W2A8 KD & ${mean:+.1f} [" in methods
     assert front.count("{") == front.count("}")
@@ -213,18 +213,18 @@ def test_hardware_alone_has_no_accuracy_and_few_lines(tmp_path: Path) -> None:
     assert all(
         s == "infeasible"
         for s, p in zip(judged.standing, judged.points, strict=True)
-        if p.latency_s.nominal > 9e-5
+        if p.cost("latency_s").nominal > 9e-5
     )
 
 
 def test_thinning_keeps_the_step_line_and_stays_small() -> None:
     draw = random.Random(2)
-    point = Point("s", "m", (Row("s", 0, "m", "ok", family="m"),), None, NOTHING, NOTHING)
+    point = Point("s", "m", (Row("s", 0, "m", "ok", family="m"),), None, {})
     marks = []
     for _ in range(5000):
         x, y = draw.uniform(1, 100), draw.uniform(1, 100)
         marks.append(Mark(point, "dominated", Interval(x, x, x), Interval(y, y, y)))
-    kept = thinned(marks, more_is_better=False)
+    kept = thinned(marks, COSTS["latency_s"])
     line = [
         m
         for m in marks

@@ -148,7 +148,7 @@ def test_a_student_is_trained_once_and_costed_on_machines_of_its_own(tmp_path: P
             assert point["status"] in ("ok", "refused")
             assert len(point["nodes"]) == 2  # one a seed
             if point["status"] == "ok":
-                assert point["accuracy"] == trial["accuracy"]
+                assert point["score"] == trial["score"]
     assert [s["name"] for s in plan.study["students"]] == students
     # later students begin with machines that were on the fronts of earlier ones
     best = {p["machine"] for t in trials[:3] for p in t["points"]}
@@ -170,7 +170,7 @@ def test_halving_goes_by_the_carve_out_and_leaves_the_held_out_data_unread(tmp_p
         behind = [t for t in batch if t["status"] == "stopped"]
         assert {t["steps"] for t in behind} == {10}
         # what ten steps reached; the winner's is of its whole training
-        assert winner["accuracy"] - 1 / 10 + 1 / 90 >= max(t["accuracy"] for t in behind) - 1e-12
+        assert winner["score"] - 1 / 10 + 1 / 90 >= max(t["score"] for t in behind) - 1e-12
         assert not any(t["points"] for t in behind)
     short = [a for a in attempts.values() if a.kind == "train" and a.spec["run"]["train"]["steps"] == 10]  # fmt: skip
     assert len(short) == 6 * 2

@@ -25,7 +25,13 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
         "hashes": {"model": "a", "machine": "b", "code": "c"},
         "operators": ["many"],
     }
-    verification = {"ok": False, "unequal": [{"tensor": "t"}], "tensors": 120, "samples": 10}
+    verification = {
+        "ok": False,
+        "unequal": [{"tensor": "t"}],
+        "tensors": 120,
+        "samples": 10,
+        "decode": None,
+    }
     return run, verification
 
 
@@ -39,6 +45,10 @@ def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
         "compared_tensors": 120,
         "samples": 10,
     }
+    # a token that was decoded wrongly counts, too
+    decode = {"unequal": [{"tensor": "t"}, {"tensor": "u"}], "tensors": 30}
+    decoded = verified_of({**verification, "decode": decode})
+    assert (decoded["unequal_tensors"], decoded["compared_tensors"]) == (3, 150)
     assert row["energy_by_component_pj"] == {"dram": 2.0, "array": 2.0}
     assert row["side_arrays"] == {"cycles_frac": 0.2, "energy_frac": 0.1}
     assert (row["weight_bytes"], row["peak_activation_bytes"]) == (7, 8)
