@@ -179,13 +179,14 @@ class Point:
 
     def cost(self, objective: str) -> Interval:
         """Return the cost that an objective of the study names; an area that no one states is larger than any."""
+        if objective == "energy_pj":
+            return self.energy_pj
+        if objective == "latency_s":
+            return self.latency_s
+        if objective != "area_um2":
+            raise KeyError(objective)
         area = math.inf if self.area_um2 is None else self.area_um2
-        costs = {
-            "energy_pj": self.energy_pj,
-            "latency_s": self.latency_s,
-            "area_um2": Interval(area, area, area),
-        }
-        return costs[objective]
+        return Interval(area, area, area)
 
 
 @dataclass(frozen=True)
@@ -326,9 +327,8 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
     """Return a row with what came of an attempt; None: there was none yet."""
     if attempt is None:
         return row
-    row = replace(row, status=attempt.status, reason=attempt.error)
     if attempt.result is None:
-        return row
+        return replace(row, status=attempt.status, reason=attempt.error)
     r = attempt.result
     if "energy_terms" not in r:
         raise LedgerError(
@@ -339,6 +339,8 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
     verified = r.get("verify", {})
     return replace(
         row,
+        status=attempt.status,
+        reason=attempt.error,
         accuracy=accuracy.get("value"),
         correct=accuracy.get("correct"),
         total=accuracy.get("total"),
