@@ -112,14 +112,15 @@ def cost(
 @app.command()
 def ledger(
     rows: Annotated[int, typer.Option(min=1, help="Rows of the study, about.")] = 10_000,
-    report: Annotated[bool, typer.Option(help="Build the report, too: minutes.")] = True,
+    report: Annotated[bool, typer.Option(help="Build the report, too.")] = True,
 ) -> None:
-    """Time reading, asking and reporting a study of invented numbers; seconds and peak memory of each."""
+    """Time reading, asking and reporting studies of invented numbers, one that trains and one of hardware alone."""
     from studies.bench_ledger import costs
 
     for c in costs(rows, report):
+        page = "" if c.page_mb is None else f", a page of {c.page_mb:.1f} MB"
         typer.echo(
-            f"{c.step:24}{c.seconds:8.2f} s {c.cpu_s:8.2f} s of CPU {c.peak_mb:8.0f} MB at most"
+            f"{c.shape:10}{c.step:24}{c.seconds:8.2f} s {c.cpu_s:8.2f} s of CPU {c.peak_mb:8.0f} MB at most{page}"
         )
 
 

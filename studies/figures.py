@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +42,9 @@ ALPHA: Mapping[Standing, float] = {
 MANY = 150
 """points of which each has its own bars and hover text; beyond, marks have neither"""
 GRID_CELLS = (36, 22)
-"""of many points off the step line, one a student, family and cell of this grid is drawn"""
+"""of many points off the step line, one a colour, shape and cell of this grid is drawn"""
+MOST_NAMES = 24
+"""students, or machines, that a legend names; colours and shapes come again after eight, of more names the legend would hide the figure"""
 MOST_BARS = 24
 """points of the figure of components; those of the front come first"""
 
@@ -66,11 +69,16 @@ class StudyFigure:
             writer.writerows(self.rows)
 
 
+Look = tuple[str, str]
+"""colour and shape"""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A point in a figure's own units."""
 
     point: Point
+    look: Look
     standing: Standing
     x: Interval
     y: Interval
@@ -113,11 +121,13 @@ def front_figure(
     A step line joins the points that no other beats in both. None: no point has both (an area that no machine states).
     """
     standings = judged.standings[x.key]
+    look_of = _looks(judged)
     marks = []
     for point, standing in zip(judged.points, standings, strict=True):
         across, up = x.read(point), y.read(point)
         if across is not None and up is not None:
-            marks.append(Mark(point, standing, _scaled(across, x.factor), _scaled(up, y.factor)))
+            ends = _scaled(across, x.factor), _scaled(up, y.factor)
+            marks.append(Mark(point, look_of(point), standing, *ends))
     if not marks:
         return None
     drawn = marks if len(marks) <= MANY else thinned(marks, y)
@@ -133,6 +143,13 @@ def front_figure(
         ],
         is_front=True,
     )
+
+
+def _looks(judged: Judged) -> Callable[[Point], Look]:
+    """Return what gives a point its colour, by student, and its shape, by family; of many they come again."""
+    colours = dict(zip(judged.results.students, itertools.cycle(SERIES), strict=False))
+    shapes = dict(zip(judged.families, itertools.cycle(MARKERS), strict=False))
+    return lambda point: (colours[point.student], shapes[point.rows[0].family])
 
 
 def _scaled(bar: Interval, factor: float) -> Interval:
@@ -155,6 +172,13 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
     said = [
         f"Colour: {'how the student was trained' if trains else 'the model and its formats'}. Shape: the machine."
     ]
+    models = "students" if trains else "models"
+    for things, all_names, looks in (
+        (models, judged.results.students, f"{len(SERIES)} colours"),
+        ("machines", judged.families, f"{len(MARKERS)} shapes"),
+    ):
+        if len(all_names) > MOST_NAMES:
+            said.append(f"{len(all_names):,} {things} share {looks}: the data beside the figure names them.")  # fmt: skip
     if y.key == SCORE:
         said.append("Vertical bars: 95 % t interval of the mean over seeds.")
     if x.key in ENERGY_TERMS or y.key in ENERGY_TERMS:
@@ -180,7 +204,7 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
 
 
 def thinned(marks: Sequence[Mark], y: Quantity) -> list[Mark]:
-    """Return the points of the step line, and of the rest one a standing, student, family and cell of a grid over the figure.
+    """Return the points of the step line, and of the rest one a standing, look and cell of a grid over the figure.
 
     Cells are of equal width where the figure has them so: those of a logarithmic axis in the logarithm.
     """
@@ -197,9 +221,8 @@ def thinned(marks: Sequence[Mark], y: Quantity) -> list[Mark]:
         cells.append(np.minimum((values - values.min()) / span * count, count - 1).astype(int))
     kept: dict[object, Mark] = {}
     for index, (mark, across, up) in enumerate(zip(marks, *cells, strict=True)):
-        p = mark.point
         on_line = (mark.x.nominal, mark.y.nominal) in line
-        key = index if on_line else (p.student, p.rows[0].family, mark.standing, int(across), int(up))  # fmt: skip
+        key = index if on_line else (mark.look, mark.standing, int(across), int(up))
         kept.setdefault(key, mark)
     return list(kept.values())
 
@@ -211,7 +234,6 @@ def _front_painter(
     y: Quantity,
     teacher_score: float | None,
 ) -> Painter:
-    students, families = judged.results.students, judged.families
     few = len(marks) <= MANY  # thinned ones may be few, too
 
     def paint(width: float) -> Drawing:
@@ -225,11 +247,10 @@ def _front_painter(
         axes.set_ylabel(y.axis)
         line = _front_line(marks, y.more_is_better)
         axes.plot(*zip(*line, strict=True), drawstyle="steps-post", color=MUTED, lw=1.2, zorder=2)
-        looks: dict[tuple[str, str, Standing], list[Mark]] = {}
+        groups: dict[tuple[Look, Standing], list[Mark]] = {}
         for mark in marks:
-            looks.setdefault((mark.point.student, mark.point.rows[0].family, mark.standing), []).append(mark)  # fmt: skip
-        for (student, family, standing), alike in looks.items():
-            colour = SERIES[students.index(student) % len(SERIES)]
+            groups.setdefault((mark.look, mark.standing), []).append(mark)
+        for ((colour, shape), standing), alike in groups.items():
             if few:
                 _bars(axes, alike, colour, standing)
             hollow = standing == "infeasible"
@@ -239,7 +260,7 @@ def _front_painter(
                     [m.x.nominal for m in group],
                     [m.y.nominal for m in group],
                     s=(64 if standing == "front" else 40) if few else (26 if standing == "front" else 9),
-                    marker=MARKERS[families.index(family) % len(MARKERS)],
+                    marker=shape,
                     facecolor="none" if hollow else colour,
                     edgecolor=colour if hollow else PAPER,
                     linewidth=1.2 if hollow else 0.8 if few else 0.3,
@@ -259,7 +280,7 @@ def _front_painter(
             _widen_log_axis(axes, "y")
         else:
             axes.margins(y=0.12)
-        _front_legend(figure, students, families, wide=width >= WIDE)
+        _front_legend(figure, _told(judged.results.students), _told(judged.families), width >= WIDE)
         return drawing
 
     return paint
@@ -326,6 +347,11 @@ def _widen_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def _told(names: Sequence[str]) -> Sequence[str]:
+    """Return the names that a legend has: none of too many."""
+    return names if len(names) <= MOST_NAMES else ()
+
+
 def _front_legend(
     figure: Figure, students: Sequence[str], families: Sequence[str], wide: bool
 ) -> None:
@@ -333,6 +359,8 @@ def _front_legend(
     from matplotlib.lines import Line2D
 
     columns = max(len(students), len(families))
+    if not columns:
+        return
     empty = Line2D([], [], ls="", label=" ")
     colours = [
         Line2D([], [], ls="", marker="o", color=SERIES[i % len(SERIES)], label=name)

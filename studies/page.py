@@ -124,13 +124,14 @@ def _components(points: Sequence[Point]) -> dict[str, Any]:
     values = []
     for point in points:
         values.append(
-            [x for n, pj in components_pj(point).items() if pj for x in (names.at(n), _brief(pj))]
+            [
+                x
+                for n, pj in components_pj(point).items()
+                if pj
+                for x in (names.at(n), short(pj, digits=4))
+            ]
         )
     return {"names": names.texts, "pj": values}
-
-
-def _brief(value: float) -> float | int | None:
-    return short(float(f"{value:.4g}"))
 
 
 def _details(judged: Judged, nodes: Sequence[Node], names: Names) -> dict[str, Any]:

@@ -58,12 +58,34 @@ def front_probability(costs: Sequence[Draws]) -> npt.NDArray[np.float64]:
         ValueError: a cost is not a number.
     """
     points, draws = np.broadcast_shapes(*(c.shape for c in costs))
-    stacked = [np.broadcast_to(c, (points, draws)) for c in costs]
+    able = np.flatnonzero(~_always_beaten(costs))
+    stacked = [np.broadcast_to(c[able], (len(able), draws)) for c in costs]
     wins = np.zeros(points)
     for draw in range(draws):
-        wins += front_mask(np.column_stack([c[:, draw] for c in stacked]))
+        wins[able] += front_mask(np.column_stack([c[:, draw] for c in stacked]))
     shares: npt.NDArray[np.float64] = wins / draws
     return shares
+
+
+def _always_beaten(costs: Sequence[Draws]) -> npt.NDArray[np.bool_]:
+    """Mark points that one single point beats in every draw: [points]; of many points nearly all.
+
+    They are on no front, and what they beat their winner beats, too: the fronts of the others are the fronts of all.
+    Winners are looked for on the front of the mean costs alone, so a point may be missed; it is then judged draw by draw.
+    """
+    means = np.column_stack([c.mean(axis=1) for c in costs])
+    beaten = np.zeros(len(means), dtype=np.bool_)
+    for winner in np.flatnonzero(front_mask(means)):
+        # the means first, and one cost after the other: each leaves fewer rows of draws to be read
+        losers = np.flatnonzero(~beaten & (means >= means[winner]).all(axis=1))
+        better = np.zeros((len(losers), 1), dtype=np.bool_)
+        for cost in sorted(costs, key=lambda c: c.shape[1]):
+            drawn = cost[losers]
+            no_worse = (drawn >= cost[winner]).all(axis=1)
+            losers = losers[no_worse]
+            better = better[no_worse] | (drawn[no_worse] > cost[winner])
+        beaten[losers[better.all(axis=1)]] = True
+    return beaten
 
 
 def standings(benefits: Sequence[Interval], costs: Sequence[Interval]) -> list[Standing]:
@@ -76,13 +98,33 @@ def standings(benefits: Sequence[Interval], costs: Sequence[Interval]) -> list[S
     """
     nominal = np.array([[-b.nominal, c.nominal] for b, c in zip(benefits, costs, strict=True)])
     mask = front_mask(nominal.reshape(len(benefits), 2))
-    result: list[Standing] = []
-    for on_front, benefit, cost in zip(mask, benefits, costs, strict=True):
-        beaten = any(
-            b.low >= benefit.high
-            and c.high <= cost.low
-            and (b.low > benefit.high or c.high < cost.low)
-            for b, c in zip(benefits, costs, strict=True)
-        )
-        result.append("front" if on_front else "dominated" if beaten else "undecided")
-    return result
+    beaten = _beaten_at_worst(
+        np.array([[-b.low, c.high] for b, c in zip(benefits, costs, strict=True)]).reshape(-1, 2),
+        np.array([[-b.high, c.low] for b, c in zip(benefits, costs, strict=True)]).reshape(-1, 2),
+    )
+    return [
+        "front" if on_front else "dominated" if lost else "undecided"
+        for on_front, lost in zip(mask, beaten, strict=True)
+    ]
+
+
+def _beaten_at_worst(
+    worst: npt.NDArray[np.float64], best: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Mark the points that some point dominates with its worst costs against their best ones.
+
+    Args:
+        worst: [points, 2], each cost to be made small.
+        best: [points, 2]; nowhere larger than `worst`, so no point beats itself.
+
+    Returns:
+        [points] booleans.
+    """
+    order = np.argsort(worst[:, 0])
+    first = worst[order, 0]
+    # least[k]: the least second cost of the k points that come first; of none it is no number, and beats nothing
+    least = np.concatenate(([np.nan], np.minimum.accumulate(worst[order, 1])))
+    less = least[np.searchsorted(first, best[:, 0], side="left")]
+    no_larger = least[np.searchsorted(first, best[:, 0], side="right")]
+    marked: npt.NDArray[np.bool_] = (less <= best[:, 1]) | (no_larger < best[:, 1])
+    return marked

@@ -50,12 +50,18 @@ def mean_interval(
     mean = math.fsum(values) / count
     if count == 1:
         return Estimate(mean, None, None, 1)
-    from scipy.stats import t
-
     variance = math.fsum((v - mean) ** 2 for v in values) / (count - 1)
-    half = float(t.ppf(0.5 + level / 2, count - 1)) * math.sqrt(variance / count)
+    half = _t_quantile(0.5 + level / 2, count - 1) * math.sqrt(variance / count)
     low, high = bounds
     return Estimate(mean, max(low, mean - half), min(high, mean + half), count)
+
+
+@lru_cache(maxsize=64)
+def _t_quantile(share: float, freedom: int) -> float:
+    """Remember quantiles: thousands of means are over as many seeds."""
+    from scipy.stats import t
+
+    return float(t.ppf(share, freedom))
 
 
 @dataclass(frozen=True, slots=True)

@@ -362,9 +362,8 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
     """Return a row with what came of an attempt; None: there was none yet."""
     if attempt is None:
         return row
-    row = replace(row, status=attempt.status, reason=attempt.error)
     if attempt.result is None:
-        return row
+        return replace(row, status=attempt.status, reason=attempt.error)
     r = attempt.result
     if "energy_terms" not in r:
         raise LedgerError(
@@ -376,6 +375,8 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
     token = r.get("token") or {"energy_pj": {}}
     return replace(
         row,
+        status=attempt.status,
+        reason=attempt.error,
         metric=measured.get("metric"),
         score=measured.get("value"),
         correct=measured.get("correct"),

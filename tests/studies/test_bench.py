@@ -68,6 +68,20 @@ def test_steps_of_the_ledger_benchmark_do_what_they_say(tmp_path: Path) -> None:
     assert found["load_results"].rows == rows  # type: ignore[attr-defined]
     assert (folder / "bench.csv").read_text().count("\n") == 1 + len(rows)
     assert (folder / "bench.parquet").read_bytes().startswith(b"PAR1")
-    cost = bench_ledger._measure("view", folder)
+    cost = bench_ledger._measure("trained", "view", folder)
+    assert cost.page_mb is None
     assert 0 <= cost.seconds < 60
     assert 10 < cost.peak_mb < 100_000
+
+
+@pytest.mark.parametrize(("shape", "points"), [("trained", 8), ("hardware", 40)])
+def test_shapes_of_the_ledger_benchmark(shape: str, points: int, tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    bench_ledger.SHAPES[shape](tmp_path, 40)
+    results = load_results(tmp_path)
+    assert len(results.rows) == 40
+    assert len(results.points()) == points
+    assert results.trains == (shape == "trained")
+    left = len(list(tmp_path.glob("nodes/*/operators.json")))
+    assert left == (40 if shape == "hardware" else 0)
+    bench_ledger.STEPS["query: filter and front"](tmp_path)()

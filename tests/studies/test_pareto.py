@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hwsim.engine.energy import draw_position
 from studies.draws import energy_draws
-from studies.pareto import Interval, front_mask, front_probability, standings
+from studies.pareto import Interval, _always_beaten, front_mask, front_probability, standings
 
 # few distinct values on purpose: ties and duplicates are where fronts go wrong
 POINTS = st.integers(1, 4).flatmap(
@@ -130,6 +130,33 @@ def test_dominated_holds_for_every_position_in_the_bars(
         best = (-benefit.high, cost.low)
         certain = any(r[0] <= best[0] and r[1] <= best[1] and r != best for r in rivals)
         assert (standing == "dominated") == (certain and standing != "front")
+
+
+def test_points_that_one_always_beats_change_no_share() -> None:
+    # one unknown that all share and one of each: clouds that overlap, and many a point below another in every draw
+    random = np.random.default_rng(1)
+    exact = random.integers(0, 6, (300, 1)).astype(np.float64)
+    energy = np.exp(random.normal(size=(300, 1)) + 0.1 * random.normal(size=(300, 40)))
+    energy *= np.exp(random.normal(size=(1, 40)))
+    costs = [energy, exact]
+    always = _always_beaten(costs)
+    assert 200 < always.sum() < 300
+    worlds = [front_mask(np.column_stack([energy[:, d], exact[:, 0]])) for d in range(40)]
+    assert not (always & np.any(worlds, axis=0)).any()
+    assert (front_probability(costs) == np.mean(worlds, axis=0)).all()
+
+
+def test_equals_in_one_draw_are_not_always_beaten() -> None:
+    costs = [np.array([[1.0, 1.0], [2.0, 1.0], [2.0, 2.0], [1.0, 1.0]]), np.zeros((4, 1))]
+    assert _always_beaten(costs).tolist() == [False, False, True, False]
+    assert front_probability(costs).tolist() == [1.0, 0.5, 0.0, 1.0]
+
+
+def test_a_cost_without_end_is_beaten_only_by_what_is_as_accurate() -> None:
+    beyond, one = Interval(np.inf, np.inf, np.inf), Interval(1, 1, 1)
+    best = [Interval(0.9, 0.9, 0.9), Interval(0.8, 0.8, 0.8)]
+    assert standings(best, [beyond, one]) == ["front", "front"]
+    assert standings(best, [one, beyond]) == ["front", "dominated"]
 
 
 def test_overlapping_bars_are_undecided() -> None:

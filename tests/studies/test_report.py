@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.report.figure import WIDE
 from studies import latex, synthetic, text
-from studies.figures import GRID_CELLS, Mark, thinned
+from studies.figures import GRID_CELLS, MOST_NAMES, Mark, front_figure, thinned
 from studies.operators import Names, compact
 from studies.pareto import Interval
 from studies.quantities import COSTS, judge
@@ -223,7 +224,8 @@ def test_thinning_keeps_the_step_line_and_stays_small() -> None:
     marks = []
     for _ in range(5000):
         x, y = draw.uniform(1, 100), draw.uniform(1, 100)
-        marks.append(Mark(point, "dominated", Interval(x, x, x), Interval(y, y, y)))
+        look = ("blue", draw.choice("os"))
+        marks.append(Mark(point, look, "dominated", Interval(x, x, x), Interval(y, y, y)))
     kept = thinned(marks, COSTS["latency_s"])
     line = [
         m
@@ -231,8 +233,31 @@ def test_thinning_keeps_the_step_line_and_stays_small() -> None:
         if not any(o.x.nominal <= m.x.nominal and o.y.nominal < m.y.nominal for o in marks)
     ]
     assert {id(m) for m in line} <= {id(m) for m in kept}
-    assert len(kept) <= GRID_CELLS[0] * GRID_CELLS[1] + len(line)
-    assert len(kept) > 300
+    # one a cell and look
+    assert len(kept) <= 2 * GRID_CELLS[0] * GRID_CELLS[1] + len(line)
+    assert len(kept) > GRID_CELLS[0] * GRID_CELLS[1]
+
+
+def test_machines_beyond_all_shapes_leave_the_figure_its_place(tmp_path: Path) -> None:
+    shown = []
+    for count in (MOST_NAMES, MOST_NAMES + 1):
+        machines = synthetic.many_machines(count)
+        made = synthetic.make_folder(tmp_path / str(count), (0,), {"W8A8": 0.9}, machines=machines)
+        judged = judge(load_results(made))
+        figure = front_figure(
+            judged, judged.quantities["energy_pj"], judged.quantities["score"], None
+        )
+        assert figure is not None
+        legend = figure.painter(WIDE).figure.legends[0]
+        texts = [text.get_text() for text in legend.get_texts()]
+        shown.append((figure.caption, [name for name in machines if name in texts]))
+        assert "W8A8" in texts
+        assert len(figure.rows) == count
+    (few, named), (many, unnamed) = shown
+    assert "share" not in few
+    assert len(named) == MOST_NAMES
+    assert "25 machines share 8 shapes: the data beside the figure names them." in many
+    assert unnamed == []
 
 
 def test_csv_holds_every_row(folder: Path) -> None:
