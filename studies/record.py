@@ -82,7 +82,7 @@ def study(
     result = collect_study(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, json.dumps(result, indent=1) + "\n")
-    typer.echo(f"{out}: {len(result['students'])} students, {len(result['seeds'])} seeds")
+    typer.echo(f"{out}: {result['points']} points, {len(result['front'])} on the front")
 
 
 @app.command()

@@ -11,20 +11,22 @@ from hwsim.errors import CheckpointError
 from studies.curves import families, metric_of
 from studies.fault_curves import fault_curves, faults_section
 from studies.host import describe_host
-from studies.ledger import FILE_NAME, FINAL, read, view
-from studies.plan import load_plan
+from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
+from studies.plan import Plan, load_plan
+from studies.record_front import collect_front, front_lines
 from studies.statistics import (
     adjusted_p_values,
     comparisons_text,
     paired_effect,
 )
+from studies.table import load_results
 
 SCHEMA = "studies/study_result/1"
 DESCRIBED = ("name", "recipe_set", "teacher", "layers", "control", "train")
 
 
 def collect_study(folder: Path) -> dict[str, Any]:
-    """Return what a study found, a student and a seed: test results, curves, rungs, unequal tensors.
+    """Return what a study found: its front and, of a student and a seed, test results, curves, rungs, unequal tensors.
 
     Raises:
         CheckpointError: nothing was run there, or something of it is not finished.
@@ -38,6 +40,28 @@ def collect_study(folder: Path) -> dict[str, Any]:
             f"{folder}: {len(missing)} of {len(plan.nodes)} nodes are not finished, first {missing[0]}:"
             " run the sweep again"
         )
+    study = plan.study
+    revisions = {attempts[n.id].volatile.get("git_revision") for n in plan.nodes}
+    trained = {} if study["task"] is None else _trained(plan, attempts)
+    results = load_results(folder)
+    return {
+        "schema": SCHEMA,
+        "name": study["name"],
+        "question": study["question"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "git_revisions": sorted(r for r in revisions if r),
+        "host": describe_host(),
+        "task": study["task"],
+        "seeds": study["seeds"],
+        "students": [],
+        "machines": len(results.machines),
+        **collect_front(results),
+        **trained,
+    }
+
+
+def _trained(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, Any]:
+    """Return `students` with a cell a seed, and the curves of bit errors where there are any."""
     study = plan.study
     found: dict[str, dict[str, Any]] = {}
     for node in plan.nodes:
@@ -63,17 +87,8 @@ def collect_study(folder: Path) -> dict[str, Any]:
                 "compared_tensors": result["verify"]["compared_tensors"],
             }
     parts = (study["teacher"], *study["students"])
-    revisions = {attempts[n.id].volatile.get("git_revision") for n in plan.nodes}
     curves = fault_curves(plan, attempts)
     return {
-        "schema": SCHEMA,
-        "name": study["name"],
-        "question": study["question"],
-        "date": datetime.now(UTC).date().isoformat(),
-        "git_revisions": sorted(r for r in revisions if r),
-        "host": describe_host(),
-        "task": study["task"],
-        "seeds": study["seeds"],
         "students": [
             {key: part[key] for key in DESCRIBED if part.get(key)}
             | {"recipe": part["recipe"]["name"], "by_seed": found[part["name"]]}
@@ -89,6 +104,21 @@ def _bit_errors(study: Mapping[str, Any], curves: list[dict[str, Any]]) -> dict[
 
 def study_section(result: Mapping[str, Any]) -> list[str]:
     """Return the lines of a study's section, in Markdown."""
+    answered = front_lines(result) if result.get("front") else []
+    if result["students"]:
+        return [*_students_section(result), *answered]
+    lines = [
+        f"## {result['name']}",
+        "",
+        f"{result['question']} {result['points']} combinations of {result['machines']} machines, costed without training;"
+        f" {result['refused']} refused. Revision `{', '.join(r[:12] for r in result['git_revisions'])}`, {result['date']},"
+        f" {result['host']['processor']}.",
+        "",
+    ]
+    return [*lines, *answered]
+
+
+def _students_section(result: Mapping[str, Any]) -> list[str]:
     names = {s["name"]: s for s in result["students"]}
     metric = metric_of(result["students"])
     seeds = len(result["seeds"])

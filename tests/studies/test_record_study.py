@@ -10,11 +10,14 @@ import pytest
 
 from hwsim.errors import CheckpointError
 from hwsim.report.figure import render_files
+from studies import table
 from studies.curves import curve, curves_figure, families
+from studies.front import front_of
 from studies.metric import METRICS
 from studies.record import load_results, results_page, study
+from studies.record_front import MOST_POINTS
 from studies.record_study import collect_study, study_section
-from studies.synthetic import MACHINES, STUDENTS, make_folder
+from studies.synthetic import MACHINES, STUDENTS, make_folder, make_hardware_folder
 from studies.text import SPACE
 
 
@@ -94,3 +97,31 @@ def test_a_curve_is_the_mean_and_the_range_of_its_seeds() -> None:
         [25.0, 75.0],
         [50.0, 75.0],
     )
+
+
+def test_the_front_is_kept_with_the_answer_and_shown(folder: Path) -> None:
+    result = collect_study(folder)
+    front = front_of(table.load_results(folder), table.load_results(folder).points())
+    assert result["answer"].startswith(f"{len(front.members)} of {len(front.points)} measured")
+    kept = [(p["student"], p["machine"]) for p in result["front"]]
+    assert kept == [(front.points[i].student, front.points[i].machine) for i in front.members]
+    first = front.points[front.members[0]]
+    low, nominal, high = result["front"][0]["energy_pj"]
+    assert nominal == pytest.approx(first.cost("energy_pj").nominal, rel=1e-5)
+    assert low < high
+    section = study_section(json.loads(json.dumps(result)))
+    assert result["answer"] in section
+    assert sum(line.startswith("| model") for line in section) == 1
+
+
+def test_a_study_of_hardware_alone_is_kept_too(tmp_path: Path) -> None:
+    made = make_hardware_folder(tmp_path / "hw", 30)
+    result = collect_study(made)
+    assert (result["metric"], result["students"], result["seeds"]) == (None, [], [])
+    assert result["criteria"] == ["energy_pj", "latency_s", "area_um2"]
+    assert result["machines"] == 30
+    section = study_section(result)
+    assert section[0] == f"## {result['name']}"
+    assert f"{result['points']} combinations of 30 machines" in section[2]
+    more = len(result["front"]) - MOST_POINTS
+    assert (f"The {more} other points of the front are in the result file." in section) == (more > 0)  # fmt: skip
