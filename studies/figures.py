@@ -18,10 +18,10 @@ from hwsim.report.figure import (
     Drawing,
     Painter,
     new_figure,
-    render_files,
 )
 from studies.criteria import ENERGY_TERMS
 from studies.curves import curve_rows, curves_panels, panels_of, students_of
+from studies.inline import write_figure
 from studies.metric import SCORE
 from studies.pareto import Interval, Standing
 from studies.quantities import Judged, Quantity
@@ -60,13 +60,13 @@ class StudyFigure:
     rows: Sequence[Sequence[Any]]
     is_front: bool = False
 
-    def write(self, path: Path) -> None:
-        """Write `path` as PNG, SVG and CSV."""
-        render_files(self.painter, path)
+    def write(self, path: Path) -> str:
+        """Write `path` as PNG, SVG and CSV; return the figure as HTML."""
         with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(self.columns)
             writer.writerows(self.rows)
+        return write_figure(self.painter, path, self.heading)
 
 
 Look = tuple[str, str]

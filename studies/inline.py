@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 from io import StringIO
+from pathlib import Path
 
 from hwsim.report.figure import (
     GRID,
@@ -18,8 +19,10 @@ from hwsim.report.figure import (
     PAPER,
     PARTS,
     SERIES,
+    UNDATED,
     WIDE,
     Painter,
+    save_files,
     style,
 )
 
@@ -34,16 +37,22 @@ VARIABLES: Mapping[str, str] = {
 }
 
 
-def render_inline(painter: Painter, name: str, description: str) -> str:
-    """Return the figure as HTML: a wide and a narrow SVG, of which the style sheet shows one."""
+def write_figure(painter: Painter, path: Path, description: str) -> str:
+    """Write a figure as PNG and SVG; return it as HTML: that SVG and a narrow one, of which the style sheet shows one."""
+    with style(path.name):
+        wide = painter(WIDE)
+        save_files(wide.figure, path, ("png", "svg"))
+    with style(f"{path.name}-narrow"):
+        narrow = painter(NARROW)
+        text = StringIO()
+        narrow.figure.savefig(text, format="svg", metadata=UNDATED["svg"])
     parts = []
-    for variant, width in (("wide", WIDE), ("narrow", NARROW)):
-        with style(f"{name}-{variant}"):
-            drawing = painter(width)
-            text = StringIO()
-            drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        parts.append(_inline(text.getvalue(), drawing.titles, f"{name}-{variant}", description))
-        parts[-1] = f'<div class="{variant}">{parts[-1]}</div>'
+    for variant, drawing, svg in (
+        ("wide", wide, path.with_suffix(".svg").read_text("utf-8")),
+        ("narrow", narrow, text.getvalue()),
+    ):
+        inlined = _inline(svg, drawing.titles, f"{path.name}-{variant}", description)
+        parts.append(f'<div class="{variant}">{inlined}</div>')
     return "\n".join(parts)
 
 

@@ -28,7 +28,7 @@ def collect_front(results: Results) -> dict[str, Any]:
     points = results.points()
     front = front_of(results, points)
     found: dict[str, Any] = {
-        "answer": answer(results, front),
+        "answer": answer(results, points, front),
         "metric": results.metric.key if results.trains else None,
         "criteria": list(front.names),
         "points": len(points),

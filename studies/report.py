@@ -26,7 +26,6 @@ from studies.fault_curves import (
 from studies.figures import StudyFigure, study_figures
 from studies.front import Front, front_of
 from studies.front_tables import equal_score_table, front_table, share_table
-from studies.inline import render_inline
 from studies.latex import latex_tables
 from studies.page import page_json
 from studies.plan import write_atomically
@@ -94,14 +93,21 @@ def build_report(folder: Path) -> Path:
     write_parquet(folder / PARQUET_FILE, result_records(results), all_columns())
     write_atomically(folder / TABLE_FILE, latex_tables(judged))
     (folder / FIGURES_FOLDER).mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        figure.write(folder / FIGURES_FOLDER / name)
+    blocks = [
+        FigureBlock(
+            figure.heading,
+            figure.write(folder / FIGURES_FOLDER / name),
+            figure.caption,
+            figure.is_front,
+        )
+        for name, figure in figures.items()
+    ]
     path = folder / REPORT_FILE
-    write_atomically(path, render_html(judged, figures))
+    write_atomically(path, render_html(judged, blocks))
     return path
 
 
-def render_html(judged: Judged, figures: Mapping[str, StudyFigure]) -> str:
+def render_html(judged: Judged, figures: Sequence[FigureBlock]) -> str:
     """Return the report as one HTML text that loads nothing."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -116,24 +122,15 @@ def render_html(judged: Judged, figures: Mapping[str, StudyFigure]) -> str:
         lstrip_blocks=True,
     )
     results = judged.results
-    blocks = [
-        FigureBlock(
-            figure.heading,
-            Markup(render_inline(figure.painter, name, figure.heading)),
-            figure.caption,
-            figure.is_front,
-        )
-        for name, figure in figures.items()
-    ]
     front = front_of(results, list(judged.points))
     known = hashes(results)
     return environment.get_template("report.html.j2").render(
         study=results.plan.study,
         date=datetime.now(UTC).strftime("%-d %B %Y"),
-        answer=answer(results, front),
+        answer=answer(results, judged.points, front),
         problems=problems(results),
         data=Markup(page_json(judged)) if judged.points else "",
-        figures=blocks,
+        figures=figures,
         tables=tables(judged, front),
         many=MANY,
         not_modelled=not_modelled(results),

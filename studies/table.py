@@ -434,6 +434,11 @@ def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
 
 def _interval(rows: Sequence[Row], columns: Sequence[str]) -> Interval | None:
     """Return the means over rows of low end, nominal value and high end; None where a row has none."""
+    if len(rows) == 1:  # thousands of points of hardware alone
+        low, nominal, high = (getattr(rows[0], column) for column in columns)
+        return (
+            None if low is None or nominal is None or high is None else Interval(low, nominal, high)
+        )
     values = [[getattr(row, column) for row in rows] for column in columns]
     if any(v is None for column in values for v in column):
         return None

@@ -117,11 +117,11 @@ def _score_lines(point: Point) -> list[str]:
     return [f"{point.metric.name} {score_text(point.metric, point.score)}"]
 
 
-def answer(results: Results, front: Front) -> str:
-    """Answer the study's question from measured points alone: the front, how sure it is, and what equal accuracy saves."""
+def answer(results: Results, points: Sequence[Point], front: Front) -> str:
+    """Answer the study's question from its points, measured ones alone: the front, how sure it is, and what equal scores save."""
     if not front.points:
         return "No point has been measured yet."
-    sentences = [front_text(front), certainty_text(front), _left_out(results, front)]
+    sentences = [front_text(front), certainty_text(front), _left_out(points, front)]
     if front.metric is not None:
         objective = next(n for n in front.names if n != SCORE)
         text = equal_score_text(front.points, objective, front.metric)
@@ -129,9 +129,8 @@ def answer(results: Results, front: Front) -> str:
     return " ".join(s for s in sentences if s)
 
 
-def _left_out(results: Results, front: Front) -> str:
+def _left_out(points: Sequence[Point], front: Front) -> str:
     """Say how many points a constraint, or a cost that they lack, keeps off the front."""
-    points = results.points()
     broken = sum(p.infeasible is not None for p in points)
     unknown = len(points) - len(front.points) - broken
     sentences = []

@@ -104,10 +104,15 @@ def render_files(
     painter: Painter, path: Path, formats: Sequence[str] = ("png", "svg")
 ) -> list[Path]:
     """Write `path` in each of the formats (PNG with 200 dots an inch); return the files' paths."""
-    written = []
     with style(path.name):
-        figure = painter(WIDE).figure
-        for ending in formats:
-            written.append(path.with_suffix(f".{ending}"))
-            figure.savefig(written[-1], dpi=200, metadata=UNDATED[ending])
+        return save_files(painter(WIDE).figure, path, formats)
+
+
+def save_files(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:
+    """Write a figure as `render_files` does, within its `style`; it is laid out once."""
+    written = []
+    for ending in formats:
+        written.append(path.with_suffix(f".{ending}"))
+        figure.savefig(written[-1], dpi=200, metadata=UNDATED[ending])
+        figure.set_layout_engine(None)
     return written

@@ -183,7 +183,7 @@ def test_tables_hold_what_the_front_says(folder: Path) -> None:
     assert [line.cells[0].text.partition(",")[0] for line in equal.rows][-1] == "W1A1 BiT"
     assert {sum(cell.span for cell in line.cells) for line in equal.rows} == {len(equal.head)}
     assert plain(shares.text).count(" up to the reference of ") == 1
-    text = answer(results, front)
+    text = answer(results, results.points(), front)
     for part in ("on the front of accuracy against energy", "Drawn jointly, ", "At ", "The float32 teachers' accuracy is"):  # fmt: skip
         assert part in text
 
