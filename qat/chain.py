@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from hwsim.errors import CheckpointError
 from qat.checkpoint import CHAIN_FILE, is_vacant, read_json, write_json
-from qat.config import ModelSpec, RecipeSpec, RunConfig, TrainSpec, sha256
+from qat.config import Device, ModelSpec, RecipeSpec, RunConfig, TrainSpec, sha256
 from qat.data.spec import TaskSpec
 from qat.result import RunResult
 from qat.spec import Strict
@@ -50,7 +50,7 @@ class ChainConfig(Strict):
     stages: Annotated[tuple[Stage, ...], Field(strict=False, min_length=1)]
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
-    device: Literal["cpu", "auto"] = "cpu"
+    device: Device = "cpu"
 
     @model_validator(mode="after")
     def _stages_are_told_apart(self) -> Self:
@@ -100,9 +100,8 @@ def train_chain(config: ChainConfig, out: Path, progress: bool = False) -> list[
         ConfigError, DataError, TrainingDiverged: as a stage's own training.
         CheckpointError: `out` holds another chain, something else, or damage.
     """
-    from accelerate import Accelerator
-
     from qat.loop import train
+    from qat.processes import accelerator_on
 
     values = config.model_dump(mode="json", by_alias=True)
     if (out / CHAIN_FILE).is_file():
@@ -113,7 +112,7 @@ def train_chain(config: ChainConfig, out: Path, progress: bool = False) -> list[
     elif not is_vacant(out):
         raise CheckpointError(f"{out}: not empty and not a chain: choose another folder")
     folders = stage_folders(config, out)
-    accelerator = Accelerator(cpu=config.device == "cpu")
+    accelerator = accelerator_on(config.device)
     accelerator.wait_for_everyone()  # all have looked at the folder
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,9 @@ from qat.spec import Strict
 
 SCHEMA = "qat/run/1"
 
+Device = Literal["cpu", "cuda", "auto"]
+"""where a model is trained; `auto` takes a GPU where there is one"""
+
 
 class NewModel(Strict):
     """A model with random weights. `config` are keys of the family's Hugging Face configuration."""
@@ -126,7 +129,7 @@ class RunConfig(Strict):
     train: TrainSpec
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
-    device: Literal["cpu", "auto"] = "cpu"
+    device: Device = "cpu"
 
     @model_validator(mode="after")
     def _something_to_train(self) -> Self:

@@ -32,6 +32,7 @@ from qat.health import HealthMonitor
 from qat.objective import Objective
 from qat.optim import Schedule, make_optimizer, set_learning_rate
 from qat.post_training import PostTraining
+from qat.processes import accelerator_on
 from qat.quantizers.lifecycle import after_update, initialise
 from qat.recipe import Recipe, load_recipe
 from qat.runlog import RunLog
@@ -69,7 +70,7 @@ def train(config: RunConfig, out: Path, progress: bool = False) -> result.RunRes
     if (out / result.RESULT_FILE).is_file():
         state.remove_states(out)  # it may have been killed just before it did
         return result.read_result(out)
-    accelerator = Accelerator(cpu=config.device == "cpu")
+    accelerator = accelerator_on(config.device)
     if not recipe.trains:
         unfinished = PostTraining(record, recipe, out)
         accelerator.wait_for_everyone()

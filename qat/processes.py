@@ -7,8 +7,32 @@ that of one process with all the rows.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, distributed, nn
+
+from hwsim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from qat.config import Device
+
+
+def accelerator_on(device: Device) -> Accelerator:
+    """Return what moves a training to a device and its processes together.
+
+    Raises:
+        ConfigError: a GPU is asked for and torch sees none.
+    """
+    from accelerate import Accelerator
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device: must be cpu or auto here, not cuda: torch {torch.__version__} sees no GPU"
+        )
+    return Accelerator(cpu=device == "cpu")
 
 
 def several() -> bool:

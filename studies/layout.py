@@ -237,7 +237,7 @@ def _run_values(
         "train": {**values["train"], **change},
         "seed": seed,
         "threads": 1,
-        "device": "cpu",
+        "device": study.device,
     }
 
 

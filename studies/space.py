@@ -197,6 +197,8 @@ class Study(Strict):
     """null: a token is not costed by itself"""
     faults: FaultAxis | None = None
     """bit errors in the exported students; null: none"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where models are trained; what is exported, verified and costed is so on the CPU"""
     samples: Annotated[int, Field(ge=1)] | None = None
     """labelled samples each machine runs and verifies; null: all that the export carries"""
     search: Search | None = None

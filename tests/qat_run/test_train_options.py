@@ -131,3 +131,12 @@ def test_without_tensorboard_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtra, match=r"pip install 'bitwright\[tensorboard\]'"):
         train(digits_run(train={"tensorboard": True}), tmp_path / "run")
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_a_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"device: must be cpu or auto here, not cuda: torch \S+ sees no GPU"):  # fmt: skip
+        train(digits_run(device="cuda"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

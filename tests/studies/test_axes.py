@@ -11,7 +11,9 @@ import hwsim
 from hwsim.errors import ConfigError
 from studies.axes import label
 from studies.executor import PlaceOptions
+from studies.figures import study_figures
 from studies.nodes import build_plan
+from studies.quantities import judge
 from studies.report import build_report
 from studies.space import load_study
 from studies.sweep import claim_folder, run_study
@@ -151,3 +153,43 @@ def test_hardware_alone_goes_to_the_report(tmp_path: Path) -> None:
     )
     assert alone.result.cost.energy_pj.nominal == eight.energy_pj
     assert alone.result.cost.steady.cycles == eight.latency_cycles_steady
+
+
+def test_a_device_is_the_trainings_own(tmp_path: Path) -> None:
+    usual = build_plan(load_study(write(tmp_path, ALONE)))
+    other = build_plan(load_study(write(tmp_path, ALONE), ["device=cuda"]))
+    assert {n.spec["run"]["device"] for n in usual.of_kind("train")} == {"cpu"}
+    assert {n.spec["run"]["device"] for n in other.of_kind("train")} == {"cuda"}
+    assert not usual.by_id.keys() & other.by_id.keys()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_token_is_costed_where_a_study_decodes(tmp_path: Path) -> None:
+    text = HARDWARE.replace("family: vit, config: {image_size: 8, patch_size: 4, num_hidden_layers: 1}", "family: gpt2, config: {n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 64, n_positions: 24}")  # fmt: skip
+    with pytest.raises(ConfigError, match="energy_pj_per_token needs `decode`"):
+        load_study(write(tmp_path, text), ["objectives=[energy_pj_per_token, area_um2]"])
+    with pytest.raises(ConfigError, match=r"decode\.positions must differ"):
+        load_study(write(tmp_path, text), ["decode={positions: [4, 4]}"])
+    with pytest.raises(ConfigError, match="decode must be of a language task"):
+        load_study(write(tmp_path, ALONE), ["decode={positions: [4]}"])
+    decoded = load_study(
+        write(tmp_path, text),
+        ["decode={positions: [4, 20]}", "objectives=[energy_pj_per_token, latency_s_per_token]"],
+    )
+    plan = build_plan(decoded)
+    assert {tuple(n.spec["positions"]) for n in plan.of_kind("cost")} == {(4, 20)}
+    assert all("positions" not in n.spec for n in build_plan(load_study(write(tmp_path, text))).of_kind("cost"))  # fmt: skip
+    folder = tmp_path / "out"
+    claim_folder(folder, plan, fresh=False)
+    assert run_study(plan, folder, FUNCTIONS, PlaceOptions(workers=0)) == []
+    rows = load_results(folder).rows
+    assert [r.status for r in rows] == ["ok"] * 5
+    for row in rows:
+        assert row.latency_s_per_token is not None
+        assert row.energy_pj_per_token_low is not None
+        assert row.energy_pj_per_token is not None
+        assert row.energy_pj_per_token_high is not None
+        assert row.energy_pj_per_token_low < row.energy_pj_per_token < row.energy_pj_per_token_high
+    judged = judge(load_results(folder))
+    assert judged.objectives == ["energy_pj_per_token", "latency_s_per_token"]
+    assert "front_energy_per_token_latency_per_token" in study_figures(judged, None)
