@@ -30,7 +30,9 @@ MOST_TRIED = 1 << 15
 MOST_DIVIDED = 1 << 8
 """Tilings of which all sub-blocks are tried for energy in one search; likewise."""
 FIRST_TRIED = 1 << 4
-"""Tilings that are laid out first; then ever more."""
+"""Tilings that are laid out first."""
+MOST_RANKED = 1 << 12
+"""Tilings that are ranked by the cycles of their best sub-block together; fewer at first."""
 MOST_TIES = 1 << 12
 """Equally fast candidates that are kept of neighbouring tilings, to take the one of least energy."""
 DIVIDED_AT_ONCE = 1 << 4
@@ -214,21 +216,26 @@ class Trial:
         scan, t = self.scan, self.scan.tables
         index, bound, lost = found.index[:MOST_TRIED], found.bound[:MOST_TRIED], found.lost
         kinds, ends = scan.kinds(index), scan.ends(index)
-        worked = least_ends((t.m, t.n, t.k), index, t.blocks, self._flow.batch, ends, cutoff)
-        bound = np.maximum(bound, worked)
-        # The least bound first, few at first: what they come to excludes most others.
-        order = np.argsort(bound, kind="stable")
         best: list[tuple[Ints, Fastest]] = []  # rows of `found`, and what was found among them
+        # Few at first: what they come to excludes most others.
         start, size = 0, FIRST_TRIED
-        while start < len(order) and bound[order[start]] <= cutoff:
-            rows = order[start : start + size]
-            start, size = start + size, min(2 * size, AT_ONCE)
-            rows = np.sort(rows[bound[rows] <= cutoff])
-            layout, how = scan.layout(index[rows], t.blocks.whole), self._stage(index[rows[0]])
-            got = fastest(layout, kinds[rows], t.blocks, self._flow, how, ends[rows], cutoff)
-            if len(got.rows):
-                cutoff = float(got.cycles)  # none that is slower is returned
-                best = [b for b in best if b[1].cycles == got.cycles] + [(rows[got.rows], got)]
+        while start < len(bound) and bound[start] <= cutoff:
+            some = slice(start, start + size)
+            start, size = start + size, min(4 * size, MOST_RANKED)
+            worked = least_ends(
+                (t.m, t.n, t.k), index[some], bound[some], t.blocks, self._flow.batch, ends[some], cutoff
+            )  # fmt: skip
+            ranked = some.start + np.argsort(worked, kind="stable")
+            worked.sort()
+            for at in range(0, len(ranked), AT_ONCE):
+                rows = np.sort(ranked[at : at + AT_ONCE][worked[at : at + AT_ONCE] <= cutoff])
+                if not len(rows):
+                    break
+                layout, how = scan.layout(index[rows], t.blocks.whole), self._stage(index[rows[0]])
+                got = fastest(layout, kinds[rows], t.blocks, self._flow, how, ends[rows], cutoff)
+                if len(got.rows):
+                    cutoff = float(got.cycles)  # none that is slower is returned
+                    best = [b for b in best if b[1].cycles == got.cycles] + [(rows[got.rows], got)]
         if len(found.bound) > MOST_TRIED and found.bound[MOST_TRIED] <= cutoff:
             lost = min(lost, float(found.bound[MOST_TRIED]))
         rows = np.concatenate([r for r, _ in best])
