@@ -34,6 +34,8 @@ _PJ_PER_FJ = 1e-3
 _PJ_PER_S_OF_MW = 1e9
 
 Draws = npt.NDArray[np.float64]
+Units = tuple[tuple[tuple[str, str], int], ...]
+"""how often each (component, action) is done, sorted"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Count:
     action: str
     operand: str
     count: int
+
+    def times(self, factor: int) -> Count:
+        """Return as many times as much."""
+        return Count(self.component, self.action, self.operand, factor * self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Prices:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._known: dict[tuple[str, str], Price] = {}
+        self._drawn: dict[tuple[str, str], Draws] = {}
+        self._bands: dict[Units, tuple[float, float]] = {}
 
     def price(self, component: str, action: str) -> Price:
         """Return the price of one action.
@@ -116,6 +124,34 @@ class Prices:
     def nominal_pj(self, counts: Iterable[Count]) -> float:
         """Return the nominal energy of some counts."""
         return math.fsum(c.count * self.price(c.component, c.action).pj for c in counts)
+
+    def drawn_pj(self, units: Units) -> Draws:
+        """Return the energy of some units in each draw: [draws] pJ."""
+        totals = np.zeros(DRAWS)
+        for unit, count in units:
+            totals += count * self._drawn_unit_pj(*unit)
+        return totals
+
+    def band(self, units: Units, nominal: float) -> Band:
+        """Return the band of some units; equal ones, those of equal layers for instance, are drawn once."""
+        if units not in self._bands:
+            drawn = Band.of(self.drawn_pj(units), nominal)
+            self._bands[units] = drawn.low, drawn.high
+        low, high = self._bands[units]
+        return Band(low, nominal, high)
+
+    def _drawn_unit_pj(self, component: str, action: str) -> Draws:
+        """Return the energy of one action in each draw: low * (high / low) ** position."""
+        key = (component, action)
+        if key not in self._drawn:
+            price = self.price(component, action)
+            q = price.quantity
+            if q.low == q.high:
+                self._drawn[key] = np.full(DRAWS, q.value * price.to_pj)
+            else:
+                spread = (q.high / q.low) ** draw_position(price.name)
+                self._drawn[key] = np.asarray(q.low * spread * price.to_pj)
+        return self._drawn[key]
 
     def _look_up(self, component: str, action: str) -> tuple[Quantity, float, str]:
         """Return quantity, factor to pJ and the name of the quantity within its component."""
@@ -235,19 +271,6 @@ class Ledger:
     def _energies(self) -> list[float]:
         return [c.count * self.prices.price(c.component, c.action).pj for _, c in self.entries]
 
-    @cached_property
-    def _positions(self) -> dict[str, Draws]:
-        return {}
-
-    def _drawn_unit_pj(self, price: Price) -> Draws:
-        """Return the unit energy of each draw: low * (high / low) ** position."""
-        q = price.quantity
-        if q.low == q.high:
-            return np.full(DRAWS, q.value * price.to_pj)
-        if price.name not in self._positions:
-            self._positions[price.name] = draw_position(price.name)
-        return np.asarray(q.low * (q.high / q.low) ** self._positions[price.name] * price.to_pj)
-
     def bands(self, keys: Sequence[str]) -> dict[str, Band]:
         """Group the entries by a key each and return the band of every group.
 
@@ -261,16 +284,10 @@ class Ledger:
             group = units.setdefault(key, {})
             unit = (count.component, count.action)
             group[unit] = group.get(unit, 0) + count.count
-        return {key: self._band(math.fsum(nominal[key]), units[key]) for key in nominal}
-
-    def _band(self, nominal: float, units: dict[tuple[str, str], int]) -> Band:
-        return Band.of(self._drawn_pj(units), nominal)
-
-    def _drawn_pj(self, units: dict[tuple[str, str], int]) -> Draws:
-        totals = np.zeros(DRAWS)
-        for unit, count in sorted(units.items()):
-            totals += count * self._drawn_unit_pj(self.prices.price(*unit))
-        return totals
+        return {
+            key: self.prices.band(tuple(sorted(units[key].items())), math.fsum(nominal[key]))
+            for key in nominal
+        }
 
     @cached_property
     def draws(self) -> Draws:
@@ -278,7 +295,7 @@ class Ledger:
         units: dict[tuple[str, str], int] = {}
         for _, c in self.entries:
             units[c.component, c.action] = units.get((c.component, c.action), 0) + c.count
-        return self._drawn_pj(units)
+        return self.prices.drawn_pj(tuple(sorted(units.items())))
 
     def by_quantity(self) -> dict[str, tuple[float, Quantity]]:
         """Return what rests on each physical unknown: nominal pJ, and one of its quantities."""

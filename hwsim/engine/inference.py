@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 from hwsim.arch.machine import Machine
@@ -22,7 +22,7 @@ from hwsim.graph.ir import QuantGraph
 from hwsim.mapping.gemm import GemmProblem
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.placement import Placement, Placer
-from hwsim.mapping.problems import Posed, ProblemMaker, Scenario
+from hwsim.mapping.problems import Places, Posed, ProblemMaker, Scenario
 from hwsim.mapping.site import DRAM, Site
 from hwsim.mapping.skipping import skips, without_empty_beats
 
@@ -128,8 +128,9 @@ def _best_residents(graph: QuantGraph, program: Program, site: Site, mapper: Map
     scenario: Scenario = "steady"
     best: Mapped | None = None
     refused: CapacityError | None = None
+    posed: dict[tuple[int, Places, Hashable], Posed] = {}
     makers = (
-        ProblemMaker(graph, program, site, scenario, resident, backed)
+        ProblemMaker(graph, program, site, scenario, resident, backed, posed)
         for resident in resident_choices(program, site)
         for backed in backed_choices(program, site, resident)
     )

@@ -7,7 +7,7 @@ added up by tensor instead of by operator.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hwsim.engine.energy import Band, Count, Ledger, Prices
 from hwsim.mapping.gemm import GemmProblem, build
@@ -80,7 +80,7 @@ def spills_of(maker: ProblemMaker, placement: Placement, prices: Prices) -> dict
                     bits[root, way] = bits.get((root, way), 0) + times * n * run_bits
                     cycles[root] += times * n * link.bus_cycles(run_bits)
                 counts = site.transfer("activation", memory, way, operand)
-                entries += [(root, replace(c, count=times * c.count)) for c in counts]
+                entries += [(root, c.times(times)) for c in counts]
     energy = Ledger(prices, entries).by_operator()
     return {
         root: Spill(

@@ -26,6 +26,8 @@ Cycles = npt.NDArray[np.int64]
 
 UNLIMITED = 0
 """Number of halves of a buffer that every tile has its own place in: nothing ever waits for it."""
+ENDLESS = 1 << 56
+"""A limit of cycles that no schedule reaches, small enough to be multiplied by the number of channels."""
 LOOK_AHEAD = 2
 """Tiles that the loads run ahead of the compute steps where the buffer itself sets no limit."""
 
@@ -175,7 +177,7 @@ class Record:
 def simulate(steps: Steps, stage: Stage) -> Timeline:
     """Run the recurrence over all steps of one operator."""
     nothing = np.empty((0, 0, 4), dtype=np.int64)
-    end = int(recurrence(*_arguments(steps, stage), nothing))  # type: ignore[call-arg]
+    end = int(recurrence(*_arguments(steps, stage), ENDLESS, nothing))  # type: ignore[call-arg]
     links = [0] * len(stage.ports)
     for x, wire in enumerate(stage.wires[:-1]):
         links[wire] += int(steps.load[x].sum())
@@ -187,7 +189,7 @@ def simulate(steps: Steps, stage: Stage) -> Timeline:
 def record(steps: Steps, stage: Stage) -> Record:
     """Run the same recurrence and keep when every step ran."""
     times = np.full((len(steps.load) + 3, len(steps.compute), 4), -1, dtype=np.int64)
-    end = int(recurrence(*_arguments(steps, stage), times))  # type: ignore[call-arg]
+    end = int(recurrence(*_arguments(steps, stage), ENDLESS, times))  # type: ignore[call-arg]
     return Record(times, end)
 
 
@@ -238,11 +240,12 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     ports,
     store_on_bus,
     direct,
+    limit,
     times,
 ):
-    """Return the cycle at which the last step ends.
+    """Return the cycle at which the last step ends, or one above `limit` as soon as it is known to end later.
 
-    `times` [operands + 3, n, 4] is filled as `Record` says; with no columns nothing is recorded.
+    What is known at each tile: the array and the DMA channels still have all that is left before them. `times` [operands + 3, n, 4] is filled as `Record` says; with no columns nothing is recorded.
 
     Program order of the transfers: a load is issued as soon as the compute step that frees its half has
     been issued, ties by (tile, operand A < W < others); the store of a tile follows those loads.
@@ -255,14 +258,22 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
     first = np.zeros((operands, n), np.int64)
     last = np.zeros((operands, n), np.int64)
     block = np.full((operands, n), -1, np.int64)
+    to_move = np.int64(0)  # cycles that transfers not issued yet hold a channel
     for x in range(operands):
         for i in range(n):
             if fresh[x, i]:
                 first[x, count[x]] = i
                 count[x] += 1
+                if load[x, i] > 0:
+                    to_move += overhead + load[x, i]
             if count[x] > 0:
                 block[x, i] = count[x] - 1
                 last[x, count[x] - 1] = i
+    to_compute = np.int64(0)
+    for i in range(n):
+        to_compute += compute[i]
+        if emits[i] and store[i] > 0 and store_on_bus:
+            to_move += overhead + store[i]
     loaded = np.zeros((operands, n), np.int64)  # cycle at which a block is usable
     issued = np.zeros(operands, np.int64)
     released = np.zeros(n, np.int64)  # cycle at which a tile lets go of its input halves
@@ -291,6 +302,9 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                     start = max(start, posted[begun - accumulator_halves])
                 begun += 1
             array = start + compute[i]
+            to_compute -= compute[i]
+            if array + to_compute > limit or channel.sum() + to_move > channels * limit:
+                return limit + 1
             if keep:
                 _note(times, operands, i, -1, start, start, array)
             released[i] = array
@@ -339,6 +353,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
             if keep:
                 _note(times, best, first[best, q], c, taken, begin, arrived)
             bus[link, port] = channel[c] = arrived
+            to_move -= overhead + held
             loaded[best, q] = arrived + handoff[best]
             end = max(end, arrived)
         if i >= 0 and emits[i]:
@@ -354,6 +369,7 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
                 begin = max(taken + overhead, bus[link, port])
                 stored[group] = begin + store[i]
                 bus[link, port] = channel[c] = stored[group]
+                to_move -= overhead + store[i]
                 if keep:
                     _note(times, operands + 2, i, c, taken, begin, stored[group])
             elif store[i] > 0:

@@ -26,6 +26,28 @@ def busiest(links, ports, wires, a, w, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def narrowed(index, bound, cutoff):  # type: ignore[no-untyped-def]
+    """Keep those below the median of the bounds, or those of the least where that is the median.
+
+    Returns how many are kept, which bound is now the largest of interest, and what all others reach.
+    """
+    middle = np.median(bound)
+    if middle > bound.min():
+        left_out, cutoff = middle, np.nextafter(middle, -np.inf)
+    elif middle < cutoff:  # more than half of them have the least bound: below it may be nothing
+        left_out, cutoff = np.nextafter(middle, np.inf), middle
+    else:
+        return bound.shape[0], cutoff, cutoff
+    kept = 0
+    for x in range(bound.shape[0]):
+        if bound[x] <= cutoff:
+            bound[kept] = bound[x]
+            index[kept] = index[x]
+            kept += 1
+    return kept, cutoff, left_out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: splitting it hides the sums
     free,
     shape,
@@ -76,9 +98,11 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     index,
     bound,
 ):
-    """Fill `index` and `bound` as far as there is room, or with the least bound alone.
+    """Fill `index` and `bound` with the tilings of a bound of at most `cutoff`, or with the least bound alone.
 
-    Returns how many there are, and the least bound beyond `step_limit`.
+    Where there is no room for one more, `narrowed` leaves out those above the median of the ones found so far, and the scan goes on.
+
+    Returns how many there are, and the least bound of those left out or beyond `step_limit`.
     """
     batch, fill, a_streams, w_streams, out_streams, constant = shape[:6]
     channels, overhead = shape[6], shape[7]
@@ -92,7 +116,7 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
     # An array that is used whole has a table of its own; for any other it is one zero.
     s = 1 if own.size > 1 else 0
     w_batch = 1 if fill else batch
-    lost = np.inf
+    lost = left_out = np.inf
     found = 0
     used = np.zeros(3, np.int64)
     first_overhead = overhead * min(1, a_streams + w_streams + constant)
@@ -178,18 +202,16 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                     w_again = 1 if fill or order == 1 or (nt == 1 and kt == 1) else mt
                     a_held = batch * a_again * a_cycles[i, k]
                     w_held = w_batch * w_again * w_cycles[j, k]
-                    load = busiest(constant_cycles, ports, wires, a_held, w_held, 0)
-                    moved = busiest(constant_cycles, ports, wires, a_held, w_held, least_out)
                     total = constants_held + a_held + w_held + least_out
                     loads = batch * a_again * mt * a_streams * kt
                     loads += w_batch * w_again * nt * w_streams * kt
                     set_up = (loads + constant + out_tiles * out_streams) * overhead
-                    cycles = max(
-                        busy,
-                        some_overhead + load + end,
-                        moved,
-                        (total + set_up) / channels,
-                    )
+                    in_channels = (total + set_up) / channels
+                    if w_weight * (in_channels - 1e-6) > cutoff:
+                        continue
+                    load = busiest(constant_cycles, ports, wires, a_held, w_held, 0)
+                    moved = busiest(constant_cycles, ports, wires, a_held, w_held, least_out)
+                    cycles = max(busy, some_overhead + load + end, moved, in_channels)
                     cycles = np.ceil(cycles - 1e-6)
                     value = w_weight * cycles
                     if pj_weight > 0 and value <= cutoff:
@@ -214,15 +236,23 @@ def scan_bounds(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spl
                             continue
                         cutoff = value
                         found = 0
-                    if found < bound.shape[0]:
-                        bound[found] = value
-                        index[found, 0] = i
-                        index[found, 1] = j
-                        index[found, 2] = k
-                        index[found, 3] = order
-                        index[found, 4] = taken
+                    while found == bound.shape[0] and value <= cutoff:
+                        before = cutoff
+                        found, cutoff, left_out = narrowed(index, bound, cutoff)
+                        if cutoff == before:  # all are worth the same
+                            return found, left_out
+                        if lost > cutoff:
+                            lost = np.inf
+                    if value > cutoff:
+                        continue
+                    bound[found] = value
+                    index[found, 0] = i
+                    index[found, 1] = j
+                    index[found, 2] = k
+                    index[found, 3] = order
+                    index[found, 4] = taken
                     found += 1
-    return found, lost
+    return found, min(lost, left_out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from hwsim.engine.timing import Stage, Steps, recurrence
+from hwsim.engine.timing import ENDLESS, Stage, Steps, recurrence
 
 Order = Literal["activation", "weight", "output"]
 """The operand that stays while the others change."""
@@ -91,6 +91,8 @@ class Layout:
 
     def lengths(self, flow: Flow, stage: Stage, bound: Any, weight: float, cutoff: float) -> Ints:
         """Return the cycles of candidates until those left cannot beat the best of them.
+
+        Where `weight` is that of a cycle, a candidate that ends too late to matter has some number that is too large as well.
 
         Args:
             flow: what is moved.
@@ -253,6 +255,7 @@ def _lengths(  # type: ignore[no-untyped-def]
             ports,
             store_on_bus,
             direct,
+            np.int64(min(cutoff / weight, ENDLESS)) if weight > 0 else ENDLESS,
             nothing,
         )
         if weight > 0:

@@ -59,7 +59,7 @@ class Mapping:
             self,
             tiles=self.tiles + times * other.tiles,
             timeline=self.timeline.then(other.timeline, times),
-            counts=(*self.counts, *(replace(c, count=times * c.count) for c in other.counts)),
+            counts=(*self.counts, *(c.times(times) for c in other.counts)),
             buffer_bytes=_larger(self.buffer_bytes, other.buffer_bytes),
             worth=(
                 self.worth[0] + times * other.worth[0],
@@ -100,6 +100,10 @@ class Mapper:
         self._power = WaitingPower.of(site.machine, prices)
         self._scans: dict[GemmProblem, Scan] = {}
         self._known: dict[GemmProblem | RowProblem, list[tuple[Buffers, Mapping | None]]] = {}
+        self._rooflines: dict[GemmProblem | RowProblem, float] = {}
+        self._answers: dict[
+            tuple[GemmProblem | RowProblem, tuple[tuple[str, int], ...], int], Mapping | None
+        ] = {}
         self._all_free = {m: site.capacity_bytes(m) for m in site.machine.memories}
 
     @property
@@ -120,6 +124,14 @@ class Mapper:
         Returns:
             The best candidate, or None where not even the smallest tiles fit.
         """
+        key = (p, tuple(free.items()), blocks)
+        if key not in self._answers:
+            self._answers[key] = self._answer(p, free, blocks)
+        return self._answers[key]
+
+    def _answer(
+        self, p: GemmProblem | RowProblem, free: Map[str, int], blocks: int
+    ) -> Mapping | None:
         if p not in self._known:
             # The best with all memories free mostly fits what is left of them, too.
             self._known[p] = [(self._all_free, self._search(p, self._all_free))]
@@ -159,6 +171,11 @@ class Mapper:
         if blocks > 1:
             bare = replace(p, constant_bits=tuple(0 for _ in p.constant_bits))
             return self.least(p) + (blocks - 1) * self.least(bare)
+        if p not in self._rooflines:
+            self._rooflines[p] = self._roofline(p)
+        return self._rooflines[p]
+
+    def _roofline(self, p: GemmProblem | RowProblem) -> float:
         site = self._site
         held = [float(x) for x in self._site.constant_cycles(p.constant_bits)]
         streams: list[tuple[str, str, Direction, int]] = []  # level, memory, which way, bits

@@ -21,7 +21,7 @@ from hwsim.engine.memory_plan import MemoryPlan, Program, room
 from hwsim.errors import CapacityError
 from hwsim.mapping.mapper import Mapper, Mapping
 from hwsim.mapping.objective import Worth
-from hwsim.mapping.problems import Places, Posed, ProblemMaker
+from hwsim.mapping.problems import Places, ProblemMaker
 from hwsim.mapping.site import DRAM, Site
 
 STATE_LIMIT = 256
@@ -116,7 +116,6 @@ class Placer:
 
     def __init__(self, maker: ProblemMaker, mapper: Mapper) -> None:
         self._maker, self._mapper = maker, mapper
-        self._posed: dict[tuple[int, Places], Posed] = {}
         self._least: dict[tuple[int, Places], float] = {}
         stores = maker.program.stores
         self._resident_bytes = sum(stores[name].bytes for name in maker.resident)
@@ -213,7 +212,7 @@ class Placer:
     def _least_at(self, index: int, places: Places) -> float:
         """Return its roofline with its tensors in given places."""
         if (index, places) not in self._least:
-            problem = self._pose(index, places).problem
+            problem = self._maker.pose(index, places).problem
             self._least[index, places] = self._mapper.least(problem, places.heads)
         return self._least[index, places]
 
@@ -221,7 +220,7 @@ class Placer:
         """Map a group with its tensors in given places and so many bytes of activations in each memory."""
         if any(live.get(level, 0) > size for level, size in self._room_behind.items()):
             return None
-        posed = self._pose(index, places)
+        posed = self._maker.pose(index, places)
         live_bytes = live.get(self._site.activation, 0)
         free = room(self._site, self._resident_bytes + posed.transient_bytes, live_bytes)
         if min(free.values()) < 0:
@@ -230,11 +229,6 @@ class Placer:
         if found is None or not any(posed.arriving):
             return found
         return found.then(self._mapper.arrival(posed.arriving), 1)
-
-    def _pose(self, index: int, places: Places) -> Posed:
-        if (index, places) not in self._posed:
-            self._posed[index, places] = self._maker.pose(index, places)
-        return self._posed[index, places]
 
     def _ways(self, i: int, before: Step) -> Iterator[Way]:
         """Yield what a group can do after a state."""
@@ -294,7 +288,7 @@ class Placer:
         lightest = min(states, key=near_bytes)
         live, homes = near_bytes(lightest), dict(lightest.homes)
         inputs = tuple(homes.get(program.roots[t], DRAM) for t in group.head.inputs)
-        posed = self._pose(i, Places(inputs, DRAM, lightest.heads))
+        posed = self._maker.pose(i, Places(inputs, DRAM, lightest.heads))
         free = room(self._site, self._resident_bytes, live)
         weight = self._site.weight
         if posed.transient_bytes > free[weight]:

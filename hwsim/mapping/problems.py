@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from hwsim.arch.machine import operand_types
@@ -51,7 +52,8 @@ class Posed:
 class ProblemMaker:
     """Poses the problems of one inference with given resident constants.
 
-    `backed`: stores that live in a memory behind the weight memory, and in which.
+    `backed`: stores that live in a memory behind the weight memory, and in which. `posed`: what was posed before, which makers
+    of the same graph, site and length share: a problem depends on where the constants of its own group are, not on others.
     """
 
     graph: QuantGraph
@@ -60,11 +62,29 @@ class ProblemMaker:
     scenario: Scenario
     resident: frozenset[str]
     backed: Mapping[str, str] = field(default_factory=dict)
+    posed: dict[tuple[int, Places, Hashable], Posed] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def pose(self, index: int, places: Places) -> Posed:
         """Return the problem of a group: of one block where it is repeated."""
-        gemm = self.program.groups[index].unit == "array"
-        return self._gemm(index, places) if gemm else self._rows(index, places)
+        key = (index, places, self._held[index])
+        if key not in self.posed:
+            gemm = self.program.groups[index].unit == "array"
+            self.posed[key] = self._gemm(index, places) if gemm else self._rows(index, places)
+        return self.posed[key]
+
+    @cached_property
+    def _held(self) -> tuple[Hashable, ...]:
+        """Where the constants of each group are, and which of them arrive for it."""
+        return tuple(
+            tuple(
+                (name in self.resident, self.backed.get(name), self._must_arrive(name, index))
+                for node in group.nodes
+                for name in node.constants.values()
+            )
+            for index, group in enumerate(self.program.groups)
+        )
 
     def _gemm(self, index: int, places: Places) -> Posed:
         group = self.program.groups[index]

@@ -80,33 +80,19 @@ class Scan:
         self, free: Map[str, int], cutoff: float, step_limit: int, *, only_least: bool
     ) -> Found:
         room = 1 if only_least else MOST_KEPT
-        left_out = np.inf
-        while True:
-            index = np.empty((room, 5), dtype=np.int64)
-            bound = np.empty(room, dtype=np.float64)
-            found, lost = scan_bounds(  # type: ignore[call-arg]
-                self._free(free),
-                *self.tables.columns,
-                *map(float, self._weights),
-                float(cutoff),
-                step_limit,
-                only_least,
-                index,
-                bound,
-            )
-            if found <= room:
-                index, bound = index[:found], bound[:found]
-                return Found(index[:, :4], index[:, 4], bound, min(lost, left_out))
-            # Too many: go on with those below the median of the ones that were kept.
-            middle, left_out = float(np.median(bound)), cutoff
-            if middle > bound.min():
-                left_out, cutoff = middle, float(np.nextafter(middle, -np.inf))
-            elif (
-                middle < cutoff
-            ):  # more than half of them have the least bound: below it may be nothing
-                left_out, cutoff = float(np.nextafter(middle, np.inf)), middle
-            else:
-                return Found(index[:, :4], index[:, 4], bound, cutoff)
+        index = np.empty((room, 5), dtype=np.int64)
+        bound = np.empty(room, dtype=np.float64)
+        found, lost = scan_bounds(  # type: ignore[call-arg]
+            self._free(free),
+            *self.tables.columns,
+            *map(float, self._weights),
+            float(cutoff),
+            step_limit,
+            only_least,
+            index,
+            bound,
+        )
+        return Found(index[:found, :4], index[:found, 4], bound[:found], lost)
 
     def lacking(self, free: Map[str, int]) -> tuple[int, Tiling]:
         """Return by how many bytes the smallest buffers are too large (0: they fit), and their tiling."""

@@ -21,7 +21,7 @@ from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.layout import ORDERS, Flow, Layout
 from hwsim.mapping.objective import Objective, WaitingPower
 from hwsim.mapping.scan import Found, Scan
-from hwsim.mapping.sub_blocks import Fastest, fastest
+from hwsim.mapping.sub_blocks import Fastest, fastest, least_ends
 
 AT_ONCE = 256
 """Tilings that are laid out together."""
@@ -29,6 +29,12 @@ MOST_TRIED = 1 << 15
 """Tilings that are laid out in one search. Where more are left, the gap is reported."""
 MOST_DIVIDED = 1 << 8
 """Tilings of which all sub-blocks are tried for energy in one search; likewise."""
+FIRST_TRIED = 1 << 4
+"""Tilings that are laid out first."""
+MOST_RANKED = 1 << 12
+"""Tilings that are ranked by the cycles of their best sub-block together; fewer at first."""
+MOST_TIES = 1 << 12
+"""Equally fast candidates that are kept of neighbouring tilings, to take the one of least energy."""
 DIVIDED_AT_ONCE = 1 << 4
 """Tilings whose sub-blocks are priced together."""
 ROUNDING = 1e-9
@@ -208,24 +214,35 @@ class Trial:
     def _fastest(self, found: Found, cutoff: float) -> Tied:
         """Return the fastest tilings, each with the sub-block that `fastest` chose for it."""
         scan, t = self.scan, self.scan.tables
-        lost = found.lost
+        index, bound, lost = found.index[:MOST_TRIED], found.bound[:MOST_TRIED], found.lost
+        kinds, ends = scan.kinds(index), scan.ends(index)
         best: list[tuple[Ints, Fastest]] = []  # rows of `found`, and what was found among them
-        for start in range(0, len(found.bound), AT_ONCE):
-            bound = found.bound[start : start + AT_ONCE]
-            if bound[0] > cutoff:
-                break
-            if start >= MOST_TRIED:
-                lost = min(lost, float(bound[0]))
-                break
-            index = found.index[start : start + AT_ONCE]
-            layout, how = scan.layout(index, t.blocks.whole), self._stage(index[0])
-            ends = scan.ends(index)
-            got = fastest(layout, scan.kinds(index), t.blocks, self._flow, how, bound, ends, cutoff)
-            if len(got.rows):
-                cutoff = float(got.cycles)  # none that is slower is returned
-                best = [b for b in best if b[1].cycles == got.cycles] + [(start + got.rows, got)]
+        # Few at first: what they come to excludes most others.
+        start, size = 0, FIRST_TRIED
+        while start < len(bound) and bound[start] <= cutoff:
+            some = slice(start, start + size)
+            start, size = start + size, min(4 * size, MOST_RANKED)
+            worked = least_ends(
+                (t.m, t.n, t.k), index[some], bound[some], t.blocks, self._flow.batch, ends[some], cutoff
+            )  # fmt: skip
+            ranked = some.start + np.argsort(worked, kind="stable")
+            worked.sort()
+            for at in range(0, len(ranked), AT_ONCE):
+                rows = np.sort(ranked[at : at + AT_ONCE][worked[at : at + AT_ONCE] <= cutoff])
+                if not len(rows):
+                    break
+                layout, how = scan.layout(index[rows], t.blocks.whole), self._stage(index[rows[0]])
+                got = fastest(layout, kinds[rows], t.blocks, self._flow, how, ends[rows], cutoff)
+                if len(got.rows):
+                    cutoff = float(got.cycles)  # none that is slower is returned
+                    best = [b for b in best if b[1].cycles == got.cycles] + [(rows[got.rows], got)]
+        if len(found.bound) > MOST_TRIED and found.bound[MOST_TRIED] <= cutoff:
+            lost = min(lost, float(found.bound[MOST_TRIED]))
         rows = np.concatenate([r for r, _ in best])
-        r, c, l = np.concatenate([got.blocks for _, got in best]).T  # noqa: E741
+        blocks = np.concatenate([got.blocks for _, got in best])
+        order = np.argsort(rows, kind="stable")
+        order = order[_few_of_each(rows[order] // AT_ONCE, MOST_TIES)]
+        rows, (r, c, l) = rows[order], blocks[order].T  # noqa: E741
         return self._tied(found, rows, int(best[0][1].cycles), (r, c, l), lost)
 
     def _divided(self, found: Found, cutoff: float) -> Choice:
@@ -299,6 +316,12 @@ class Trial:
 def above(value: float) -> float:
     """Return a value with room for rounding."""
     return value + abs(value) * ROUNDING
+
+
+def _few_of_each(groups: Ints, most: int) -> Ints:
+    """Return the positions of the first few entries of each group: [c] rising numbers of groups."""
+    firsts = np.searchsorted(groups, groups, side="left")
+    return np.flatnonzero(np.arange(len(groups)) - firsts < most)
 
 
 def _first_best(first: Floats, second: Floats, third: Ints) -> int:
