@@ -59,7 +59,7 @@ def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     Returns:
         [points, draws] pJ, those of `hwsim.engine.energy.Ledger.draws` up to the rounding of a sum.
     """
-    from hwsim.engine.energy import DRAWS
+    from hwsim.engine.draws import DRAWS
 
     result = np.empty((len(points), DRAWS))
     # machines have unknowns of their own: those of all points of a large study at once would not fit the memory
@@ -72,7 +72,7 @@ def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
 def _energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     from scipy.sparse import coo_array
 
-    from hwsim.engine.energy import DRAWS, draw_position
+    from hwsim.engine.draws import DRAWS, draw_position
 
     columns: dict[tuple[str, float], int] = {}
     at, of, pj = [], [], []
@@ -106,7 +106,7 @@ def mean_draws(points: Sequence[Mapping[int, float]]) -> Draws:
     """
     from scipy.stats import chi2, norm
 
-    from hwsim.engine.energy import DRAWS, draw_position
+    from hwsim.engine.draws import DRAWS, draw_position
 
     push = {s: norm.ppf(draw_position(f"study: seed {s}")) for s in set().union(*points)}
     position = draw_position("study: spread over seeds")
@@ -129,7 +129,7 @@ def share_draws(name: str, correct: int, total: int) -> Draws:
     draws. Two models' draws are independent although they met the same samples: that overstates the doubt about
     which is better, never understates it as long as what is hard for one is not easy for the other.
     """
-    from hwsim.engine.energy import DRAWS, SEED
+    from hwsim.engine.draws import DRAWS, SEED
 
     digest = hashlib.sha256(f"{SEED}/study: test set, {name}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:16], "little"))

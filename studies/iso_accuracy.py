@@ -120,7 +120,7 @@ def gain_difference(a: Point, b: Point) -> Estimate:
 
 def cost_ratio(above: Point, below: Point, objective: str) -> Interval:
     """Return a cost of one point over that of another, with the 5-95 % band of the ratio draw by draw."""
-    from hwsim.engine.energy import Band
+    from hwsim.engine.draws import Band
 
     cost = criteria_of((above, below), (objective,))[0]
     band = Band.of(cost.draws[0] / cost.draws[1], float(cost.nominal[0] / cost.nominal[1]))

@@ -344,7 +344,7 @@ def token_of(graph: QuantGraph, machine: Machine, spec: Mapping[str, Any]) -> di
         CapacityError: not even the smallest tile of an operator fits a memory.
     """
     from hwsim.engine.decode_cost import step_costs
-    from hwsim.engine.energy import Band
+    from hwsim.engine.draws import Band
     from hwsim.mapping.objective import Objective
 
     positions = spec.get("positions")

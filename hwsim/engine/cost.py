@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hwsim.arch.machine import Machine
-from hwsim.engine.energy import Band, Count, Ledger, Prices
+from hwsim.engine.draws import Band
+from hwsim.engine.energy import Count, Ledger, Prices
 from hwsim.engine.inference import (
     GroupWork,
     Mapped,

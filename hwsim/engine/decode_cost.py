@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from hwsim.arch.machine import Machine
 from hwsim.engine.cost import DEFAULT_OBJECTIVE, CostReport, cost
-from hwsim.engine.energy import Band, Ledger
+from hwsim.engine.draws import Band
+from hwsim.engine.energy import Ledger
 from hwsim.graph.decode_view import caches, check_position, decode_view, prefill_view
 from hwsim.graph.ir import QuantGraph
 from hwsim.mapping.objective import Objective

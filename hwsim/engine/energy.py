@@ -7,25 +7,19 @@ quantity that several parts or machines share is drawn once, and the band is tha
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from hwsim.arch.component import ArrayComponent
 from hwsim.arch.machine import Machine
 from hwsim.arch.spec import Quantity
 from hwsim.arch.work import Work
+from hwsim.engine.draws import DRAWS, Band, Draws, draw_position
 from hwsim.graph.dtype import DataType, parse
-
-DRAWS = 1000
-SEED = 20250101
-"""Seed of the draws; fixed, so that two machines compared with each other see the same worlds."""
-LOW_PERCENT, HIGH_PERCENT = 5, 95
 
 PARTS = ("array", "vector", "memory", "dram", "dma", "control", "leakage", "idle")
 """what an energy is divided into where machines with other components are compared"""
@@ -33,7 +27,6 @@ PARTS = ("array", "vector", "memory", "dram", "dma", "control", "leakage", "idle
 _PJ_PER_FJ = 1e-3
 _PJ_PER_S_OF_MW = 1e9
 
-Draws = npt.NDArray[np.float64]
 Units = tuple[tuple[tuple[str, str], int], ...]
 """how often each (component, action) is done, sorted"""
 
@@ -64,37 +57,6 @@ class Price:
     def pj(self) -> float:
         """Nominal picojoules of one action."""
         return self.quantity.value * self.to_pj
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """An energy in pJ, or a ratio of two: nominal, and the 5th and 95th percentile over the draws."""
-
-    low: float
-    nominal: float
-    high: float
-
-    @classmethod
-    def of(cls, draws: Draws, nominal: float) -> Band:
-        """Return the band of some draws."""
-        low, high = np.percentile(draws, (LOW_PERCENT, HIGH_PERCENT))
-        return cls(float(low), nominal, float(high))
-
-    def to_json(self) -> dict[str, float]:
-        """Return the three numbers by name."""
-        return {"low": self.low, "nominal": self.nominal, "high": self.high}
-
-
-@lru_cache(maxsize=4096)
-def draw_position(name: str, draws: int = DRAWS, seed: int = SEED) -> Draws:
-    """Return where each draw of a quantity lies between its low (0) and its high (1): [draws].
-
-    The stream depends on the quantity's name alone: not on the machine, nor on which others exist. Read-only.
-    """
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    position = np.random.default_rng(int.from_bytes(digest[:16], "little")).random(draws)
-    position.setflags(write=False)
-    return position
 
 
 class Prices:

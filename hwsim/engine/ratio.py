@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 
 from hwsim.arch.spec import Quantity
-from hwsim.engine.energy import HIGH_PERCENT, LOW_PERCENT, Band, Ledger
+from hwsim.engine.draws import HIGH_PERCENT, LOW_PERCENT, Band
+from hwsim.engine.energy import Ledger
 from hwsim.errors import DataError
 
 MOST_MOVERS = 3

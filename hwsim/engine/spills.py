@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hwsim.engine.energy import Band, Count, Ledger, Prices
+from hwsim.engine.draws import Band
+from hwsim.engine.energy import Count, Ledger, Prices
 from hwsim.mapping.gemm import GemmProblem, build
 from hwsim.mapping.mapper import Mapping
 from hwsim.mapping.placement import Placement

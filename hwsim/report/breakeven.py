@@ -17,7 +17,8 @@ import numpy as np
 from hwsim.arch.machine import Machine
 from hwsim.arch.spec import Quantity
 from hwsim.engine.cost import cost
-from hwsim.engine.energy import HIGH_PERCENT, LOW_PERCENT, Ledger, Prices
+from hwsim.engine.draws import HIGH_PERCENT, LOW_PERCENT
+from hwsim.engine.energy import Ledger, Prices
 from hwsim.errors import ConfigError
 from hwsim.graph.ir import QuantGraph
 from hwsim.mapping.objective import Objective

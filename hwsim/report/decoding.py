@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hwsim.engine.cost import CostReport
 from hwsim.engine.decode_cost import StepCost
-from hwsim.engine.energy import DRAWS, SEED
+from hwsim.engine.draws import DRAWS, SEED
 from hwsim.report.result import code_sha256, package_version
 from hwsim.report.table import bytes_text, energy_text, time_text
 

@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from hwsim.engine.cost import CostReport
-from hwsim.engine.energy import DRAWS, SEED
+from hwsim.engine.draws import DRAWS, SEED
 from hwsim.errors import BitwrightError
 
 SCHEMA_VERSION = "hwsim/result/1"

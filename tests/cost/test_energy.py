@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hwsim.config.load import load_machine
-from hwsim.engine.energy import DRAWS, Count, Ledger, Prices, draw_position, waiting_counts
+from hwsim.engine.draws import DRAWS, draw_position
+from hwsim.engine.energy import Count, Ledger, Prices, waiting_counts
 from hwsim.engine.ratio import ratio
 from hwsim.errors import DataError
 

@@ -13,7 +13,8 @@ from scipy.stats import beta, kstest, t
 
 from hwsim.config.load import load_machine
 from hwsim.engine.cost import cost
-from hwsim.engine.energy import DRAWS, Band, Ledger, draw_position
+from hwsim.engine.draws import DRAWS, Band, draw_position
+from hwsim.engine.energy import Ledger
 from hwsim.engine.ratio import ratio
 from studies.criteria import score_draws
 from studies.draws import POINTS_AT_ONCE, energy_draws, energy_terms, mean_draws, share_draws

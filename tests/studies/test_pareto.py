@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.engine.energy import draw_position
+from hwsim.engine.draws import draw_position
 from studies.draws import energy_draws
 from studies.pareto import Interval, _always_beaten, front_mask, front_probability, standings
 
