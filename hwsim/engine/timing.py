@@ -245,7 +245,8 @@ def recurrence(  # type: ignore[no-untyped-def]  # noqa: PLR0915  one loop: spli
 ):
     """Return the cycle at which the last step ends, or one above `limit` as soon as it is known to end later.
 
-    What is known at each tile: the array and the DMA channels still have all that is left before them. `times` [operands + 3, n, 4] is filled as `Record` says; with no columns nothing is recorded.
+    At each tile it is known that the array and the DMA channels have all that is left still before them.
+    `times` [operands + 3, n, 4] is filled as `Record` says; with no columns nothing is recorded.
 
     Program order of the transfers: a load is issued as soon as the compute step that frees its half has
     been issued, ties by (tile, operand A < W < others); the store of a tile follows those loads.

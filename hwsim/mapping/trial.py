@@ -15,13 +15,14 @@ import numpy as np
 from hwsim.engine.energy import Prices
 from hwsim.engine.timing import Stage
 from hwsim.mapping.block import Grid, is_divisible
+from hwsim.mapping.block_cycles import least_ends
 from hwsim.mapping.cuts import Floats, Ints
 from hwsim.mapping.gemm import Tiling, flow, stage
 from hwsim.mapping.gemm_counts import work_counts, work_pj
 from hwsim.mapping.layout import ORDERS, Flow, Layout
 from hwsim.mapping.objective import Objective, WaitingPower
 from hwsim.mapping.scan import Found, Scan
-from hwsim.mapping.sub_blocks import Fastest, fastest, least_ends
+from hwsim.mapping.sub_blocks import Fastest, fastest
 
 AT_ONCE = 256
 """Tilings that are laid out together."""

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from hwsim.engine.energy import Prices
 from hwsim.errors import CapacityError
 from hwsim.graph.dtype import DataType, parse
 from hwsim.mapping import scan
+from hwsim.mapping.block_cycles import least_ends
+from hwsim.mapping.bounds import scan_bounds
 from hwsim.mapping.gemm import GemmProblem, Tiling, buffer_bytes
 from hwsim.mapping.mapper import Mapper
 from hwsim.mapping.objective import Objective
@@ -211,6 +214,83 @@ def test_where_not_all_tilings_are_kept_the_bound_still_holds(
         assert best is not None
         assert found is not None
         assert found.bound <= best.worth[0] <= found.worth[0]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 7, 40])
+def test_what_is_kept_of_too_many_is_narrowed_at_their_median(kept: int) -> None:
+    """Against repeated scans: each goes on below the median of the first ones, or with the least where that is the median."""
+    machine = load_machine("toy", ["arrays.main.activation_port_bits_per_cycle=16"])
+    mapper = Mapper(Site(machine), Prices(machine))
+    room = {"buffer": 4000, "weights": 2000}
+    narrowings = 0
+    for m, cutoff in ((1, 1e9), (5, 1e9), (23, 1e9), (23, 4000.0)):
+        tables = mapper._scan(replace(PROBLEM, m=m)).tables
+        every, too_long = scan_all(tables, room, cutoff, 1 << 17)
+        assert len(every) < 1 << 17
+        low, left_out = cutoff, np.inf
+        while len(near := every[every[:, 5] <= low]) > kept:
+            bounds = near[:kept, 5]
+            middle = float(np.median(bounds))
+            narrowings += 1
+            if middle > bounds.min():
+                low, left_out = float(np.nextafter(middle, -np.inf)), middle
+            elif middle < low:
+                low, left_out = middle, float(np.nextafter(middle, np.inf))
+            else:
+                near, left_out = near[:kept], low
+                break
+        got, lost = scan_all(tables, room, cutoff, kept)
+        assert got.tolist() == near.tolist()
+        assert lost == min(left_out, too_long if too_long <= low else np.inf)
+    assert narrowings > 4
+
+
+def scan_all(
+    tables: Any, room: dict[str, int], cutoff: float, size: int
+) -> tuple[np.ndarray, float]:
+    """Return [c, 6] index, bytes and bound in the order of the scan, and the least bound left out or of too many steps."""
+    index, bound = np.empty((size, 5), np.int64), np.empty(size)
+    free = np.array([room[m] for m in tables.memories()])
+    found, lost = scan_bounds(  # type: ignore[call-arg]
+        free, *tables.columns, 1.0, 0.0, cutoff, 1 << 14, False, index, bound
+    )
+    return np.column_stack([index, bound])[:found], float(lost)
+
+
+@pytest.mark.parametrize("ports", [(16, 512), (24, 40), (512, 8)])
+def test_the_bound_of_the_best_sub_block_is_that_of_all_of_them(ports: tuple[int, int]) -> None:
+    names = ("activation_port_bits_per_cycle", "weight_port_bits_per_cycle")
+    machine = load_machine(
+        "toy", [f"arrays.main.{name}={bits}" for name, bits in zip(names, ports, strict=True)]
+    )
+    scanned = Mapper(Site(machine), Prices(machine))._scan(PROBLEM)
+    t = scanned.tables
+    rng = np.random.default_rng(0)
+    index = np.stack([rng.integers(0, len(cut.size), 40) for cut in (t.m, t.n, t.k)], axis=1)
+    index = np.column_stack([index, np.zeros(40, np.int64)])
+    after = rng.integers(0, 50, 40)
+    wanted = []
+    for (i, j, k, _), end in zip(index.tolist(), after.tolist(), strict=True):
+        block = t.blocks.axes(int(t.m.size[i]), int(t.n.size[j]), int(t.k.size[k]))
+        parts = [
+            [(int(size[x]), int(times[x])) for size, times in cut.parts()]
+            for cut, x in ((t.m, i), (t.n, j), (t.k, k))
+        ]
+        cycles: Any = 0
+        for (m, ms), (n, ns), (deep, ks) in product(*parts):
+            sizes_ = np.array(m), np.array(n), np.array(deep)
+            cycles = cycles + ms * ns * ks * t.blocks.cycles(*sizes_, block)
+        wanted.append(int(np.min(cycles)) + end)
+    args = ((t.m, t.n, t.k), index)
+    none = np.zeros(40)
+    got = least_ends(*args, none, t.blocks, 1, after, np.inf)
+    assert got.tolist() == wanted
+    cutoff = float(np.median(wanted))
+    near = least_ends(*args, none, t.blocks, 1, after, cutoff)
+    assert [x if x <= cutoff else None for x in near] == [
+        x if x <= cutoff else None for x in wanted
+    ]
+    assert (least_ends(*args, got + 7, t.blocks, 1, after, np.inf) == got + 7).all()
 
 
 def test_more_rows_than_a_port_can_feed_are_no_slower_and_searched_to_the_end() -> None:

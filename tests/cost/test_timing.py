@@ -13,6 +13,7 @@ from hwsim.arch.dram import DmaSpec, Dram, DramSpec
 from hwsim.arch.machine import Machine
 from hwsim.arch.spec import Quantity
 from hwsim.config.load import load_machine
+from hwsim.engine import timing
 from hwsim.engine.timing import Link, Stage, Steps, closed_form, record, simulate
 from hwsim.graph.dtype import parse
 
@@ -208,6 +209,18 @@ def test_a_record_tells_set_up_from_transfer() -> None:
     assert kept.steps[0].tolist() == [[0, 0, 2, 5], [1, 0, 5, 8], [0, 5, 8, 11]]
 
 
+def test_a_schedule_that_is_known_to_be_too_long_is_left() -> None:
+    """Ten tiles of 7 cycles on the array and as many on the bus: after the first all others are known to follow."""
+    for load, compute in ((1, 7), (7, 1)):
+        steps = equal_tiles(10, load, compute, post=0, store=0)
+        given_ = timing._arguments(steps, stage())
+        ends = [
+            int(timing.recurrence(*given_, limit, np.empty((6, 0, 4), np.int64)))  # type: ignore[call-arg]
+            for limit in (40, 70, 71)
+        ]
+        assert ends == [41, 71, 71]  # 71 is the end
+
+
 @QUIET
 @given(
     st.lists(st.tuples(*[st.integers(0, 9)] * 6, st.booleans()), min_size=1, max_size=12),
@@ -233,6 +246,9 @@ def test_a_record_is_the_schedule(
     times = kept.steps
     assert kept.cycles == timeline.cycles
     assert times[..., 3].max() <= kept.cycles
+    for limit in (kept.cycles // 2, kept.cycles - 1, kept.cycles, kept.cycles + 1):
+        stopped = timing.recurrence(*timing._arguments(steps, how), limit, times[:, :0])  # type: ignore[call-arg]
+        assert (stopped == kept.cycles) if kept.cycles <= limit else (stopped > limit)
     length = times[..., 3] - times[..., 2]
     for row, cycles in ((3, steps.compute), (4, steps.post), (5, steps.store)):
         assert length[row][cycles > 0].tolist() == cycles[cycles > 0].tolist()
