@@ -207,9 +207,9 @@ def checkpoint_source(name: str) -> str:
 
 
 def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
-    """Return a pretrained model with the task's head (a new one where the checkpoint has none that fits).
+    """Return a pretrained model with the task's head; a checkpoint without one gets a new one from torch's generator.
 
-    Raises CheckpointError where nothing can be loaded.
+    Raises CheckpointError where nothing can be loaded, or a head is for another number of classes.
     """
     from transformers import (
         AutoModelForCausalLM,
@@ -231,6 +231,12 @@ def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
         )
     except (OSError, ValueError) as fault:
         raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
+    except RuntimeError:  # transformers prints which sizes differ, and says no more than that
+        wanted = f"a head for {len(task.labels)} classes" if task.labels else f"{task.problem}"
+        raise CheckpointError(
+            f"{spec.checkpoint}: its weights do not fit the task ({wanted}): give a checkpoint without a head,"
+            " or one whose head fits"
+        ) from None
     return model
 
 
@@ -240,22 +246,25 @@ def _head(problem: Problem, model_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_tokenizer(checkpoint: str) -> Any:
-    """Return the tokenizer of a checkpoint. Raises CheckpointError where it has none; says what else a folder lacks."""
+    """Return the tokenizer of a checkpoint.
+
+    Raises CheckpointError where it has none; of a folder everything is named that a checkpoint has and it has not.
+    """
     from transformers import AutoTokenizer
 
     source = checkpoint_source(checkpoint)
+    # transformers gives a folder without one an empty vocabulary
+    lacking = _lacking(Path(source)) if Path(source).is_dir() else []
+    if lacking:
+        raise CheckpointError(
+            f"{checkpoint}: no checkpoint of a text model: {', '.join(lacking)}; give a Hugging Face folder"
+            " with config.json, model.safetensors and tokenizer.json"
+        )
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as fault:
-        lacking = _lacking(Path(source)) if Path(source).is_dir() else []
-        if lacking:
-            raise CheckpointError(
-                f"{checkpoint}: no checkpoint of a text model: {', '.join(lacking)}; give a Hugging Face folder"
-                " with config.json, model.safetensors and tokenizer.json"
-            ) from None
-        raise CheckpointError(
-            f"{checkpoint}: no tokenizer: {' '.join(str(fault).split())}"
-        ) from None
+        text = " ".join(str(fault).split())
+        raise CheckpointError(f"{checkpoint}: no tokenizer: {text}") from None
 
 
 def _lacking(folder: Path) -> list[str]:
