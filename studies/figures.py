@@ -96,9 +96,8 @@ def study_figures(judged: Judged, teacher_score: float | None) -> dict[str, Stud
         figures["energy_by_component"] = _component_figure(judged)
     students = students_of(judged.results)
     metric = judged.results.metric
-    if any(
-        len(curve(student, metric)[0]) > 1 for student in students
-    ):  # one evaluation is no curve
+    # one evaluation is no curve
+    if any(len(curve(student, metric)[0]) > 1 for student in students):
         figures["curves"] = StudyFigure(
             "How the trainings converged",
             f"{judged.results.metric.title} on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
