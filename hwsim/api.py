@@ -126,6 +126,11 @@ def run(
                 f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"
                 " bound does not fit, the array's own order of accumulation was executed"
             )
+    elif graph.max_length:
+        notes.append(
+            f"costs are those of the longest inference that the model was built for, {graph.max_length} tokens;"
+            " samples that run may be shorter and cost less"
+        )
     if damage is not None:
         notes.append(damage.note())
     report = cost(graph, on, length, Objective(objective))

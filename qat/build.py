@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from qat.data.task import Problem, Task
 
 MINILM: Final = "minilm"
+WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
+TOKENIZERS: Final = ("tokenizer.json", "vocab.*", "*.model")
 DROPOUT_KEYS: Final = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -204,9 +207,9 @@ def checkpoint_source(name: str) -> str:
 
 
 def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
-    """Return a pretrained model with the task's head (a new one where the checkpoint has none that fits).
+    """Return a pretrained model with the task's head; a checkpoint without one gets a new one from torch's generator.
 
-    Raises CheckpointError where nothing can be loaded.
+    Raises CheckpointError where nothing can be loaded, or a head is for another number of classes.
     """
     from transformers import (
         AutoModelForCausalLM,
@@ -228,6 +231,12 @@ def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
         )
     except (OSError, ValueError) as fault:
         raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
+    except RuntimeError:  # transformers prints which sizes differ, and says no more than that
+        wanted = f"a head for {len(task.labels)} classes" if task.labels else f"{task.problem}"
+        raise CheckpointError(
+            f"{spec.checkpoint}: its weights do not fit the task ({wanted}): give a checkpoint without a head,"
+            " or one whose head fits"
+        ) from None
     return model
 
 
@@ -237,13 +246,42 @@ def _head(problem: Problem, model_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_tokenizer(checkpoint: str) -> Any:
-    """Return the tokenizer of a checkpoint. Raises CheckpointError where it has none."""
+    """Return the tokenizer of a checkpoint.
+
+    Raises CheckpointError where it has none; of a folder everything is named that a checkpoint has and it has not.
+    """
     from transformers import AutoTokenizer
 
+    source = checkpoint_source(checkpoint)
+    # transformers gives a folder without one an empty vocabulary
+    lacking = _lacking(Path(source)) if Path(source).is_dir() else []
+    if lacking:
+        raise CheckpointError(
+            f"{checkpoint}: no checkpoint of a text model: {', '.join(lacking)}; give a Hugging Face folder"
+            " with config.json, model.safetensors and tokenizer.json"
+        )
     try:
-        return AutoTokenizer.from_pretrained(checkpoint_source(checkpoint))
+        return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as fault:
-        raise CheckpointError(f"{checkpoint}: no tokenizer: {fault}") from None
+        text = " ".join(str(fault).split())
+        raise CheckpointError(f"{checkpoint}: no tokenizer: {text}") from None
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Say which parts of a text model's checkpoint a folder does not have."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except FileNotFoundError:
+        faults = ["no config.json"]
+    except ValueError:
+        faults = ["config.json is no JSON"]
+    else:
+        typed = isinstance(config, dict) and config.get("model_type")
+        faults = [] if typed else ["config.json has no model_type"]
+    for name, patterns in (("model.safetensors", WEIGHTS), ("tokenizer.json", TOKENIZERS)):
+        if not any(path for pattern in patterns for path in folder.glob(pattern)):
+            faults.append(f"no {name}")
+    return faults
 
 
 # -- what a run's configuration asks for --------------------------------------------------------

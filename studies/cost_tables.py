@@ -16,12 +16,19 @@ MANY = 60
 """lines of a table that people read"""
 
 COLUMNS_TEXT = (
-    "An inference is one sample alone. Energy: nominal value and the 5–95 % band of joint draws of the unit "
+    "Energy: nominal value and the 5–95 % band of joint draws of the unit "
     "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
     "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
     "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
     "marks the points on the front, a hollow one those that break a constraint; area is that of the chip's parts, "
     "where the machine's file gives all of them."
+)
+RUN_INFERENCE = (
+    "An inference is one sample alone, of sequences the longest of the samples that ran; hwsim run --cost and "
+    "hwsim diff take the longest that the model was built for, which may be longer and then costs more."
+)
+BUILT_INFERENCE = (
+    "An inference is one input alone, of sequences the longest that the model was built for."
 )
 
 
@@ -41,7 +48,7 @@ def machine_table(judged: Judged) -> Table:
     standing = dict(zip(by_key, judged.standing, strict=True))
     table = Table(
         "Machines",
-        COLUMNS_TEXT,
+        f"{_inference(results)} {COLUMNS_TEXT}",
         _head(results),
     )
     for student in results.students:
@@ -63,7 +70,9 @@ def front_table(judged: Judged) -> Table:
     if len(front) > MANY:
         text += f" Of {len(front):,} points on the front the first {MANY} are here."
     table = Table(
-        "Front and extremes", f"{text} results.csv has every row. {COLUMNS_TEXT}", _head(results)
+        "Front and extremes",
+        f"{text} results.csv has every row. {_inference(results)} {COLUMNS_TEXT}",
+        _head(results),
     )
     best: dict[int, list[str]] = {}
     shown = {id(p): p for p in front[:MANY]}
@@ -105,6 +114,11 @@ def _refusals(rows: Sequence[Row]) -> Table:
         cells = [Cell(_first_lines(reason)), Cell(status, kind=kind), Cell(f"{len(found):,}")]
         table.rows.append(Line([*cells, Cell(example, kind="left")], "words"))
     return table
+
+
+def _inference(results: Results) -> str:
+    """Say whose costs the table has: without training no data runs."""
+    return RUN_INFERENCE if results.trains else BUILT_INFERENCE
 
 
 def _head(results: Results) -> list[str]:

@@ -20,7 +20,7 @@ from hwsim.report.figure import (
     new_figure,
 )
 from studies.criteria import ENERGY_TERMS
-from studies.curves import curve_rows, curves_panels, panels_of, students_of
+from studies.curves import curve, curve_rows, curves_panels, panels_of, students_of
 from studies.inline import write_figure
 from studies.metric import SCORE
 from studies.pareto import Interval, Standing
@@ -95,7 +95,9 @@ def study_figures(judged: Judged, teacher_score: float | None) -> dict[str, Stud
                 figures["_".join(("front", *names))] = figure
         figures["energy_by_component"] = _component_figure(judged)
     students = students_of(judged.results)
-    if students:
+    metric = judged.results.metric
+    # one evaluation is no curve
+    if any(len(curve(student, metric)[0]) > 1 for student in students):
         figures["curves"] = StudyFigure(
             "How the trainings converged",
             f"{judged.results.metric.title} on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "

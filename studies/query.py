@@ -81,7 +81,7 @@ def query(
     select: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN,...", help="Columns [default: all; of a table the main ones]."
+            metavar="COLUMN,...", help="Columns.", show_default="all; of a table the main ones"
         ),
     ] = None,
     attempts: Annotated[
@@ -90,11 +90,14 @@ def query(
     form: Annotated[
         Format | None,
         typer.Option(
-            "--format", help="[default: what --out ends in, else table]", show_default=False
+            "--format",
+            help="How the answer is written.",
+            show_default="what --out ends in, else table",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write here [default: the terminal].")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write here.", show_default="the terminal"),
     ] = None,
     columns: Annotated[bool, typer.Option("--columns", help="List the columns and stop.")] = False,
 ) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ from studies.front_tables import equal_score_table, front_table, share_table
 from studies.latex import latex_tables
 from studies.page import page_json
 from studies.plan import write_atomically
+from studies.provenance import hashes, provenance, reproduce
 from studies.quantities import Judged, judge
 from studies.sql import write_parquet
 from studies.table import Results, load_results, write_csv
@@ -49,6 +50,7 @@ TABLE_FILE = "table.tex"
 FIGURES_FOLDER = "figures"
 MOST_HASHES = 200
 MOST_NAMES = 12
+RUNGS_PAGE = "docs/verify.md, 'When a rung of the export fails',"
 FAULTS_CAPTION = (
     "Every stored bit of one place flips by itself with the rate below. Lines: the mean over draws and seeds. Bands: "
     "the lowest and the highest of them. Dotted: without errors, on the same samples. `figures/faults.csv` holds every draw, "
@@ -169,7 +171,7 @@ def problems(results: Results) -> list[str]:
         if row.unequal_tensors
     ]
     found += [
-        f"{export.student} seed {export.seed}: {failure}"
+        f"{export.student} seed {export.seed}: {failure}; {RUNGS_PAGE} says what that means"
         for export in results.exported
         for failure in export.rungs["failures"]
     ]
@@ -210,65 +212,6 @@ def _some(names: Sequence[str]) -> str:
     if len(names) <= MOST_NAMES:
         return listed(names)
     return listed([*names[:MOST_NAMES], f"{len(names) - MOST_NAMES:,} more"])
-
-
-def provenance(results: Results) -> list[tuple[str, str]]:
-    """Return where and with what the rows were made."""
-    attempts = [a for a in results.attempts.values() if a.status != "failed"]
-    volatile = [a.volatile for a in attempts]
-
-    def distinct(values: Iterable[Any]) -> str:
-        return ", ".join(sorted({str(v) for v in values if v})) or "unknown"
-
-    dates = sorted(str(v["date"]) for v in volatile)
-    seconds = math.fsum(float(v["seconds"]) for v in volatile)
-    study = results.plan.study
-    return [
-        ("Study", f"{study['name']}, SHA-256 {results.plan.study_sha256[:16]}…"),
-        *_training_provenance(study),
-        ("Made", f"{dates[0]} to {dates[-1]}" if dates else "nothing yet"),
-        ("Compute", f"{seconds:,.0f} s of nodes in {len(attempts)} finished nodes"),
-        ("Hosts", distinct(v["host"] for v in volatile)),
-        ("Git revisions", distinct(v["git_revision"] for v in volatile)),
-        ("Ledger", "ledger.jsonl beside this report holds every attempt with its spec"),
-    ]
-
-
-def _training_provenance(study: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if study["task"] is None:
-        return [("Models", "not trained: random weights, costs alone")]
-    seeds = listed([str(s) for s in study["seeds"]])
-    return [
-        ("Task", str(study["task"].get("name") or study["task"].get("label"))),
-        ("Seeds", f"{seeds} (paired: data, teacher and order are shared)"),
-    ]
-
-
-def hashes(results: Results) -> list[tuple[str, str]]:
-    """Return the hashes that tie the rows to their models and machines."""
-    models = {(r.student, r.seed): r.model_sha256 for r in results.rows if r.model_sha256}
-    machines = {r.machine: r.machine_sha256 for r in results.rows if r.machine_sha256}
-    return [
-        *((f"{student}, seed {seed}", str(h)) for (student, seed), h in models.items()),
-        *((name, str(h)) for name, h in machines.items()),
-    ]
-
-
-def reproduce(results: Results) -> str:
-    """Return the commands that make this study again from nothing."""
-    revision = next(
-        (
-            a.volatile["git_revision"]
-            for a in results.attempts.values()
-            if a.volatile["git_revision"]
-        ),
-        None,
-    )
-    invocation = str(results.plan.invocation)
-    lines = [f"git checkout {str(revision).removesuffix('-dirty')}"] if revision else []
-    if revision and str(revision).endswith("-dirty"):
-        lines.append("# and the changes that were not committed when this was made")
-    return "\n".join((*lines, "make setup", f".venv/bin/{invocation}"))
 
 
 def main(

@@ -92,11 +92,11 @@ def main(
     ] = "digits",
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="results folder [default: bitwright-runs/NAME]"),
+        typer.Option(metavar="DIR", help="results folder", show_default="bitwright-runs/NAME"),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="processes; 0 runs in this one [default: the usable cores]"),
+        typer.Option(min=0, help="processes; 0 runs in this one", show_default="the usable cores"),
     ] = None,
     executor: Annotated[
         str,
@@ -110,7 +110,9 @@ def main(
     ] = 0,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="stop an attempt that takes longer [default: never]"),
+        typer.Option(
+            metavar="SECONDS", help="stop an attempt that takes longer", show_default="never"
+        ),
     ] = None,
     retries: Annotated[
         int, typer.Option(min=0, help="how often a failed node is tried again in this sweep")

@@ -59,11 +59,13 @@ def run(
         typer.Option(
             metavar="FIELD[:NODES[:FORMAT]]",
             help="Where bits flip: a constant's role as in `verify --inject`, activation or cache, of the nodes and"
-            " number types that match patterns; may be repeated [default: weight].",
+            " number types that match patterns; may be repeated.",
+            show_default="weight",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Which draw of the bit errors [default: 0].")
+        int | None,
+        typer.Option("--seed", min=0, help="Which draw of the bit errors.", show_default="0"),
     ] = None,
     json_file: JsonOption = None,
     trace: Annotated[

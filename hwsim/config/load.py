@@ -179,9 +179,13 @@ def build_machine(document: Document) -> Machine:
         ConfigError: anything is wrong; all faults at once.
     """
     from hwsim.arch.machine import Machine, MachineSpec
+    from hwsim.config.misnamed import misnamed
     from hwsim.config.stale import stale_faults
 
-    spec = validate(document, MachineSpec)
+    try:
+        spec = validate(document, MachineSpec)
+    except ConfigError as error:
+        raise ConfigError([*misnamed(document), *error.faults]) from None
     faults = stale_faults(spec, document)
     if faults:
         raise ConfigError(faults)

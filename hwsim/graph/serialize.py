@@ -280,12 +280,18 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     )
 
 
+def _inner_model(folder: Path) -> str:
+    """Return a hint at the model one folder below, where a study's node has it."""
+    inner = sorted(path.parent for path in folder.glob(f"*/{GRAPH_FILE}"))
+    return f"; did you mean {inner[0]}?" if inner else ""
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path}: no such file; is {path.parent} an exported model?"
+            f"{path}: no such file; is {path.parent} an exported model?{_inner_model(path.parent)}"
         ) from None
     except (OSError, ValueError, RecursionError) as fault:
         raise CheckpointError(f"{path}: damaged: {fault}") from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from hwsim.report.table import TOP, energy_text
+from hwsim.report.table import TOP, energy_text, length_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,11 @@ def print_difference(d: Difference, console: Console, top: int = TOP) -> None:
         top: how many operators to list.
     """
     a, b = d.sides
-    console.print(escape(f"{d.model}, steady: A = {a.name}, B = {b.name}"))
+    length = length_text(a.result["sequence_length"])
+    console.print(escape(f"{d.model}, steady{length}: A = {a.name}, B = {b.name}"))
+    for note in a.result["notes"]:
+        if note in b.result["notes"]:
+            console.print(escape(f"note: {note}"))
     if a.clock_hz != b.clock_hz:
         console.print(f"clocks: A {a.clock_hz:,} Hz, B {b.clock_hz:,} Hz; B/A is of times")
     console.print(_rows("Totals and kinds of operator", [d.total, *d.kinds], "kind"))

@@ -57,6 +57,15 @@ def bytes_text(count: int) -> str:
     return f"{count / (1 << 10):.1f} KiB" if count >= 1 << 10 else f"{count} B"
 
 
+def length_text(tokens: int) -> str:
+    """Write how long the costed inference is, for the end of a head; nothing where that decides nothing.
+
+    >>> length_text(12), length_text(1)
+    (', an inference of 12 tokens', '')
+    """
+    return f", an inference of {tokens:,} tokens" if tokens > 1 else ""
+
+
 def print_result(result: Mapping[str, Any], console: Console | None = None, top: int = TOP) -> None:
     """Print a result as `Result.to_json` makes it, or with what `hwsim.run` adds to it.
 
@@ -94,7 +103,8 @@ def _value_text(value: object) -> str:
 
 
 def _totals(result: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(f"{result['model']} on {result['machine']}"), show_header=False)
+    title = f"{result['model']} on {result['machine']}{length_text(result['sequence_length'])}"
+    table = Table(title=escape(title), show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
     accuracy = result["accuracy"]

@@ -54,3 +54,10 @@ def test_a_folder_that_is_no_export(hwsim, tmp_path):
     assert done.stderr == (
         f"{tmp_path / 'manifest.json'}: no such file; is {tmp_path} an exported model?\n"
     )
+
+
+def test_a_folder_around_an_export_leads_to_it(hwsim, export, tmp_path):
+    (tmp_path / "model").symlink_to(export)
+    done = hwsim("sizes", tmp_path)
+    assert done.returncode == USER_ERROR
+    assert done.stderr.endswith(f"an exported model?; did you mean {tmp_path / 'model'}?\n")

@@ -52,6 +52,23 @@ def test_explain_names_the_nearest_operator(hwsim, export):
     assert done.stderr == "sentences: has no operator 'logits.code'; did you mean 'logits.codes'?\n"
 
 
+def test_costs_say_which_length_they_are_of(hwsim, export, tmp_path):
+    """Samples that run may be shorter than what the model was built for: the same question, two costs."""
+    built = json.loads((export / "graph.json").read_text(encoding="utf-8"))["max_length"]
+    whole = hwsim("run", export, "--machine", "int8_edge", "--cost").stdout
+    file = tmp_path / "run.json"
+    ran = hwsim("run", export, "--machine", "int8_edge", "--samples", 1, "--json", file).stdout
+    longest = json.loads(file.read_text(encoding="utf-8"))["sequence_length"]
+    assert longest < built
+    assert f"sentences on int8_edge, an inference of {built} tokens" in whole
+    assert f"note: costs are those of the longest inference that the model was built for, {built} tokens" in whole  # fmt: skip
+    assert f"sentences on int8_edge, an inference of {longest} tokens" in ran
+    assert f"note: costs are those of the longest of these samples, {longest} tokens" in ran
+    compared = hwsim("diff", "int8_edge", "ternary_edge", "--model", export).stdout
+    assert f"sentences, steady, an inference of {built} tokens: A = int8_edge" in compared
+    assert "was built for" in compared
+
+
 def test_diff_of_machines_and_of_their_results(hwsim, export, tmp_path):
     file = tmp_path / "diff.json"
     wide = "dram.bandwidth_bytes_per_s=6400000000"

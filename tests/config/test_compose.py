@@ -148,6 +148,46 @@ def test_a_new_size_needs_new_numbers_or_a_function_or_insistence() -> None:
     assert ratio == pytest.approx(4**0.78, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (
+            "memories: {weights_sram: {capacity_bytes: 1MiB}}",
+            "2:12: memories.weights_sram: a new memory beside the inherited activation_sram, weight_sram;"
+            " did you mean 'weight_sram'?",
+        ),
+        (
+            "arrays: {mian: {rows: 8}}",
+            "2:10: arrays.mian: a new array beside the inherited main, dot; did you mean 'main'?",
+        ),
+    ],
+)
+def test_a_slip_in_an_inherited_name_is_told_before_all_that_it_lacks(
+    entry: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"extends: ternary_edge\n{entry}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_machine(path)
+    first, *others = caught.value.faults
+    assert first == f"{path}:{says}"
+    assert others
+
+
+def test_an_incomplete_part_is_called_new_only_beside_others_of_another_file(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_machine("ternary_edge", ["memories.weight_sram.capacity_bytes=none"])
+    assert "a new memory" not in str(caught.value)
+    alone = tmp_path / "alone.yaml"
+    alone.write_text("memories: {a: {capacity_bytes: 1KiB}, b: {}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_machine(alone)
+    assert "memories.a.read_pj: must be given" in str(caught.value)
+    assert "a new memory" not in str(caught.value)
+
+
 def test_an_array_of_another_size_scales_area_or_is_refused() -> None:
     twice = load_machine("xnor_edge", ["arrays.main.rows=16"]).arrays["main"]
     once = load_machine("xnor_edge").arrays["main"]

@@ -8,10 +8,13 @@ import pytest
 from tiny_runs import text_run, word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError, DataError
+from qat.build import load_tokenizer, pretrained_model
 from qat.checkpoint import load
-from qat.config import run_config
+from qat.config import PretrainedModel, run_config
+from qat.data.spec import TableTask
+from qat.data.task import load_task
 from qat.evaluate import evaluate
-from qat.loop import train
+from qat.loop import seed_everything, train
 
 TRAIN = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 3}
 
@@ -105,6 +108,50 @@ def test_a_checkpoint_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     task = table(tmp_path, score=False)
     with pytest.raises(CheckpointError, match=r"\./nowhere: no such folder"):
         train(run(task=task, recipe="w8a8", teacher="./nowhere"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [
+        (None, "no config.json, no model.safetensors, no tokenizer.json"),
+        ("{}", "config.json has no model_type, no model.safetensors, no tokenizer.json"),
+        ("{", "config.json is no JSON, no model.safetensors, no tokenizer.json"),
+        ('{"model_type": "bert"}', "no model.safetensors, no tokenizer.json"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint_is_told_what_it_lacks(
+    config: str | None, lacks: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    with pytest.raises(CheckpointError) as fault:
+        load_tokenizer(str(folder))
+    assert str(fault.value) == (
+        f"{folder}: no checkpoint of a text model: {lacks}; give a Hugging Face folder with config.json,"
+        " model.safetensors and tokenizer.json"
+    )
+
+
+def test_a_missing_classifier_is_drawn_from_the_seed_and_another_one_is_refused(
+    bert: Path, tmp_path: Path
+) -> None:
+    from transformers import BertForSequenceClassification
+
+    spec = table(tmp_path, score=False)
+    two = load_task(TableTask.model_validate(spec), load_tokenizer(str(bert)))
+    heads = []
+    for seed in (0, 0, 1):
+        seed_everything(seed)
+        model = pretrained_model(PretrainedModel(checkpoint=str(bert)), two)
+        heads.append(model.classifier.weight)
+    assert heads[0].equal(heads[1])
+    assert not heads[0].equal(heads[2])
+    three = BertForSequenceClassification.from_pretrained(bert, num_labels=3)
+    three.save_pretrained(tmp_path / "three")
+    with pytest.raises(CheckpointError, match=r"do not fit the task \(a head for 2 classes\)"):
+        pretrained_model(PretrainedModel(checkpoint=str(tmp_path / "three")), two)
 
 
 def test_too_short_a_text_is_refused(tmp_path: Path) -> None:

@@ -6,20 +6,25 @@ import csv
 import doctest
 import random
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from hwsim.report.figure import WIDE
-from studies import latex, synthetic, text
+from studies import figures, latex, synthetic, text
 from studies.figures import GRID_CELLS, MOST_NAMES, Mark, front_figure, thinned
 from studies.operators import Names, compact
 from studies.pareto import Interval
+from studies.plan import Plan
+from studies.provenance import provenance, reproduce
 from studies.quantities import COSTS, judge
 from studies.report import build_report, main, problems
 from studies.table import COLUMNS, Point, Row, load_results
 from studies.tables import scores
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -291,12 +296,48 @@ def test_faults_stand_at_the_top(tmp_path: Path) -> None:
     found = problems(results)
     assert "W8A8 seed 1 on int8_edge: 3 tensors differ from the reference" in found
     assert any(p.startswith("W1A1 BiT seed 1 on int8_edge failed: MemoryError") for p in found)
+    results.exported[0].rungs["failures"].append("A2 prediction agreement 0.9250 is below 0.99")
+    (rung,) = (p for p in problems(results) if "A2" in p)
+    heading = re.search(r"docs/verify\.md, '(.*)'", rung)
+    assert heading is not None
+    assert f"## {heading[1]}\n" in (DOCS / "verify.md").read_text(encoding="utf-8")
     results.plan.study["samples"] = 64  # type: ignore[index]
     assert any("first 64 test samples" in p for p in problems(results))
     page = build_report(folder).read_text()
     assert page.index("incomplete or something is wrong") < page.index("Accuracy</h2>")
     assert "<script>alert" not in page  # an error's text is text
     assert "&lt;script&gt;" in page
+
+
+def test_one_evaluation_a_student_is_no_curve(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = judge(load_results(folder))
+    students = figures.students_of(judged.results)
+    assert "curves" in figures.study_figures(judged, None)
+    for student in students:
+        for cell in student["by_seed"].values():
+            del cell["curve"][1:]
+    monkeypatch.setattr(figures, "students_of", lambda _: students)
+    assert "curves" not in figures.study_figures(judged, None)
+
+
+def test_a_table_of_ones_own_is_named_and_so_are_its_files(folder: Path) -> None:
+    shipped = load_results(folder)
+    assert ("Task", "digits") in provenance(shipped)
+    assert "# the study's own files" not in reproduce(shipped)
+    task = {"text": ["title", "review"], "label": "verdict", "train": "t.tsv", "dev": "d.tsv"}
+    teacher = {"name": "float32", "model": {"checkpoint": "ckpt"}}
+    study = {**shipped.plan.study, "task": task, "teacher": teacher}
+    node = replace(shipped.plan.nodes[0], spec={"machine": "my_edge.yaml"})
+    invocation = "python -m studies.sweep 'my study.yaml' --set seeds=[0]"
+    own = replace(shipped, plan=Plan(study, (*shipped.plan.nodes, node), invocation))
+    assert ("Task", "table t.tsv / d.tsv, title, review -> verdict") in provenance(own)
+    assert reproduce(own).splitlines()[-2:] == [
+        "# the study's own files are not in the repository; put them here:"
+        " my study.yaml, my_edge.yaml, t.tsv, d.tsv, the checkpoint ckpt",
+        f".venv/bin/{invocation}",
+    ]
 
 
 @pytest.mark.usefixtures("without_figures")
