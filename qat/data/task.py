@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsim.errors import DataError, MissingExtra, nearest
-from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
+from hwsim.errors import DataError, MissingExtra
+from qat.data import own_table
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.parts import containers
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
 from qat.data.split import BlockSplit, Split, TextSplit, token_bytes
 from qat.data.tables import Table, find_table
-from qat.data.tsv import Rows, label_values, read_rows
+from qat.data.tsv import Rows, read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -246,24 +246,11 @@ def _from_hub(table: Table) -> tuple[Rows, dict[str, Rows]]:
 
 
 def _table_task(spec: TableTask, tokenizer: Any) -> Task:
-    known = (*CLASS_METRICS, *REGRESSION_METRICS)
-    unknown = [metric for metric in spec.metric if metric not in known]
-    if unknown:
-        raise DataError(
-            f"task.metric: must be of {', '.join(known)}, not '{unknown[0]}'{nearest(unknown[0], known)}"
-        )
-    regression = spec.metric[0] in REGRESSION_METRICS
-    if any((metric in REGRESSION_METRICS) != regression for metric in spec.metric):
-        raise DataError(f"metrics {', '.join(spec.metric)}: some judge classes and some scores")
-    if regression and spec.labels is not None:
-        raise DataError(f"metric '{spec.metric[0]}' judges scores: `labels:` has no meaning")
-    train = Path(spec.train)
-    labels = None if regression else spec.labels or tuple(label_values(train, spec.label))
-    mapping = None if labels is None else {label: label for label in labels}
+    labels = own_table.classes(spec)
     return _text_task(
-        train.stem,
-        read_rows(train, spec.text, spec.label, mapping),
-        {"dev": read_rows(Path(spec.dev), spec.text, spec.label, mapping)},
+        Path(spec.train).stem,
+        own_table.rows(spec, spec.train, labels),
+        {"dev": own_table.rows(spec, spec.dev, labels)},
         labels,
         spec.metric,
         spec.validation,
