@@ -26,12 +26,12 @@ def last_word(folder: Path) -> str:
     lines = text_of(records[:MOST_LINES], shown, Format.TABLE).splitlines()
     if len(records) > MOST_LINES:
         lines.append(
-            f"{MOST_LINES} of {len(records):,} rows; more: python -m studies.query {folder}"
+            f"{MOST_LINES} of {len(records):,} rows; the others: python -m studies.query {folder}"
         )
     found = problems(results)
     lines += [f"the report warns: {text.partition(chr(10))[0]}" for text in found[:MOST_LINES]]
     if len(found) > MOST_LINES:
-        lines.append(f"the report warns of {len(found) - MOST_LINES:,} things more")
+        lines.append(f"and of {len(found) - MOST_LINES:,} more")
     return "\n".join(lines)
 
 
