@@ -40,6 +40,7 @@ def check_inputs(study: Study, document: Document = NO_DOCUMENT) -> str | None:
     elif isinstance(study.task, LanguageTask):
         for path, name in _texts(study.task):
             kept_at(path, partial(_file, name), document, faults)
+        kept_at(("task", "tokenizer"), partial(_tokenizer, study.task), document, faults)
     of_texts = isinstance(study.task, NamedTask | TableTask) and needs_tokenizer(study.task)
     for path, model in _models(study):
         cuts_texts = of_texts and path[0] == "teacher"  # a student has its teacher's tokenizer
@@ -107,6 +108,11 @@ def _texts(task: LanguageTask) -> Iterator[tuple[KeyPath, str]]:
         if name is not None:
             yield ("task", key), name
     yield from ((("task", "ood", key), name) for key, name in task.ood.items())
+
+
+def _tokenizer(task: LanguageTask) -> None:
+    if task.tokenizer != "bytes" and not Path(task.tokenizer).is_dir():
+        raise DataError(f"must be 'bytes' or a folder, not '{task.tokenizer}'")
 
 
 def _file(name: str) -> None:

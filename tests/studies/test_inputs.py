@@ -142,10 +142,11 @@ def test_labels_that_are_scores_are_no_classes() -> None:
         ),
         (
             STUDY.splitlines()[3],
-            "task: {name: lm, train: a.txt, dev: dev.tsv, ood: {far: b.txt}}",
+            "task: {name: lm, train: a.txt, dev: dev.tsv, ood: {far: b.txt}, tokenizer: byte}",
             [
                 "reviews.yaml:4:25: task.train: a.txt: no such file",
                 "reviews.yaml:4:57: task.ood.far: b.txt: no such file",
+                "reviews.yaml:4:76: task.tokenizer: must be 'bytes' or a folder, not 'byte'",
             ],
         ),
     ],
