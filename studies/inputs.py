@@ -54,19 +54,19 @@ def require_data(study: Study) -> None:
     """Make sure that what comes from elsewhere is where it is looked for; a plan needs none of it.
 
     Raises:
-        DataError: BITWRIGHT_DATA names no folder; says what to set.
+        DataError: a data set is not in BITWRIGHT_DATA; says what to set.
         MissingExtra: the checkpoint `minilm` is not installed.
     """
     from qat.build import MINILM, checkpoint_source
-    from qat.data.task import data_root
+    from qat.data.tables import find_table
+    from qat.data.task import table_folder, text_files
 
     task = study.task
-    if isinstance(task, NamedTask):
-        needed = task.name != "digits" and task.source == "folder" and task.data is None
-    else:
-        needed = isinstance(task, LanguageTask) and (task.train is None or task.dev is None)
-    if needed and task is not None:
-        data_root(f"study '{study.name}'")
+    if isinstance(task, NamedTask) and task.name != "digits" and task.source == "folder":
+        table_folder(task, find_table(task.name))
+    elif isinstance(task, LanguageTask):
+        for file in text_files(task):
+            _file(str(file))
     if any(isinstance(m, PretrainedModel) and m.checkpoint == MINILM for _, m in _models(study)):
         checkpoint_source(MINILM)
 

@@ -21,7 +21,7 @@ from studies.estimate import describe
 from studies.executor import LOCAL, PlaceOptions
 from studies.ledger import FILE_NAME as LEDGER_FILE
 from studies.ledger import FINAL, Ledger, attempts_in, read
-from studies.plan import PLAN_FILE, Node, Plan, load_plan
+from studies.plan import PLAN_FILE, PROPOSED, Node, Plan, load_plan
 from studies.progress import Progress
 from studies.storage import writing
 from studies.worker import NodeFunction
@@ -93,8 +93,10 @@ def continued(folder: Path, held: Plan, plan: Plan) -> str:
 
 
 def changed_keys(held: Plan, wanted: Plan) -> list[str]:
-    """Name the keys of a study file in which two studies differ."""
+    """Name the keys of a study file in which two studies differ; not what a search has filled in."""
     keys = sorted(held.study.keys() | wanted.study.keys())
+    if held.searched or wanted.searched:
+        keys = [k for k in keys if k not in PROPOSED]
     changed = [k for k in keys if held.study.get(k) != wanted.study.get(k)]
     # what a machine's file says is part of the study by its hash
     return list(dict.fromkeys("machines" if k == "machine_sha256" else k for k in changed))

@@ -85,6 +85,27 @@ def data_root(what: str) -> Path:
     return Path(root)
 
 
+def table_folder(spec: NamedTask, table: Table) -> Path:
+    """Return the folder of a GLUE task's files. Raises DataError that says what to set."""
+    folder = (
+        Path(spec.data) if spec.data else data_root(f"task '{table.name}'") / "glue" / table.folder
+    )
+    if not folder.is_dir():
+        raise DataError(
+            f"task '{table.name}': no folder {folder}; set {DATA_VARIABLE} or the task's `data:` path"
+        )
+    return folder
+
+
+def text_files(spec: LanguageTask) -> tuple[Path, Path]:
+    """Return the training and the held-out text of a language task. Raises DataError that says what to set."""
+
+    def path(given: str | None, default: str) -> Path:
+        return Path(given) if given else data_root("task 'lm'") / "wikitext-2" / default
+
+    return path(spec.train, "valid.txt"), path(spec.dev, "test.txt")
+
+
 def carve_out(
     container: NDArray[np.int64], spec: CarveOut
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -193,15 +214,7 @@ def _glue_task(spec: NamedTask, table: Table, tokenizer: Any) -> Task:
     if spec.source == "hub":
         train, tests = _from_hub(table)
     else:
-        folder = (
-            Path(spec.data)
-            if spec.data
-            else data_root(f"task '{table.name}'") / "glue" / table.folder
-        )
-        if not folder.is_dir():
-            raise DataError(
-                f"task '{table.name}': no folder {folder}; set {DATA_VARIABLE} or the task's `data:` path"
-            )
+        folder = table_folder(spec, table)
 
         def read(file: str) -> Rows:
             return read_rows(
@@ -260,9 +273,7 @@ def _table_task(spec: TableTask, tokenizer: Any) -> Task:
 
 
 def _language_task(spec: LanguageTask) -> Task:
-    def path(given: str | None, default: str) -> Path:
-        return Path(given) if given else data_root("task 'lm'") / "wikitext-2" / default
-
+    train, dev = text_files(spec)
     tokenizer = None
     vocabulary = BYTE_SYMBOLS
     if spec.tokenizer != "bytes":
@@ -303,7 +314,7 @@ def _language_task(spec: LanguageTask) -> Task:
         numbers = np.arange(len(tokens), dtype=np.int64)
         return BlockSplit(name, numbers, tokens, sizes[:kept].reshape(blocks, -1)[:blocks_max])
 
-    whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
+    whole = part("train", train, spec.blocks_max)
     if spec.validation.whole:
         raise DataError("task 'lm' has no rows that contain others: `whole:` has no effect")
     keep, held_out = carve_out(np.arange(len(whole)), spec.validation)
@@ -318,7 +329,7 @@ def _language_task(spec: LanguageTask) -> Task:
         train=whole.subset("train", keep),
         validation=whole.subset("validation", held_out),
         tests={
-            "test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max),
+            "test": part("test", dev, spec.dev_blocks_max),
             **{
                 name: part(name, Path(file), spec.dev_blocks_max) for name, file in spec.ood.items()
             },

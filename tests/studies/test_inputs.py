@@ -214,5 +214,9 @@ def test_what_comes_from_elsewhere_is_asked_for_where_it_is_used(
     with pytest.raises(MissingExtra):
         require_data(load_study(Path("reviews.yaml")))
     Path("reviews.yaml").write_text(replaced(STUDY.splitlines()[3], "task: sst2"))
-    with pytest.raises(DataError, match="study 'reviews': set BITWRIGHT_DATA"):
+    with pytest.raises(DataError, match="task 'sst2': set BITWRIGHT_DATA"):
+        require_data(load_study(Path("reviews.yaml")))
+    Path("reviews.yaml").write_text(replaced(STUDY.splitlines()[3], "task: lm"))
+    monkeypatch.setenv("BITWRIGHT_DATA", ".")
+    with pytest.raises(DataError, match=r"wikitext-2/valid\.txt: no such file"):
         require_data(load_study(Path("reviews.yaml")))

@@ -205,7 +205,7 @@ def test_a_shipped_study_can_be_looked_at_without_its_data(
     assert f"study {name} in " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("data", [None, "nowhere"])
+@pytest.mark.parametrize("data", [None, "nowhere", "."])
 def test_data_that_are_not_there_end_a_sweep_at_once(
     data: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -214,7 +214,7 @@ def test_data_that_are_not_there_end_a_sweep_at_once(
         monkeypatch.setenv("BITWRIGHT_DATA", str(tmp_path / data))
     assert command(find_study("sst2_methods"), tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert error.startswith("study 'sst2_methods': ")
+    assert error.startswith("task 'sst2': ")
     assert "BITWRIGHT_DATA" in error
     assert not (tmp_path / "out").exists()
 
