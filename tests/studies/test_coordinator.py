@@ -19,7 +19,8 @@ from studies.executor import LocalPool, SerialExecutor
 from studies.host import THREAD_VARIABLES
 from studies.ledger import Attempt, Ledger, LedgerError
 from studies.plan import NUMERIC_DISTRIBUTIONS, Plan, load_plan, make_node, source_sha256
-from studies.worker import LOG_FILE, MARKER_FILE
+from studies.progress import Progress
+from studies.worker import LOG_FILE, MARKER_FILE, Outcome
 
 
 def run(plan: Plan, folder: Path, workers: int = 0) -> tuple[dict[str, Attempt], list[str]]:
@@ -81,6 +82,20 @@ def test_failure_is_an_attempt_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "Traceback" in log.read_text()
     again, _ = run(plan, tmp_path / "runs")
     assert [a.attempt for a in again.values() if a.status == "failed"] == [4]  # two a sweep
+
+
+def test_a_line_tells_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher, student = standins.make_plan(tmp_path / "count", ("a",)).nodes[:2]
+    with Progress(2) as progress:
+        for event in ("start", "running", "end"):
+            progress.report(event, teacher, Outcome("ok", {}, None, 3.0, "here"))
+        progress.report("start", student, None)
+        progress.report("running", student, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "[0/2] running: teacher",
+        "[1/2] teacher: ok in 3.0 s",
+        "[1/2] running: student a",
+    ]
 
 
 @pytest.mark.parametrize(
