@@ -244,6 +244,22 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
 
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Return the file of a recipe given by a shipped recipe's name or by a path.
+
+    Raises:
+        ConfigError: neither; the nearest name is suggested.
+    """
+    text = str(name_or_path)
+    path = recipes_folder() / f"{text}.yaml" if text in recipe_names() else Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(
+            f"recipe must be a YAML file or one of {', '.join(recipe_names())}, not {text!r}"
+            f"{nearest(text, recipe_names())}"
+        )
+    return path
+
+
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or from a YAML file.
 
@@ -256,11 +272,4 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """
     from hwsim.config.load import load_spec
 
-    text = str(name_or_path)
-    path = recipes_folder() / f"{text}.yaml" if text in recipe_names() else Path(name_or_path)
-    if not path.is_file():
-        raise ConfigError(
-            f"recipe must be a YAML file or one of {', '.join(recipe_names())}, not {text!r}"
-            f"{nearest(text, recipe_names())}"
-        )
-    return load_spec(path, Recipe, overrides, presets=recipes_folder())
+    return load_spec(find_recipe(name_or_path), Recipe, overrides, presets=recipes_folder())

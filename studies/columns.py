@@ -149,7 +149,7 @@ def result_records(results: Results) -> list[Record]:
 def attempt_records(folder: Path) -> Iterator[Record]:
     """Yield every attempt of a study's ledger, trainings and exports too, in the order in which they were made.
 
-    Attempts of nodes that the plan has no more (the code was changed since) have no student, seed or machine.
+    Attempts of nodes that the plan has no more (code or study was changed since) have no student, seed or machine.
 
     Raises:
         CheckpointError: no study was run there.

@@ -25,7 +25,10 @@ RETRIES = 1
 """how often a node whose attempt failed is tried again in one sweep"""
 
 Report = Callable[[str, Node, Outcome | None], None]
-"""Called by the coordinator with ("start" | "again" | "end" | "found", node, outcome); "again": failed, to be tried again."""
+"""Called by the coordinator with ("start" | "running" | "again" | "end" | "found", node, outcome).
+
+"start": handed out; "running": seen at work for a while; "again": failed, to be tried again.
+"""
 
 
 class ExecutorGone(BitwrightError):
@@ -161,7 +164,8 @@ class Coordinator:
     def run(self, executor: Executor, slots: int, gpus: Sequence[Executor] = ()) -> list[Node]:
         """Run what is left; return the nodes that have no result.
 
-        A failed attempt is a line of the ledger and is tried again `retries` times; the nodes below a node that has
+        A failed attempt is a line of the ledger and is tried again `retries` times, unless it failed for something that
+        only the user can change; the nodes below a node that has
         failed for good are not tried; all others are, as far as the allowance goes.
 
         Args:
@@ -179,6 +183,7 @@ class Coordinator:
         _require_places(todo, free)
         ready = ReadyNodes(todo)
         running: dict[Future[Outcome], tuple[Node, Executor]] = {}
+        told: set[Future[Outcome]] = set()
         ended: queue.SimpleQueue[Future[Outcome]] = queue.SimpleQueue()
         by_id = self.plan.by_id
         while True:
@@ -195,12 +200,17 @@ class Coordinator:
                 future = ended.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 self.ledger.sync_if_due()
+                # a lull: what is quick needs no word
+                for future in [f for f in running if f not in told and f.running()]:
+                    self.report("running", running[future][0], None)
+                    told.add(future)
                 continue
             node, place = running.pop(future)
+            told.discard(future)
             free[resource_of(node)].append(place)
             outcome = self._outcome(future)
             self._record(node, outcome)
-            if outcome.status == "failed" and self._may_retry(node):
+            if outcome.status == "failed" and not outcome.lasting and self._may_retry(node):
                 self.report("again", node, outcome)
                 ready.add(node)
                 continue
@@ -254,17 +264,19 @@ def _require_places(todo: Iterable[Node], free: Mapping[str, Sequence[Executor]]
 
 
 def blocked_by(unfinished: Sequence[Node], tried: Container[str]) -> dict[str, list[Node]]:
-    """Split unfinished nodes into those that `failed` themselves and those `blocked` by one above them.
+    """Map each unfinished node that failed itself, by its id, to those that wait for it, near or far.
 
-    What was not tried and is not blocked is in neither: the budget was used up before its turn.
+    What was not tried and waits for nothing that failed is left out: the budget was used up before its turn.
 
     Args:
         unfinished: parents first.
         tried: ids of all nodes with an attempt.
     """
-    failed = {node.id: node for node in unfinished if node.id in tried}
-    blocked: dict[str, Node] = {}
+    failed: dict[str, list[Node]] = {node.id: [] for node in unfinished if node.id in tried}
+    waits_for = {id_: id_ for id_ in failed}
     for node in unfinished:
-        if node.id not in failed and any(p in failed or p in blocked for p in node.parents):
-            blocked[node.id] = node
-    return {"failed": list(failed.values()), "blocked": list(blocked.values())}
+        above = next((waits_for[p] for p in node.parents if p in waits_for), None)
+        if node.id not in failed and above is not None:
+            waits_for[node.id] = above
+            failed[above].append(node)
+    return failed

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-from hwsim.errors import ConfigError
-from qat.data.spec import LanguageTask, NamedTask
-from studies.axes import variant
+from hwsim.config.source import Document, KeyPath, dotted
+from hwsim.errors import BitwrightError, ConfigError
+from studies.axes import variant, variants
 from studies.layout import Layout, ResolvedMachine
 from studies.plan import Node, Plan
 from studies.search_space import Axis
@@ -22,28 +22,52 @@ from studies.space import Study, Training, Untrained
 
 T = TypeVar("T")
 
+NO_DOCUMENT = Document({})
+"""of a study that was not read from a file: nothing has a place"""
 
-def build_plan(study: Study, invocation: str = "python -m studies.sweep") -> Plan:
+
+def build_plan(
+    study: Study,
+    invocation: str = "python -m studies.sweep",
+    document: Document = NO_DOCUMENT,
+) -> Plan:
     """Resolve every name of a study and lay out its nodes; `invocation` is quoted in the report.
 
     Of a study that is searched, its question alone: it has no nodes before a search proposes some.
 
+    Args:
+        study: what is asked.
+        invocation: the command that asked.
+        document: where the study's names were written; its places begin the messages.
+
     Raises:
-        ConfigError: an unknown recipe or machine, all of them at once, each with the nearest valid name.
+        ConfigError: an unknown recipe or machine, or one that is wrong itself, all of them at once, each name with its
+            place and the nearest valid one.
     """
+    from hwsim.config.load import find_machine
+    from qat.recipe import find_recipe
+
     layout = Layout(study)
     faults: list[str] = []
-    parts: list[Training | Untrained] = [*study.trainings, *study.untrained]
-    if study.teacher is not None:
-        parts.insert(0, study.teacher)
-    for part in parts:
+    for path, part in _parts(study):
+        if isinstance(part.recipe, str):
+            named = partial(find_recipe, part.recipe)
+            if kept_at(path, named, document, faults) is None:
+                continue
         kept(partial(layout.recipe, part), faults)
-    machines = [
-        machine
-        for variant in study.variants
-        if (machine := kept(partial(layout.machine, variant), faults)) is not None
-    ]
-    if study.search is not None:
+    machines = []
+    for number, entry in enumerate(study.machines):
+        name, path = (
+            (entry, ("machines", number))
+            if isinstance(entry, str)
+            else (entry.machine, ("machines", number, "machine"))
+        )
+        if kept_at(path, partial(find_machine, name), document, faults) is None:
+            continue
+        if study.search is None:
+            found = [kept(partial(layout.machine, one), faults) for one in variants(entry)]
+            machines += [machine for machine in found if machine is not None]
+    if study.search is not None and not faults:
         faults += _faults_of_ends(layout)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
@@ -53,6 +77,21 @@ def build_plan(study: Study, invocation: str = "python -m studies.sweep") -> Pla
         _trained(layout, machines) if study.teacher is not None else _untrained(layout, machines)
     )
     return Plan(layout.question(study.trainings, machines), tuple(nodes), invocation)
+
+
+def _parts(study: Study) -> Iterator[tuple[KeyPath, Training | Untrained]]:
+    """Yield teacher, students and untrained models, each with the place of its recipe.
+
+    Of a search, the students that vary nothing: the others are built as they are proposed.
+    """
+    if study.teacher is not None:
+        yield ("teacher", "recipe"), study.teacher
+    for number, student in enumerate(study.students):
+        varied = ("vary", "recipe") if "recipe" in student.vary else ("recipe",)
+        if study.search is None or not student.vary:
+            yield from ((("students", number, *varied), one) for one in student.expanded())
+    for number, model in enumerate(study.untrained):
+        yield ("untrained", number, "recipe"), model
 
 
 def _faults_of_ends(layout: Layout) -> list[str]:
@@ -88,6 +127,19 @@ def kept(load: Callable[[], T], faults: list[str]) -> T | None:
         return None
 
 
+def kept_at(
+    path: KeyPath, load: Callable[[], T], document: Document, faults: list[str]
+) -> T | None:
+    """Do as `kept` does of what a key of a study names: its faults begin with the key, and its place if that is known."""
+    try:
+        return load()
+    except BitwrightError as error:
+        key = dotted(path)
+        where = key if document is NO_DOCUMENT else f"{document.place(path)}: {key}"
+        faults += [f"{where}: {line}" for line in str(error).splitlines()]
+        return None
+
+
 def _trained(layout: Layout, machines: Sequence[ResolvedMachine]) -> Iterator[Node]:
     """Yield trainings, exports and evaluations, seed by seed."""
     study = layout.study
@@ -112,20 +164,3 @@ def _untrained(layout: Layout, machines: Sequence[ResolvedMachine]) -> Iterator[
         yield export
         for machine in machines:
             yield layout.costing(part, export, machine)
-
-
-def require_data(study: Study) -> None:
-    """Make sure that a task's own data sets are where they are looked for; a plan needs none of them.
-
-    Raises:
-        DataError: BITWRIGHT_DATA names no folder; says what to set.
-    """
-    from qat.data.task import data_root
-
-    task = study.task
-    if isinstance(task, NamedTask):
-        needed = task.name != "digits" and task.source == "folder" and task.data is None
-    else:
-        needed = isinstance(task, LanguageTask) and (task.train is None or task.dev is None)
-    if needed and task is not None:
-        data_root(f"study '{study.name}'")

@@ -151,7 +151,7 @@ class Plan:
     """All nodes of a study in an order in which parents come first; shared nodes appear once."""
 
     study: Mapping[str, Any]
-    """the resolved study: what `--fresh` compares and the report quotes"""
+    """the resolved study: what a later sweep in the folder compares and the report quotes"""
     nodes: tuple[Node, ...]
     invocation: str = "python -m studies.sweep"
     """the command that asked for it, for the report; no part of the study's identity"""

@@ -39,10 +39,12 @@ class Progress:
         self._bar.refresh()
 
     def report(self, event: str, node: Node, outcome: Outcome | None) -> None:
-        """Take note of one event: `found` (finished before), `start`, `again` (failed, to be tried again) or `end`."""
+        """Take note of one event: `found` (finished before), `start`, `running`, `again` (to be tried again) or `end`."""
         if event == "start":
             self._say_found()
             self._running[node.id] = node.label
+        elif event == "running":
+            self._write(f"running: {node.label}")
         else:
             self._running.pop(node.id, None)
         if event in ("found", "end"):
@@ -54,16 +56,15 @@ class Progress:
             first_line = (outcome.error or "").partition("\n")[0]
             note = f": {first_line}" if first_line else ""
             note += "; will be tried again" if event == "again" else ""
-            tqdm.write(
-                f"[{self.done}/{self.total}] {node.label}: {outcome.status} "
-                f"in {outcome.seconds:.1f} s{note}",
-                file=sys.stdout,
-            )
-            sys.stdout.flush()
+            self._write(f"{node.label}: {outcome.status} in {outcome.seconds:.1f} s{note}")
         self._bar.set_postfix_str(", ".join(self._running.values())[:60], refresh=False)
 
     def _say_found(self) -> None:
         """Say once, before the first new node, how much was there already."""
         if self._found:
-            tqdm.write(f"[{self.done}/{self.total}] {self._found} nodes were finished before")
+            self._write(f"{self._found} nodes were finished before")
             self._found = 0
+
+    def _write(self, text: str) -> None:
+        tqdm.write(f"[{self.done}/{self.total}] {text}", file=sys.stdout)
+        sys.stdout.flush()

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     Discriminator,
@@ -38,6 +38,9 @@ from studies.axes import (
     variants,
 )
 from studies.search_spec import Search, check_no_ranges, check_searched
+
+if TYPE_CHECKING:
+    from hwsim.config.source import Document
 
 DEFAULT_STUDY = "digits"
 
@@ -358,12 +361,23 @@ def find_study(name_or_path: str) -> Path:
     )
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file.
+def read_study(path: Path, overrides: Sequence[str] = ()) -> tuple[Study, Document]:
+    """Read a study file; return the study, and the document that knows where each of its keys was written.
 
     Raises:
         ConfigError: with every fault's file, line and column.
     """
-    from hwsim.config.load import load_spec
+    from hwsim.config.compose import compose
+    from hwsim.config.load import validate
 
-    return load_spec(path, Study, overrides)
+    document = compose(path, overrides)
+    return validate(document, Study), document
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file.
+
+    Raises:
+        ConfigError: as `read_study`.
+    """
+    return read_study(path, overrides)[0]

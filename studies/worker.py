@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hwsim.errors import CheckpointError, ConfigError, DataError, MissingExtra
 from studies.child import SAY_WHERE
 from studies.host import describe_process
 from studies.ledger import FINAL, Status
@@ -26,6 +27,8 @@ from studies.storage import says_full, storage_error, writing
 
 MARKER_FILE = "done.json"
 LOG_FILE = "log.txt"
+LASTING = (ConfigError, DataError, CheckpointError, MissingExtra)
+"""faults of what the user gave, which no further attempt mends"""
 
 
 class Refused(Exception):
@@ -60,6 +63,8 @@ class Outcome:
     host: str
     environment: Mapping[str, Any] = field(default_factory=dict)
     """`describe_process` of the worker; empty if it died"""
+    lasting: bool = False
+    """whether it failed for something that only the user can change: another attempt would end the same"""
 
 
 def run_attempt(function: NodeFunction, node_id: str, call: Call) -> Outcome:
@@ -101,6 +106,7 @@ def _attempt(function: NodeFunction, call: Call) -> Outcome:
     status: Status = "ok"
     result: dict[str, Any] | None = None
     error: str | None = None
+    lasting = False
     try:
         result = function(call)
     except Refused as reason:
@@ -109,9 +115,11 @@ def _attempt(function: NodeFunction, call: Call) -> Outcome:
         if says_full(fault):
             raise storage_error(call.folder, str(fault), None) from fault
         status, error = "failed", f"{type(fault).__name__}: {fault}"
+        lasting = isinstance(fault, LASTING)
         traceback.print_exc()
     seconds = time.monotonic() - start
-    return Outcome(status, result, error, seconds, socket.gethostname(), describe_process())
+    host = socket.gethostname()
+    return Outcome(status, result, error, seconds, host, describe_process(), lasting)
 
 
 def read_marker(folder: Path, node_id: str) -> Outcome | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, ValidationError
 
 from hwsim.config.source import Document, KeyPath, dotted
 from hwsim.errors import nearest
@@ -121,7 +121,8 @@ def _unknown(error: _Error, missing: list[str], known: list[str]) -> str:
     if close:
         return f"must be a known key{close} (that one is missing)"
     listed = f" ({', '.join(known)})" if known else ""
-    return f"must be a known key{listed}, not {name!r}{nearest(name, known)}"
+    others = [key for key in known if key != name]
+    return f"must be a known key{listed}, not {name!r}{nearest(name, others)}"
 
 
 def _wording(error: _Error) -> str:
@@ -212,35 +213,54 @@ def _models(model: type[BaseModel], data: Any, path: KeyPath) -> list[Any]:
     current: list[Any] = [model]
     for part in path:
         data = data[part] if _holds(data, part) else None
-        current = [inner for annotation in current for inner in _step(annotation, part)]
+        current = [inner for annotation in current for inner in _step(annotation, part, data)]
         current = [_chosen(annotation, data) for annotation in current]
     return [m for m in current if _is_model(m)]
 
 
-def _step(annotation: Any, part: str | int) -> Iterator[Any]:
-    """Yield the annotations of what lies one key below."""
+def _step(annotation: Any, part: str | int, data: object) -> Iterator[Any]:
+    """Yield the annotations of what lies one key below, where `data` stand."""
     if _is_model(annotation):
         for name, info in annotation.model_fields.items():
             if part in (name, info.alias):
-                yield from _options(info.annotation)
+                yield from _options(info.annotation, data, info.metadata)
         return
     arguments = typing.get_args(annotation)
     if arguments and typing.get_origin(annotation) in (dict, list, tuple):
-        yield from _options(
-            arguments[1] if len(arguments) == 2 and isinstance(part, str) else arguments[0]
-        )
+        of_values = len(arguments) == 2 and isinstance(part, str)
+        yield from _options(arguments[1] if of_values else arguments[0], data)
 
 
-def _options(annotation: Any) -> Iterator[Any]:
-    """Yield the members of a union, and the annotation under `Annotated`."""
+def _options(annotation: Any, data: object, metadata: Sequence[Any] = ()) -> Iterator[Any]:
+    """Yield the members of a union, and the annotation under `Annotated`; of a union with tags the one that data choose."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
-        yield from _options(typing.get_args(annotation)[0])
+        inner, *metadata = typing.get_args(annotation)
+        yield from _options(inner, data, metadata)
     elif origin in (Union, UnionType):
+        tag = _tag(metadata, data)
         for option in typing.get_args(annotation):
-            yield from _options(option)
+            if tag is None or tag in _tags(option):
+                yield from _options(option, data)
     else:
         yield annotation
+
+
+def _tag(metadata: Sequence[Any], data: object) -> object:
+    """Return the tag of the member that data choose; None where a union has no such choice, or there are no data."""
+    if data is None:
+        return None
+    chosen = (
+        mark.discriminator(data)
+        for mark in metadata
+        if isinstance(mark, Discriminator) and callable(mark.discriminator)
+    )
+    return next(chosen, None)
+
+
+def _tags(option: Any) -> list[str]:
+    marks = typing.get_args(option)[1:] if typing.get_origin(option) is Annotated else ()
+    return [mark.tag for mark in marks if isinstance(mark, Tag)]
 
 
 def _chosen(annotation: Any, data: object) -> Any:

@@ -9,9 +9,12 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    field_validator,
     model_validator,
 )
 
+from hwsim.errors import nearest
+from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
 from qat.spec import Strict
 
 # YAML has lists only; in strict mode pydantic would refuse them where a tuple is declared
@@ -70,6 +73,33 @@ class TableTask(Strict):
     max_tokens: int = Field(default=128, ge=4)
     validation: CarveOut = CarveOut()
 
+    @field_validator("metric")
+    @classmethod
+    def _judge_the_same(cls, metric: tuple[str, ...]) -> tuple[str, ...]:
+        known = (*CLASS_METRICS, *REGRESSION_METRICS)
+        for name in metric:
+            if name not in known:
+                raise ValueError(
+                    f"must be of {', '.join(known)}, not '{name}'{nearest(name, known)}"
+                )
+        if len({name in REGRESSION_METRICS for name in metric}) > 1:
+            raise ValueError(
+                f"must all judge classes ({', '.join(CLASS_METRICS)}) or all scores"
+                f" ({', '.join(REGRESSION_METRICS)}), not {', '.join(metric)}"
+            )
+        return metric
+
+    @model_validator(mode="after")
+    def _scores_have_no_labels(self) -> Self:
+        if self.is_regression and self.labels is not None:
+            raise ValueError(f"labels must be left out: metric '{self.metric[0]}' judges scores")
+        return self
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a score."""
+        return self.metric[0] in REGRESSION_METRICS
+
 
 class LanguageTask(Strict):
     """Next-token prediction on plain text, cut into blocks of `block_tokens`.
@@ -98,11 +128,18 @@ class LanguageTask(Strict):
         return self
 
 
+TABLE_KEYS = ("text", "label", "metric", "train", "dev")
+"""what only a table says, of a task without a name"""
+
+
 def _kind(value: Any) -> str:
-    if isinstance(value, TableTask) or (isinstance(value, dict) and "text" in value):
+    if isinstance(value, TableTask):
         return "table"
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return "lm" if name == "lm" else "named"
+    if not isinstance(value, dict):
+        return "lm" if isinstance(value, LanguageTask) else "named"
+    if "text" in value or ("name" not in value and any(key in value for key in TABLE_KEYS)):
+        return "table"
+    return "lm" if value.get("name") == "lm" else "named"
 
 
 def _from_name(value: Any) -> Any:

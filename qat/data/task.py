@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwsim.errors import DataError, MissingExtra, nearest
-from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
+from hwsim.errors import DataError, MissingExtra
+from qat.data import own_table
 from qat.data.digits import IMAGE_SIZE, load_digits
 from qat.data.parts import containers
 from qat.data.spec import CarveOut, LanguageTask, NamedTask, TableTask
 from qat.data.split import BlockSplit, Split, TextSplit, token_bytes
 from qat.data.tables import Table, find_table
-from qat.data.tsv import Rows, label_values, read_rows
+from qat.data.tsv import Rows, read_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +83,27 @@ def data_root(what: str) -> Path:
     if not Path(root).is_dir():
         raise DataError(f"{what}: {DATA_VARIABLE} is '{root}', which is no folder")
     return Path(root)
+
+
+def table_folder(spec: NamedTask, table: Table) -> Path:
+    """Return the folder of a GLUE task's files. Raises DataError that says what to set."""
+    folder = (
+        Path(spec.data) if spec.data else data_root(f"task '{table.name}'") / "glue" / table.folder
+    )
+    if not folder.is_dir():
+        raise DataError(
+            f"task '{table.name}': no folder {folder}; set {DATA_VARIABLE} or the task's `data:` path"
+        )
+    return folder
+
+
+def text_files(spec: LanguageTask) -> tuple[Path, Path]:
+    """Return the training and the held-out text of a language task. Raises DataError that says what to set."""
+
+    def path(given: str | None, default: str) -> Path:
+        return Path(given) if given else data_root("task 'lm'") / "wikitext-2" / default
+
+    return path(spec.train, "valid.txt"), path(spec.dev, "test.txt")
 
 
 def carve_out(
@@ -193,15 +214,7 @@ def _glue_task(spec: NamedTask, table: Table, tokenizer: Any) -> Task:
     if spec.source == "hub":
         train, tests = _from_hub(table)
     else:
-        folder = (
-            Path(spec.data)
-            if spec.data
-            else data_root(f"task '{table.name}'") / "glue" / table.folder
-        )
-        if not folder.is_dir():
-            raise DataError(
-                f"task '{table.name}': no folder {folder}; set {DATA_VARIABLE} or the task's `data:` path"
-            )
+        folder = table_folder(spec, table)
 
         def read(file: str) -> Rows:
             return read_rows(
@@ -246,24 +259,11 @@ def _from_hub(table: Table) -> tuple[Rows, dict[str, Rows]]:
 
 
 def _table_task(spec: TableTask, tokenizer: Any) -> Task:
-    known = (*CLASS_METRICS, *REGRESSION_METRICS)
-    unknown = [metric for metric in spec.metric if metric not in known]
-    if unknown:
-        raise DataError(
-            f"task.metric: must be of {', '.join(known)}, not '{unknown[0]}'{nearest(unknown[0], known)}"
-        )
-    regression = spec.metric[0] in REGRESSION_METRICS
-    if any((metric in REGRESSION_METRICS) != regression for metric in spec.metric):
-        raise DataError(f"metrics {', '.join(spec.metric)}: some judge classes and some scores")
-    if regression and spec.labels is not None:
-        raise DataError(f"metric '{spec.metric[0]}' judges scores: `labels:` has no meaning")
-    train = Path(spec.train)
-    labels = None if regression else spec.labels or tuple(label_values(train, spec.label))
-    mapping = None if labels is None else {label: label for label in labels}
+    labels = own_table.classes(spec)
     return _text_task(
-        train.stem,
-        read_rows(train, spec.text, spec.label, mapping),
-        {"dev": read_rows(Path(spec.dev), spec.text, spec.label, mapping)},
+        Path(spec.train).stem,
+        own_table.rows(spec, spec.train, labels),
+        {"dev": own_table.rows(spec, spec.dev, labels)},
         labels,
         spec.metric,
         spec.validation,
@@ -273,9 +273,7 @@ def _table_task(spec: TableTask, tokenizer: Any) -> Task:
 
 
 def _language_task(spec: LanguageTask) -> Task:
-    def path(given: str | None, default: str) -> Path:
-        return Path(given) if given else data_root("task 'lm'") / "wikitext-2" / default
-
+    train, dev = text_files(spec)
     tokenizer = None
     vocabulary = BYTE_SYMBOLS
     if spec.tokenizer != "bytes":
@@ -316,7 +314,7 @@ def _language_task(spec: LanguageTask) -> Task:
         numbers = np.arange(len(tokens), dtype=np.int64)
         return BlockSplit(name, numbers, tokens, sizes[:kept].reshape(blocks, -1)[:blocks_max])
 
-    whole = part("train", path(spec.train, "valid.txt"), spec.blocks_max)
+    whole = part("train", train, spec.blocks_max)
     if spec.validation.whole:
         raise DataError("task 'lm' has no rows that contain others: `whole:` has no effect")
     keep, held_out = carve_out(np.arange(len(whole)), spec.validation)
@@ -331,7 +329,7 @@ def _language_task(spec: LanguageTask) -> Task:
         train=whole.subset("train", keep),
         validation=whole.subset("validation", held_out),
         tests={
-            "test": part("test", path(spec.dev, "test.txt"), spec.dev_blocks_max),
+            "test": part("test", dev, spec.dev_blocks_max),
             **{
                 name: part(name, Path(file), spec.dev_blocks_max) for name, file in spec.ood.items()
             },

@@ -31,6 +31,18 @@ class Pretrained(Strict):
     checkpoint: str
 
 
+class Left(Strict):
+    """A member of a union without tags: each member finds the other's key unknown."""
+
+    left: int
+
+
+class Top(Strict):
+    """The other member."""
+
+    top: int
+
+
 def _tag(data: Any) -> str:
     return "family" if "family" in data else "checkpoint"
 
@@ -43,6 +55,7 @@ class Run(Strict):
         Discriminator(_tag),
     ]
     size: int = 1
+    plain: Left | Top | None = None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +64,7 @@ class Run(Strict):
         (
             "model: {family: vit, famly: 3}\n",
             [
-                "1:22: model.famly: must be a known key (checkpoint, family, options), not 'famly';"
+                "1:22: model.famly: must be a known key (family, options), not 'famly';"
                 " did you mean 'family'?"
             ],
         ),
@@ -60,6 +73,17 @@ class Run(Strict):
             ["3:20: model.options.patch: must be a whole number or a number or text, not a list"],
         ),
         ("model: {family: 3}\n", ["1:17: model.family: must be text, not 3"]),
+        (
+            "model: {family: vit, checkpoint: x}\n",
+            ["1:22: model.checkpoint: must be a known key (family, options), not 'checkpoint'"],
+        ),
+        (
+            "model: {family: vit}\nplain: {left: 1, top: 2}\n",
+            [
+                "2:9: plain.left: must be a known key (left, top), not 'left'",
+                "2:18: plain.top: must be a known key (left, top), not 'top'",
+            ],
+        ),
         ("model: {}\n", ["1:1: model.checkpoint: must be given: this key is missing"]),
         (
             "model: {chekpoint: x}\nsize: many\n",

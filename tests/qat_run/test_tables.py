@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from tiny_runs import word_tokenizer
 
 from hwsim.errors import DataError
@@ -176,11 +176,13 @@ def test_the_users_own_table(tmp_path: Path) -> None:
     assert (len(loaded.train), len(loaded.validation)) == (15, 5)
     assert loaded.metrics == ("f1", "accuracy")
     with pytest.raises(
-        DataError, match=r"task\.metric: must be of .*, not 'accurcy'; did you mean 'accuracy'"
+        ValidationError, match=r"must be of .*, not 'accurcy'; did you mean 'accuracy'"
     ):
         task(values | {"metric": "accurcy"})
-    with pytest.raises(DataError, match="some judge classes and some scores"):
+    with pytest.raises(ValidationError, match=r"must all judge classes .* not accuracy, pearson"):
         task(values | {"metric": ["accuracy", "pearson"]})
+    with pytest.raises(ValidationError, match="labels must be left out: metric 'pearson'"):
+        task(values | {"metric": "pearson", "labels": ["good", "bad"]})
 
 
 def test_the_carve_out_is_seeded_and_disjoint() -> None:

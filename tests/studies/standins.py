@@ -8,8 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hwsim.errors import ConfigError, DataError
 from studies.plan import Node, Plan, make_node
 from studies.worker import Call, Refused
+
+FAULTS = {
+    True: ValueError,
+    "ValueError": ValueError,
+    "DataError": DataError,
+    "ConfigError": ConfigError,
+}
 
 
 def train(call: Call) -> dict[str, Any]:
@@ -17,8 +25,8 @@ def train(call: Call) -> dict[str, Any]:
     print("training", call.spec["name"])
     if call.spec.get("hang"):
         _endless_loop()(0)
-    if call.spec.get("fail"):
-        raise ValueError("loss is nan at step 7")
+    if fail := call.spec.get("fail"):
+        raise FAULTS[fail]("loss is nan at step 7")
     if call.spec.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)
     die_once = call.spec.get("die_once")

@@ -19,7 +19,8 @@ from studies.executor import LocalPool, SerialExecutor
 from studies.host import THREAD_VARIABLES
 from studies.ledger import Attempt, Ledger, LedgerError
 from studies.plan import NUMERIC_DISTRIBUTIONS, Plan, load_plan, make_node, source_sha256
-from studies.worker import LOG_FILE, MARKER_FILE
+from studies.progress import Progress
+from studies.worker import LOG_FILE, MARKER_FILE, Outcome
 
 
 def run(plan: Plan, folder: Path, workers: int = 0) -> tuple[dict[str, Attempt], list[str]]:
@@ -73,14 +74,64 @@ def test_failure_is_an_attempt_and_the_rest_goes_on(tmp_path: Path) -> None:
         ("student bb", "ValueError: loss is nan at step 7")
     ]
     assert left == ["student bb", "export bb", "bb on x", "bb on y", "bb on refuser"]
-    split = blocked_by([n for n in plan.nodes if n.label in left], view)
-    assert [n.label for n in split["failed"]] == ["student bb"]
-    assert len(split["blocked"]) == 4
+    ((id_, waiting),) = blocked_by([n for n in plan.nodes if n.label in left], view).items()
+    assert plan.by_id[id_].label == "student bb"
+    assert [n.label for n in waiting] == left[1:]
     log = next((tmp_path / "runs" / "nodes").glob("student-bb-*")) / LOG_FILE
     assert "training bb" in log.read_text()
     assert "Traceback" in log.read_text()
     again, _ = run(plan, tmp_path / "runs")
     assert [a.attempt for a in again.values() if a.status == "failed"] == [4]  # two a sweep
+
+
+def test_a_line_tells_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher, student = standins.make_plan(tmp_path / "count", ("a",)).nodes[:2]
+    with Progress(2) as progress:
+        for event in ("start", "running", "end"):
+            progress.report(event, teacher, Outcome("ok", {}, None, 3.0, "here"))
+        progress.report("start", student, None)
+        progress.report("running", student, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "[0/2] running: teacher",
+        "[1/2] teacher: ok in 3.0 s",
+        "[1/2] running: student a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [("DataError", 1), ("ConfigError", 1), ("ValueError", 2)]
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_only_the_user_can_mend_is_not_tried_again(
+    error: str, attempts: int, workers: int, tmp_path: Path
+) -> None:
+    plan = standins.make_plan(tmp_path / "count", ("a",), fail=error)
+    view, left = run(plan, tmp_path / "runs", workers)
+    assert left[0] == "student a"
+    (failed,) = [a for a in view.values() if a.status == "failed"]
+    assert (failed.attempt, failed.error) == (attempts, f"{error}: loss is nan at step 7")
+
+
+def test_a_node_that_takes_long_is_told_while_it_runs_and_a_quick_one_is_not(
+    tmp_path: Path,
+) -> None:
+    plan = standins.make_plan(tmp_path / "count", ("a", "bb"), seconds=1.5)
+    events: list[tuple[str, str]] = []
+    with Ledger(tmp_path / "runs") as ledger, LocalPool(1) as executor:
+        Coordinator(
+            plan,
+            tmp_path / "runs",
+            ledger,
+            standins.FUNCTIONS,
+            lambda event, node, _: events.append((event, node.label)),
+        ).run(executor, 2)
+    long = ("running", "student bb")
+    assert events.count(long) == 1
+    assert events.index(("start", "student bb")) < events.index(long)
+    assert events.index(long) < events.index(("end", "student bb"))
+    # the first node waits for its process to start, which is long as well; all others take no time
+    told = {label for event, label in events if event == "running"}
+    assert told <= {"teacher", "student bb"}
 
 
 def test_a_worker_that_dies_is_tried_once_more(tmp_path: Path) -> None:

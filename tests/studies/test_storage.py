@@ -48,7 +48,7 @@ def standin_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for i in range(4)
     ]
     plan = Plan({"name": "stand-in"}, (teacher, *students))
-    monkeypatch.setattr("studies.nodes.build_plan", lambda study, invocation: plan)
+    monkeypatch.setattr("studies.nodes.build_plan", lambda *_: plan)
     monkeypatch.setattr("studies.trial.FUNCTIONS", standins.FUNCTIONS)
 
     def write_report(folder: Path) -> Path:
@@ -56,6 +56,7 @@ def standin_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return folder / "report.html"
 
     monkeypatch.setattr("studies.report.build_report", write_report)
+    monkeypatch.setattr("studies.ending.last_word", lambda folder: "")
 
 
 def command(out: Path, workers: int) -> int:
@@ -152,7 +153,7 @@ import typer
 
 if __name__ == "__main__":
     plan = standins.make_plan(Path({folder!r}) / "count", ("a", "b"), seconds=60)
-    studies.nodes.build_plan = lambda study, invocation: plan
+    studies.nodes.build_plan = lambda *_: plan
     studies.trial.FUNCTIONS = standins.FUNCTIONS
     sys.argv[1:1] = ["digits", "--out", {folder!r} + "/out"]
     typer.run(sweep.main)

@@ -13,9 +13,10 @@ import typer
 
 from hwsim.errors import ConfigError
 from studies import sweep
+from studies.ledger import Ledger
 from studies.nodes import build_plan
 from studies.plan import SOURCES, Plan, load_plan
-from studies.space import find_study, load_study, shipped_studies
+from studies.space import find_study, load_study, read_study, shipped_studies
 
 STUDY = """\
 schema: studies/study/1
@@ -88,8 +89,26 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("recipe: w8a8", "recipe: w8a9", r"w8a9.*did you mean 'w8a8'"),
-        ("int8_edge]", "int8_egde]", r"int8_egde.*did you mean 'int8_edge'"),
+        (
+            "recipe: w8a8",
+            "recipe: w8a9",
+            r"tiny\.yaml:11:26: students\.0\.recipe: .*w8a9.*did you mean 'w8a8'",
+        ),
+        (
+            "int8_edge]",
+            "int8_egde]",
+            r"tiny\.yaml:14:17: machines\.1: .*int8_egde.*did you mean 'int8_edge'",
+        ),
+        (
+            "int8_edge]",
+            "{machine: int8_egde, set: {clock_hz: 1}}]",
+            r"tiny\.yaml:14:27: machines\.1\.machine: .*int8_egde",
+        ),
+        (
+            "recipe: w8a8,",
+            "recipe: w8a8, vary: {recipe: [w8a8, w8a9]},",
+            r"tiny\.yaml:11:47: students\.0\.vary\.recipe: .*w8a9",
+        ),
         ("seeds: [0, 1]", "seed: [0, 1]", r"tiny\.yaml:13:1: seed.*seeds"),
         ("seeds: [0, 1]", "seeds: [0, one]", r"tiny\.yaml:13:12: seeds\.1: .*whole number"),
         ("seeds: [0, 1]", "seeds: [0, 0]", r"tiny\.yaml:.*seeds must differ from each other.*0"),
@@ -119,7 +138,12 @@ def test_faults_have_their_place(study_file: Path, old: str, new: str, message: 
     assert old in STUDY
     study_file.write_text(STUDY.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
-        build_plan(load_study(study_file))
+        placed_plan(study_file)
+
+
+def placed_plan(study_file: Path) -> Plan:
+    study, document = read_study(study_file)
+    return build_plan(study, document=document)
 
 
 def test_a_student_learns_from_another_and_keeps_some_layers(study_file: Path) -> None:
@@ -148,10 +172,17 @@ def test_changes_of_a_recipe_are_part_of_the_identity(study_file: Path) -> None:
 
 
 def test_all_unknown_names_are_told_at_once(study_file: Path) -> None:
-    study_file.write_text(STUDY.replace("w8a8", "w8a9").replace("[toy,", "[toi,"))
+    mine = study_file.with_name("mine.yaml")
+    mine.write_text("schema: hwsim/accelerator/1\nextends: toy\nname: mine\nclok_hz: 1\n")
+    study_file.write_text(STUDY.replace("w8a8", "w8a9").replace("[toy,", f"[toi, {mine},"))
     with pytest.raises(ConfigError) as error:
-        build_plan(load_study(study_file))
-    assert len(error.value.faults) == 2
+        placed_plan(study_file)
+    recipe, name, key = error.value.faults
+    assert recipe.startswith(f"{study_file}:11:26: students.0.recipe: recipe must be ")
+    assert name.startswith(f"{study_file}:14:12: machines.0: machine must be ")
+    assert key.startswith(f"{mine}:4:1: clok_hz: ")
+    with pytest.raises(ConfigError, match=r"^students\.0\.recipe: recipe must be "):
+        build_plan(load_study(study_file))  # of a study that no file is known of
 
 
 def test_shipped_studies_are_valid() -> None:
@@ -174,7 +205,7 @@ def test_a_shipped_study_can_be_looked_at_without_its_data(
     assert f"study {name} in " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("data", [None, "nowhere"])
+@pytest.mark.parametrize("data", [None, "nowhere", "."])
 def test_data_that_are_not_there_end_a_sweep_at_once(
     data: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -183,16 +214,17 @@ def test_data_that_are_not_there_end_a_sweep_at_once(
         monkeypatch.setenv("BITWRIGHT_DATA", str(tmp_path / data))
     assert command(find_study("sst2_methods"), tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert error.startswith("study 'sst2_methods': ")
+    assert error.startswith("task 'sst2': ")
     assert "BITWRIGHT_DATA" in error
     assert not (tmp_path / "out").exists()
 
 
 def use_standins(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
     """Let the command run a stand-in plan."""
-    monkeypatch.setattr("studies.nodes.build_plan", lambda study, invocation: plan)
+    monkeypatch.setattr("studies.nodes.build_plan", lambda *_: plan)
     monkeypatch.setattr("studies.trial.FUNCTIONS", standins.FUNCTIONS)
     monkeypatch.setattr("studies.report.build_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("studies.ending.last_word", lambda folder: "")
 
 
 def command(study_file: Path, out: Path, **options: Any) -> int:
@@ -218,14 +250,104 @@ def test_sweep_resumes_refuses_another_study_and_moves_the_old_one_aside(
     use_standins(monkeypatch, other)
     assert command(study_file, out) == 2
     err = capsys.readouterr().err
-    assert "holds another study ('stand-in'" in err
-    assert "differs in name" in err
+    assert "holds another study, 'stand-in', not 'another'" in err
     assert "--fresh" in err
 
     assert command(study_file, out, fresh=True) == 0
     assert counter.stat().st_size == 2 * first
     (aside,) = tmp_path.glob("out.*")
     assert load_plan(aside).study == plan.study
+
+
+def changed_plan(counter: Path, names: tuple[str, ...], **study: Any) -> Plan:
+    return Plan({"name": "stand-in", **study}, standins.make_plan(counter, names).nodes)
+
+
+def test_a_changed_study_goes_on_in_its_folder_and_repeats_nothing(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, counter = tmp_path / "out", tmp_path / "count"
+    first = {"question": "So?", "machine_sha256": {"x": "old"}}
+    use_standins(monkeypatch, changed_plan(counter, ("a",), **first))
+    assert command(study_file, out) == 0
+    assert "continues" not in capsys.readouterr().out
+    done = counter.stat().st_size
+    assert done == 5  # 6 nodes, of which one is refused before it counts
+
+    second = {"question": "Is it so?", "machine_sha256": {"x": "new"}, "seeds": [0, 1]}
+    plan = changed_plan(counter, ("a", "bb"), **second)
+    use_standins(monkeypatch, plan)
+    said = "continues stand-in: changed machines, question, seeds; 6 of 11 nodes are done\n"
+    assert command(study_file, out, dry_run=True) == 0
+    assert said in capsys.readouterr().out
+    assert load_plan(out).study["question"] == "So?"  # a dry run writes nothing
+    assert command(study_file, out) == 0
+    assert said in capsys.readouterr().out
+    assert counter.stat().st_size == done + 4
+    assert load_plan(out) == plan
+
+    # back again: what the first plan had is all there, and the plan shows nothing else
+    use_standins(monkeypatch, changed_plan(counter, ("a",), **first))
+    assert command(study_file, out) == 0
+    assert counter.stat().st_size == done + 4
+    assert len(load_plan(out).nodes) == 6
+
+
+def test_a_changed_study_does_not_replace_the_plan_of_a_sweep_that_runs(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, counter = tmp_path / "out", tmp_path / "count"
+    held = changed_plan(counter, ("a",))
+    use_standins(monkeypatch, held)
+    assert command(study_file, out) == 0
+    use_standins(monkeypatch, changed_plan(counter, ("a", "bb")))
+    with Ledger(out):
+        assert command(study_file, out) == 2
+    assert "another sweep is running in this folder" in capsys.readouterr().err
+    assert load_plan(out) == held
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "keys"),
+    [
+        ({"search": {"seed": 0}}, {"search": {"seed": 1}}, "search"),
+        ({"search": {"seed": 0}}, {}, "search"),
+        ({}, {"search": {"seed": 0}}, "search"),
+        ({"search": {}, "objectives": [1]}, {"search": {}, "objectives": [2]}, "objectives"),
+    ],
+)
+def test_a_search_does_not_go_on_as_another_one(
+    held: dict[str, Any], wanted: dict[str, Any], keys: str, tmp_path: Path
+) -> None:
+    sweep.claim_folder(tmp_path / "out", Plan({"name": "s", **held}, ()), fresh=False)
+    with pytest.raises(ConfigError, match=rf"cannot go on as another one: changed {keys}; give "):
+        sweep.claim_folder(tmp_path / "out", Plan({"name": "s", **wanted}, ()), fresh=False)
+
+
+def test_an_edited_machine_repeats_its_own_evaluations_alone(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    made: list[str] = []
+
+    def noted(call: Any) -> dict[str, Any]:
+        made.append(call.folder.name)
+        return {}
+
+    monkeypatch.setattr("studies.trial.FUNCTIONS", dict.fromkeys(SOURCES, noted))
+    monkeypatch.setattr("studies.report.build_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("studies.ending.last_word", lambda folder: "")
+    machine, out = tmp_path / "mine.yaml", tmp_path / "out"
+    study_file.write_text(STUDY.replace("[toy, int8_edge]", f"[toy, {machine}]"))
+    text = "schema: hwsim/accelerator/1\nextends: toy\nname: mine\ndescription: {}\n"
+    machine.write_text(text.format("the first"))
+    assert command(study_file, out) == 0
+    assert len(made) == 6 + 4 + 8
+    made.clear()
+    machine.write_text(text.format("the second"))
+    assert command(study_file, out) == 0
+    assert "continues tiny: changed machines; 14 of 18 nodes are done" in capsys.readouterr().out
+    assert len(made) == 4
+    assert all("-on-mine-" in folder for folder in made)
 
 
 def test_a_folder_with_other_things_is_not_touched(
@@ -247,7 +369,8 @@ def test_failures_end_in_exit_code_1_with_a_list(
     assert command(study_file, tmp_path / "out") == 1
     output = capsys.readouterr()
     assert "failed: student bb" in output.err
-    assert output.err.count("blocked: ") == 4
+    assert "\n4 further nodes wait for student bb\n" in output.err
+    assert output.err.count("\n") == 2
     assert "ValueError: loss is nan at step 7" in output.out
     assert "report: " in output.out
 

@@ -82,7 +82,9 @@ def test_a_finished_search_runs_nothing_and_a_longer_one_goes_on(tmp_path: Path)
     search(HARDWARE, tmp_path / "at once", "search.trials=22")
     assert record(tmp_path / "out") == record(tmp_path / "at once")
     assert runs(tmp_path / "out") == made + 8 == runs(tmp_path / "at once")
-    with pytest.raises(ConfigError, match="holds another study"):
+    with pytest.raises(
+        ConfigError, match=r"holds a search of .* that cannot go on as another one: changed search;"
+    ):
         search(HARDWARE, tmp_path / "out", "search.seed=4")
 
 
@@ -262,6 +264,7 @@ def test_a_budget_ends_a_sweep_in_peace_and_a_dry_run_says_what_is_left(
 ) -> None:
     monkeypatch.setattr("studies.trial.FUNCTIONS", FUNCTIONS)
     monkeypatch.setattr("studies.report.build_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("studies.ending.last_word", lambda folder: "")
     path, out = tmp_path / "edge.yaml", tmp_path / "out"
     path.write_text(HARDWARE)
     assert command(path, out, overrides=["budget.nodes=3"]) == 0

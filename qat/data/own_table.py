@@ -1,0 +1,32 @@
+"""The files of a user's own table: its classes and the rows of its two parts. No torch here: a study looks before it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qat.data.spec import TableTask
+from qat.data.tsv import Rows, label_values, read_rows
+
+Classes = tuple[str, ...] | None
+"""raw labels in class order; None where labels are scores"""
+
+
+def classes(spec: TableTask) -> Classes:
+    """Return the classes of a table: those that it lists, else the distinct values of the training file.
+
+    Raises:
+        DataError: the training file cannot be read, or lacks the column.
+    """
+    if spec.is_regression:
+        return None
+    return spec.labels or tuple(label_values(Path(spec.train), spec.label))
+
+
+def rows(spec: TableTask, path: str, labels: Classes) -> Rows:
+    """Read one part of a table.
+
+    Raises:
+        DataError: as `read_rows` does.
+    """
+    mapping = None if labels is None else {label: label for label in labels}
+    return read_rows(Path(path), spec.text, spec.label, mapping)
