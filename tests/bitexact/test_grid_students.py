@@ -59,12 +59,13 @@ def test_without_grids_freezing_turns_bits(family):
     """The control: the same comparison finds differences where the stream stays in float32."""
     recipe = load_recipe("bit_w1a1", [*CONSTANT, "quantization.residual=null"])
     made = build(family, recipe, layers=2)
-    batches = [batch_of(family, seed, size=256) for seed in range(50, 54)]
-    turned = 0
-    for batch in batches:
+
+    def turned(seed: int) -> int:
+        batch = batch_of(family, seed, size=256)
         plain, static = values_of(made.captured, batch), values_of(made.static, batch)
-        turned += sum(int((plain[n] != static[n]).sum()) for n in one_bit(made.captured))
-    assert turned > 0
+        return sum(int((plain[n] != static[n]).sum()) for n in one_bit(made.captured))
+
+    assert any(turned(seed) for seed in range(50, 54))
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])  # GPT-2's tied head stays in float32
