@@ -22,7 +22,7 @@ def collect_front(results: Results) -> dict[str, Any]:
     """Return the answer of a study and the points of its front, the cheapest first.
 
     Returns:
-        `answer`; `metric` (None of hardware alone); `criteria`; `points`, how many were measured, and `refused`;
+        `answer`, a paragraph each; `metric` (None of hardware alone); `criteria`; `points`, how many were measured, and `refused`;
         `front`: student, machine, each criterion's nominal value or [low, nominal, high], `probability`.
     """
     points = results.points()
@@ -78,8 +78,7 @@ def front_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append([point["student"], point["machine"], *cells, percent(point["probability"])])
     more = len(found["front"]) - len(lines)
     return [
-        found["answer"],
-        "",
+        *(line for paragraph in found["answer"] for line in (paragraph, "")),
         *markdown_table(["model", "machine", *heads, "on the front"], lines),
         "",
         *(

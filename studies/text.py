@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,16 +118,25 @@ def _score_lines(point: Point) -> list[str]:
     return [f"{point.metric.name} {score_text(point.metric, point.score)}"]
 
 
-def answer(results: Results, points: Sequence[Point], front: Front) -> str:
-    """Answer the study's question from its points, measured ones alone: the front, how sure it is, and what equal scores save."""
+def answer(results: Results, points: Sequence[Point], front: Front) -> list[str]:
+    """Answer the study's question from its points, measured ones alone: the front, what equal scores save, how sure it is.
+
+    Returns:
+        A paragraph each.
+    """
     if not front.points:
-        return "No point has been measured yet."
-    sentences = [front_text(front), certainty_text(front), _left_out(points, front)]
-    if front.metric is not None:
+        return ["No point has been measured yet."]
+    paragraphs = [front_text(front)]
+    if front.metric is None:
+        paragraphs.append(by_model_text(front))
+    else:
         objective = next(n for n in front.names if n != SCORE)
-        text = equal_score_text(front.points, objective, front.metric)
-        sentences += [text, _teacher(results, front.metric)]
-    return " ".join(s for s in sentences if s)
+        paragraphs.append(equal_score_text(front.points, objective, front.metric))
+    paragraphs.append(certainty_text(front))
+    paragraphs.append(_left_out(points, front))
+    if front.metric is not None:
+        paragraphs.append(_teacher(results, front.metric))
+    return [p for p in paragraphs if p]
 
 
 def _left_out(points: Sequence[Point], front: Front) -> str:
@@ -163,14 +173,38 @@ def front_text(front: Front) -> str:
         for name, word, index in zip(front.names, words, best, strict=True)
     )
     sentences = [head, f"T{ends[1:]}."]
-    between = [_name(front.points[i]) for i in front.members if i not in best]
+    between = [front.points[i] for i in front.members if i not in best]
     if between:
-        more = len(between) - MOST_NAMED
-        named = [*between[:MOST_NAMED], f"{more} more"] if more > 0 else between
-        sentences.append(f"Between them: {listed(named)}.")
+        sentences.append(f"Between them: {listed(_named(between))}.")
     if front.knee is not None:
         sentences.append(f"Its knee is {_name(front.points[front.knee])}.")
     return " ".join(sentences)
+
+
+def _named(points: Sequence[Point]) -> list[str]:
+    """Return the names of points; of many, how many variants of each machine, or the first names."""
+    names = [_name(p) for p in points]
+    more = len(points) - MOST_NAMED
+    if more <= 0:
+        return names
+    variants = Counter(f"{p.student} on {p.rows[0].family or p.machine}" for p in points)
+    if len(variants) <= MOST_NAMED:
+        return [f"{count} of {name}" for name, count in variants.items()]
+    return [*names[:MOST_NAMED], f"{more} more"]
+
+
+def by_model_text(front: Front) -> str:
+    """Say where each model costs least, where no score tells them apart: of costs alone the fewest bits win everywhere."""
+    students = list(dict.fromkeys(p.student for p in front.points))
+    if front.metric is not None or len(students) < 2:
+        return ""
+    name, costs = front.names[0], front.criteria[0].costs
+    parts = []
+    for student in students:
+        own = [i for i, p in enumerate(front.points) if p.student == student]
+        best = front.points[min(own, key=lambda i: costs[i])]
+        parts.append(f"{student} {cost_text(name, best.cost(name))} on {best.machine}")
+    return f"The least {_word(front, name)}{PER.get(name, '')} of each model: {'; '.join(parts)}."
 
 
 def _word(front: Front, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from studies.pareto import Interval
 from studies.record_study import collect_study, study_section
 from studies.table import load_results
 from studies.tables import score_table
-from studies.text import SPACE, answer, certainty_text, equal_score_text, front_text
+from studies.text import SPACE, answer, by_model_text, certainty_text, equal_score_text, front_text
 
 BEST = {0: 0.970, 1: 0.975, 2: 0.965}
 CLOSE = {0: 0.967, 1: 0.972, 2: 0.9625}
@@ -72,6 +72,16 @@ def test_equal_accuracy_is_told_with_band_interval_and_what_was_tried() -> None:
     )
     assert "; a larger loss is not excluded. int8 on x" in text
     assert "band" not in equal_score_text([POINTS[0], make_point("a", "x", BEST, 1.0, latency_s=9.0)], "latency_s", ACCURACY)  # fmt: skip
+
+
+def test_many_variants_of_few_machines_are_counted() -> None:
+    points = [
+        replace(p, rows=tuple(replace(r, family="x" if i < 6 else "y") for r in p.rows))
+        for i in range(9)
+        for p in [make_point("s", f"m{i}", {0: 0.5 + i / 100}, 10.0 + i)]
+    ]
+    text = front_text(Front(points, NAMES))
+    assert "Between them: 5 of s on x and 2 of s on y." in text
 
 
 def test_a_student_that_nobody_undercuts_is_passed_over() -> None:
@@ -155,6 +165,14 @@ def test_costs_alone_make_a_front_too() -> None:
         "the least area is that of block on r, 3.00 µJ (3.00 µJ to 3.00 µJ), 2.00 ms an inference, 1.000 mm²."
     )
     assert front.knee is None  # a knee is one of two criteria
+    assert by_model_text(front) == ""  # there is one
+    dear = Hardware("stack", "q", {"energy_pj": 9e6, "latency_s": 1.0, "area_um2": 9e6}, (row,))
+    cheap = Hardware("stack", "s", {"energy_pj": 8e6, "latency_s": 2.0, "area_um2": 9e6}, (row,))
+    both = Front([dear, *points, cheap], front.names)  # type: ignore[list-item]
+    assert plain(by_model_text(both)) == (
+        "The least energy an inference of each model: stack 8.00 µJ (8.00 µJ to 8.00 µJ) on s; "
+        "block 1.00 µJ (1.00 µJ to 1.00 µJ) on p."
+    )
     table = front_table(front)
     assert list(table.head) == ["Student, machine", "energy", "latency", "area", "on the front", ""]
 
@@ -183,7 +201,7 @@ def test_tables_hold_what_the_front_says(folder: Path) -> None:
     assert [line.cells[0].text.partition(",")[0] for line in equal.rows][-1] == "W1A1 BiT"
     assert {sum(cell.span for cell in line.cells) for line in equal.rows} == {len(equal.head)}
     assert plain(shares.text).count(" up to the reference of ") == 1
-    text = answer(results, results.points(), front)
+    text = " ".join(answer(results, results.points(), front))
     for part in ("on the front of accuracy against energy", "Drawn jointly, ", "At ", "The float32 teachers' accuracy is"):  # fmt: skip
         assert part in text
 
