@@ -66,7 +66,8 @@ class StudyFigure:
             writer = csv.writer(stream)
             writer.writerow(self.columns)
             writer.writerows(self.rows)
-        return write_figure(self.painter, path, self.heading)
+        # of a front scripts draw one for any width
+        return write_figure(self.painter, path, self.heading, narrow=not self.is_front)
 
 
 Look = tuple[str, str]

@@ -37,23 +37,24 @@ VARIABLES: Mapping[str, str] = {
 }
 
 
-def write_figure(painter: Painter, path: Path, description: str) -> str:
-    """Write a figure as PNG and SVG; return it as HTML: that SVG and a narrow one, of which the style sheet shows one."""
+def write_figure(painter: Painter, path: Path, description: str, narrow: bool) -> str:
+    """Write a figure as PNG and SVG; return that SVG as HTML.
+
+    With `narrow`, also one for narrow screens: the style sheet shows one of the two.
+    """
     with style(path.name):
-        wide = painter(WIDE)
-        save_files(wide.figure, path, ("png", "svg"))
+        drawing = painter(WIDE)
+        save_files(drawing.figure, path, ("png", "svg"))
+    svg = path.with_suffix(".svg").read_text("utf-8")
+    wide = _inline(svg, drawing.titles, f"{path.name}-wide", description)
+    if not narrow:
+        return wide
     with style(f"{path.name}-narrow"):
-        narrow = painter(NARROW)
+        drawing = painter(NARROW)
         text = StringIO()
-        narrow.figure.savefig(text, format="svg", metadata=UNDATED["svg"])
-    parts = []
-    for variant, drawing, svg in (
-        ("wide", wide, path.with_suffix(".svg").read_text("utf-8")),
-        ("narrow", narrow, text.getvalue()),
-    ):
-        inlined = _inline(svg, drawing.titles, f"{path.name}-{variant}", description)
-        parts.append(f'<div class="{variant}">{inlined}</div>')
-    return "\n".join(parts)
+        drawing.figure.savefig(text, format="svg", metadata=UNDATED["svg"])
+    other = _inline(text.getvalue(), drawing.titles, f"{path.name}-narrow", description)
+    return f'<div class="wide">{wide}</div>\n<div class="narrow">{other}</div>'
 
 
 def _inline(svg: str, titles: Mapping[str, str], prefix: str, description: str) -> str:

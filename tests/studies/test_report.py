@@ -75,7 +75,8 @@ def test_page_is_well_formed_and_loads_nothing(html: str) -> None:
     page = Page()
     page.feed(html)
     assert page.open == []
-    assert page.svgs == 2 * 4 + 1  # four figures, each wide and narrow, and the interactive one
+    # two fronts, two figures wide and narrow, and the interactive front
+    assert page.svgs == 2 + 2 * 2 + 1
     assert len(page.ids) == len(set(page.ids))
     assert all(load.startswith("#") and load[1:] in page.ids for load in page.loads)
     assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(page.ids)
