@@ -248,18 +248,13 @@ def _head(problem: Problem, model_config: Mapping[str, Any]) -> dict[str, Any]:
 def load_tokenizer(checkpoint: str) -> Any:
     """Return the tokenizer of a checkpoint.
 
-    Raises CheckpointError where it has none; of a folder everything is named that a checkpoint has and it has not.
+    Raises CheckpointError where it has none, and as `check_checkpoint` does.
     """
     from transformers import AutoTokenizer
 
-    source = checkpoint_source(checkpoint)
     # transformers gives a folder without one an empty vocabulary
-    lacking = _lacking(Path(source)) if Path(source).is_dir() else []
-    if lacking:
-        raise CheckpointError(
-            f"{checkpoint}: no checkpoint of a text model: {', '.join(lacking)}; give a Hugging Face folder"
-            " with config.json, model.safetensors and tokenizer.json"
-        )
+    check_checkpoint(checkpoint, of_texts=True)
+    source = checkpoint_source(checkpoint)
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as fault:
@@ -267,8 +262,23 @@ def load_tokenizer(checkpoint: str) -> Any:
         raise CheckpointError(f"{checkpoint}: no tokenizer: {text}") from None
 
 
-def _lacking(folder: Path) -> list[str]:
-    """Say which parts of a text model's checkpoint a folder does not have."""
+def check_checkpoint(checkpoint: str, of_texts: bool) -> None:
+    """Make sure that a checkpoint that is a folder has all that one has; a hub id is not asked for.
+
+    Raises CheckpointError, which names everything that is lacking; as `checkpoint_source` does.
+    """
+    folder = Path(checkpoint_source(checkpoint))
+    lacking = _lacking(folder, of_texts) if folder.is_dir() else []
+    if lacking:
+        wanted = "config.json, model.safetensors" + (" and tokenizer.json" if of_texts else "")
+        raise CheckpointError(
+            f"{checkpoint}: no checkpoint{' of a text model' if of_texts else ''}: {', '.join(lacking)};"
+            f" give a Hugging Face folder with {wanted}"
+        )
+
+
+def _lacking(folder: Path, of_texts: bool) -> list[str]:
+    """Say which parts of a checkpoint a folder does not have."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:
@@ -278,7 +288,8 @@ def _lacking(folder: Path) -> list[str]:
     else:
         typed = isinstance(config, dict) and config.get("model_type")
         faults = [] if typed else ["config.json has no model_type"]
-    for name, patterns in (("model.safetensors", WEIGHTS), ("tokenizer.json", TOKENIZERS)):
+    parts = {"model.safetensors": WEIGHTS} | ({"tokenizer.json": TOKENIZERS} if of_texts else {})
+    for name, patterns in parts.items():
         if not any(path for pattern in patterns for path in folder.glob(pattern)):
             faults.append(f"no {name}")
     return faults

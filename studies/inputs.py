@@ -7,16 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from hwsim.config.source import Document, KeyPath
-from hwsim.errors import CheckpointError, ConfigError, DataError
+from hwsim.errors import ConfigError, DataError
 from qat.config import NewModel, PretrainedModel
 from qat.data.spec import LanguageTask, NamedTask, TableTask
 from studies.nodes import NO_DOCUMENT, kept_at
 from studies.space import Study, Training
 
-CONFIG = "config.json"
-WEIGHTS = ("*.safetensors", "*.bin")
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-"""patterns of which one must be there; the faster formats first"""
 MOST_CLASSES = 12
 
 
@@ -135,29 +131,10 @@ def _models(study: Study) -> Iterator[tuple[KeyPath, NewModel | PretrainedModel]
 
 def _model(model: NewModel | PretrainedModel, cuts_texts: bool) -> None:
     """Make sure that a checkpoint in a folder is one, with a tokenizer where it cuts texts. A hub id is not asked for."""
-    from qat.build import MINILM, checkpoint_source
+    from qat.build import MINILM, check_checkpoint
 
     if isinstance(model, NewModel):
         if cuts_texts:
             raise ConfigError("must be a `checkpoint:`, whose tokenizer cuts the texts")
-        return
-    name = model.checkpoint
-    if name == MINILM:
-        return
-    folder = Path(checkpoint_source(name))
-    if not folder.is_dir():
-        return
-    wanted = {
-        CONFIG: (CONFIG,),
-        "weights": WEIGHTS,
-        "a tokenizer": TOKENIZERS if cuts_texts else (),
-    }
-    lacks = [
-        what if what == CONFIG else f"{what} ({', '.join(patterns)})"
-        for what, patterns in wanted.items()
-        if patterns and not any(any(folder.glob(pattern)) for pattern in patterns)
-    ]
-    if lacks:
-        raise CheckpointError(
-            f"{name}: is no checkpoint to start from: it lacks {', '.join(lacks)}"
-        )
+    elif model.checkpoint != MINILM:
+        check_checkpoint(model.checkpoint, cuts_texts)

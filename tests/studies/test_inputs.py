@@ -40,7 +40,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("train.tsv").write_text("review\tverdict\n" + rows)
     Path("dev.tsv").write_text("review\tverdict\nfine\tgood\npoor\tbad\n")
     Path("mine").mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    Path("mine/config.json").write_text('{"model_type": "bert"}')
+    for name in ("model.safetensors", "tokenizer.json"):
         (Path("mine") / name).touch()
     return tmp_path
 
@@ -119,9 +120,9 @@ def test_labels_that_are_scores_are_no_classes() -> None:
             MODEL,
             "model: {checkpoint: .}",
             [
-                "reviews.yaml:7:23: teacher.model.checkpoint: .: is no checkpoint to start from: it lacks config.json,"
-                " weights (*.safetensors, *.bin),"
-                " a tokenizer (tokenizer.json, vocab.txt, vocab.json, *.model)"
+                "reviews.yaml:7:23: teacher.model.checkpoint: .: no checkpoint of a text model: no config.json, no"
+                " model.safetensors, no tokenizer.json; give a Hugging Face folder with config.json, model.safetensors"
+                " and tokenizer.json"
             ],
         ),
         (
