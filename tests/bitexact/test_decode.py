@@ -18,8 +18,6 @@ from hwsim.engine.inject import InjectionError
 from hwsim.errors import DataError, GraphError
 from hwsim.graph.decode_view import caches, decode_view, row_at
 from hwsim.graph.ir import QuantGraph
-from studies.draws import energy_draws
-from studies.trial import token_of
 
 TOKENS, POSITIONS, BATCH = 32, 34, 2
 STEPS = 18  # INT8 codes of a channel's values fill two words of 8 and begin a third, as they do a chunk of 16 lanes
@@ -186,22 +184,6 @@ def test_steps_cost_more_as_the_cache_grows(decoder_of):
     assert more == 4 * (256 + 160) - 4 * (32 + 96)
     # Two layers: a projected row of 20 keys is 3 words, 1 burst; a word for each of 20 channels; then 30 logits.
     assert {s.traffic_bytes["dram_store"] for s in steps} == {2 * (32 + 20 * 8) + 128}
-
-
-def test_a_study_has_the_mean_token_with_the_band_of_its_draws(decoder_of):
-    graph = decoder_of("w8a8").model.graph
-    machine = load_machine("int8_edge")
-    token = token_of(graph, machine, {"positions": [1, 15, 33], "mapping": "cycles"})["token"]
-    steps = step_costs(graph, machine, (1, 15, 33))
-    energy = token["energy_pj"]
-    assert token["latency_s"] == pytest.approx(np.mean([s.latency_s for s in steps]))
-    assert energy["nominal"] == pytest.approx(np.mean([s.energy_pj.nominal for s in steps]))
-    draws = np.mean([s.ledger.draws for s in steps], axis=0)
-    assert [energy["low"], energy["high"]] == pytest.approx(np.percentile(draws, (5, 95)).tolist())
-    assert energy_draws([[token["energy_terms"]]])[0] == pytest.approx(draws)
-    assert token_of(graph, machine, {"mapping": "cycles"}) == {}
-    with pytest.raises(GraphError, match=str(POSITIONS)):
-        token_of(graph, machine, {"positions": [POSITIONS], "mapping": "cycles"})
 
 
 def test_a_prefill_writes_the_cache_to_dram(decoder_of):

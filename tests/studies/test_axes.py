@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hwsim
-from hwsim.errors import ConfigError
+from hwsim.config.load import load_machine
+from hwsim.engine.decode_cost import step_costs
+from hwsim.errors import ConfigError, GraphError
+from hwsim.graph.serialize import load
 from studies.axes import label
+from studies.draws import energy_draws
 from studies.executor import PlaceOptions
 from studies.figures import study_figures
 from studies.nodes import build_plan
@@ -18,7 +23,7 @@ from studies.report import build_report
 from studies.space import load_study
 from studies.sweep import claim_folder, run_study
 from studies.table import load_results
-from studies.trial import FUNCTIONS, MODEL_FOLDER
+from studies.trial import FUNCTIONS, MODEL_FOLDER, token_of
 
 HARDWARE = """\
 schema: studies/study/1
@@ -184,12 +189,22 @@ def test_a_token_is_costed_where_a_study_decodes(tmp_path: Path) -> None:
     assert run_study(plan, folder, FUNCTIONS, PlaceOptions(workers=0)) == []
     rows = load_results(folder).rows
     assert [r.status for r in rows] == ["ok"] * 5
-    for row in rows:
-        assert row.latency_s_per_token is not None
-        assert row.energy_pj_per_token_low is not None
-        assert row.energy_pj_per_token is not None
-        assert row.energy_pj_per_token_high is not None
-        assert row.energy_pj_per_token_low < row.energy_pj_per_token < row.energy_pj_per_token_high
+    (export,) = plan.of_kind("untrained")
+    graph = load(folder / "nodes" / export.folder_name / MODEL_FOLDER).graph
+    row = next(r for r in rows if r.machine == "bitserial_edge rows=4 capacity_bytes=64KiB")
+    machine = load_machine(
+        "bitserial_edge", ["arrays.main.rows=4", "memories.weight_sram.capacity_bytes=64KiB"]
+    )
+    steps = step_costs(graph, machine, (4, 20))
+    assert steps[0].energy_pj.nominal < steps[1].energy_pj.nominal
+    assert row.latency_s_per_token == pytest.approx(np.mean([s.latency_s for s in steps]))
+    assert row.energy_pj_per_token == pytest.approx(np.mean([s.energy_pj.nominal for s in steps]))
+    draws = np.mean([s.ledger.draws for s in steps], axis=0)
+    band = [row.energy_pj_per_token_low, row.energy_pj_per_token_high]
+    assert band == pytest.approx(np.percentile(draws, (5, 95)).tolist())
+    assert energy_draws([[row.energy_terms_per_token]])[0] == pytest.approx(draws)
+    with pytest.raises(GraphError, match="24"):
+        token_of(graph, machine, {"positions": [24], "mapping": "cycles"})
     judged = judge(load_results(folder))
     assert judged.objectives == ["energy_pj_per_token", "latency_s_per_token"]
     assert "front_energy_per_token_latency_per_token" in study_figures(judged, None)
