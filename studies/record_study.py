@@ -53,6 +53,7 @@ def collect_study(folder: Path) -> dict[str, Any]:
         "host": describe_host(),
         "task": study["task"],
         "seeds": study["seeds"],
+        "samples": study.get("samples"),
         "students": [],
         "machines": len(results.machines),
         **collect_front(results),
@@ -129,7 +130,7 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
         f" Revision `{', '.join(r[:12] for r in result['git_revisions'])}`, {result['date']},"
         f" {result['host']['processor']}.",
         "",
-        f"| Student | recipe | steps | {metric.name} on the machine, mean (95 % t interval) | against its control |",
+        f"| Student | recipe | steps | {metric.name} on the machine, mean (95 % t interval) | against its control, {metric.difference_unit} |",
         "|---|---|---|---|---|",
     ]
     values = {name: _values(student) for name, student in names.items()}
@@ -160,6 +161,9 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{start} {metric.text(mean.mean)} ({interval}) | {against} |")
     note = comparisons_text(list(effects.values()))
     lines += ["", note] if note else []
+    if result.get("samples") is not None:
+        count = result["samples"]
+        lines += ["", f"Students were run on the first {count} test samples, teachers on all: the two are not to be compared."]  # fmt: skip
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
     machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
     failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]
