@@ -119,10 +119,7 @@ def curves_panels(groups: Sequence[Sequence[Student]], metric: Metric) -> Painte
             axes.grid(visible=True)
             axes.set_xlabel("Step")
             if i % columns == 0:
-                axes.set_ylabel(
-                    f"{metric.title} on the carve-out"
-                    + (f" ({metric.unit})" if metric.unit else "")
-                )
+                axes.set_ylabel(metric.head("on the carve-out"))
             if metric.relative:
                 axes.set_yscale("log")
             axes.legend(loc="lower right" if metric.more_is_better else "upper right", fontsize=7)

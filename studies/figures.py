@@ -101,10 +101,10 @@ def study_figures(judged: Judged, teacher_score: float | None) -> dict[str, Stud
     if any(len(curve(student, metric)[0]) > 1 for student in students):
         figures["curves"] = StudyFigure(
             "How the trainings converged",
-            f"{judged.results.metric.title} on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
+            f"{metric.title} on the carve-out (a part of the training set that no gradient has seen) after so many steps: the mean "
             "over seeds, and as a band their range. A panel holds students that differ from their control in one thing.",
-            curves_panels(panels_of(students), judged.results.metric),
-            ("student", "seed", "step", judged.results.metric.key),
+            curves_panels(panels_of(students), metric),
+            ("student", "seed", "step", metric.key),
             curve_rows(students),
         )
     return figures

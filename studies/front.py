@@ -50,8 +50,8 @@ class Front:
 
     @property
     def metric(self) -> Metric | None:
-        """What the score is; None where it judges nothing."""
-        return self.points[0].metric if SCORE in self.names else None
+        """What the score is; None where it judges nothing, or there is no point."""
+        return self.points[0].metric if self.points and SCORE in self.names else None
 
     @cached_property
     def criteria(self) -> list[Criterion]:

@@ -14,6 +14,7 @@ from studies.text import (
     COST_NAMES,
     WORTH_NAMING,
     cost_text,
+    criterion_name,
     listed,
     margin_text,
     percent,
@@ -43,7 +44,7 @@ def front_table(front: Front) -> Table:
         text,
         [
             "Student, machine",
-            *(_head(front.metric, name) for name in front.names),
+            *(criterion_name(front.metric, name) for name in front.names),
             "on the front",
             "",
         ],
@@ -154,7 +155,3 @@ def _value(point: Point, name: str) -> str:
     if name == SCORE and point.score is not None:
         return score_text(point.metric, point.score)
     return cost_text(name, point.cost(name))
-
-
-def _head(metric: Metric | None, name: str) -> str:
-    return metric.name if metric and name == SCORE else COST_NAMES[name]

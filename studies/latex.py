@@ -68,7 +68,7 @@ def _front(judged: Judged) -> list[str]:
     ]
     names = [judged.quantities[o].name.lower() for o in judged.objectives]
     about = ", ".join(names) if metric is None else f"{metric.name} against {names[0]}"
-    score = [] if metric is None else [_head(metric)]
+    score = [] if metric is None else [escaped(metric.head())]
     score_text = "" if metric is None else f"; {metric.name} with its 95 % t interval over seeds"
     left_out = len(front) - len(lines)
     return [
@@ -115,17 +115,13 @@ def _methods(judged: Judged) -> list[str]:
             [
                 "Method",
                 "Recipe",
-                _head(metric),
+                escaped(metric.head()),
                 "Control",
                 f"Difference ({escaped('%' if metric.relative else 'pp')})",
             ],
             lines,
         ),
     ]
-
-
-def _head(metric: Metric) -> str:
-    return escaped(metric.head)
 
 
 def _difference(metric: Metric, e: Estimate) -> str:

@@ -40,10 +40,14 @@ class Metric:
         """At the head of a column."""
         return self.name[0].upper() + self.name[1:]
 
-    @property
-    def head(self) -> str:
-        """At the head of a column of bare numbers, with their unit."""
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+    def head(self, of: str = "") -> str:
+        """Return the head of a column or axis of bare numbers, with their unit.
+
+        >>> METRICS["accuracy"].head("on the test set"), METRICS["perplexity"].head()
+        ('Accuracy on the test set (%)', 'Perplexity')
+        """
+        words = f"{self.title} {of}".rstrip()
+        return f"{words} ({self.unit})" if self.unit else words
 
     @property
     def best(self) -> str:

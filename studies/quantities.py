@@ -66,7 +66,7 @@ def score_quantity(metric: Metric) -> Quantity:
         SCORE,
         metric.title,
         unit,
-        f"{metric.title} on the test set" + (f" ({metric.unit})" if metric.unit else ""),
+        metric.head("on the test set"),
         metric.factor,
         metric.more_is_better,
         metric.relative,

@@ -10,7 +10,7 @@ from studies.front import front_of
 from studies.markdown import markdown_table
 from studies.metric import METRICS, SCORE
 from studies.table import Point, Results
-from studies.text import COST_NAMES, answer, joules, percent, value_text
+from studies.text import answer, criterion_name, joules, percent, value_text
 
 MOST_POINTS = 12
 """lines of a front on the page of results; the result file has all"""
@@ -62,7 +62,7 @@ def front_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the lines of a front in a study's section of the page of results, in Markdown."""
     metric = None if found["metric"] is None else METRICS[found["metric"]]
     names = found["criteria"]
-    heads = [metric.name if metric and n == SCORE else COST_NAMES[n] for n in names]
+    heads = [criterion_name(metric, name) for name in names]
     lines = []
     for point in found["front"][:MOST_POINTS]:
         cells = []

@@ -117,7 +117,7 @@ EVALUATIONS = ("evaluate", "cost")
 """kinds of nodes that give a row"""
 CONSTRAINED = {"latency_s": "latency_s_steady"}
 """columns of constraints that rows have by another name"""
-COSTS: dict[str, tuple[str, str, str]] = {
+COST_COLUMNS: dict[str, tuple[str, str, str]] = {
     "energy_pj": ("energy_pj_low", "energy_pj", "energy_pj_high"),
     "latency_s": ("latency_s_steady",) * 3,
     "area_um2": ("area_um2",) * 3,
@@ -426,7 +426,7 @@ def _trained(student: str, seed: int, result: Mapping[str, Any]) -> Trained:
 def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
     scores = [r.score for r in rows if r.score is not None]
     mean = METRICS[str(rows[0].metric)].mean(scores) if scores else None
-    found = {name: _interval(rows, columns) for name, columns in COSTS.items()}
+    found = {name: _interval(rows, columns) for name, columns in COST_COLUMNS.items()}
     return Point(
         student, machine, tuple(rows), mean, {k: v for k, v in found.items() if v is not None}
     )

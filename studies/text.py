@@ -14,6 +14,7 @@ from studies.iso_accuracy import MARGIN, IsoAccuracy, Saving, iso_accuracies
 from studies.metric import SCORE, Metric
 from studies.pareto import Interval
 from studies.quantities import COSTS
+from studies.space import OF_A_TOKEN
 from studies.statistics import Estimate
 from studies.table import Point, Results
 
@@ -105,7 +106,7 @@ def hover(point: Point) -> str:
             f"latency {si(point.cost('latency_s').nominal, 's')} steady",
             *(
                 f"{COST_NAMES[name]} {cost_text(name, point.cost(name))}"
-                for name in ("energy_pj_per_token", "latency_s_per_token")
+                for name in OF_A_TOKEN
                 if name in point.costs
             ),
         )
@@ -160,7 +161,7 @@ def _lacks(points: Sequence[Point], objective: str) -> bool:
 def front_text(front: Front) -> str:
     """Say how many points are on the front, which of them is best in what, and which is its knee."""
     metric = front.metric
-    words = [_word(front, name) for name in front.names]
+    words = [criterion_name(metric, name) for name in front.names]
     axes = listed(words) if metric is None else f"{metric.name} against {words[0]}"
     made = "costed" if metric is None else "measured"
     head = f"{len(front.members)} of {len(front.points)} {made} combinations are on the front of {axes}."
@@ -175,13 +176,13 @@ def front_text(front: Front) -> str:
     sentences = [head, f"T{ends[1:]}."]
     between = [front.points[i] for i in front.members if i not in best]
     if between:
-        sentences.append(f"Between them: {listed(_named(between))}.")
+        sentences.append(f"Between them: {listed(_names(between))}.")
     if front.knee is not None:
         sentences.append(f"Its knee is {_name(front.points[front.knee])}.")
     return " ".join(sentences)
 
 
-def _named(points: Sequence[Point]) -> list[str]:
+def _names(points: Sequence[Point]) -> list[str]:
     """Return the names of points; of many, how many variants of each machine, or the first names."""
     names = [_name(p) for p in points]
     more = len(points) - MOST_NAMED
@@ -204,11 +205,12 @@ def by_model_text(front: Front) -> str:
         own = [i for i, p in enumerate(front.points) if p.student == student]
         best = front.points[min(own, key=lambda i: costs[i])]
         parts.append(f"{student} {cost_text(name, best.cost(name))} on {best.machine}")
-    return f"The least {_word(front, name)}{PER.get(name, '')} of each model: {'; '.join(parts)}."
+    return f"The least {COST_NAMES[name]}{PER.get(name, '')} of each model: {'; '.join(parts)}."
 
 
-def _word(front: Front, name: str) -> str:
-    return front.metric.name if front.metric and name == SCORE else COST_NAMES[name]
+def criterion_name(metric: Metric | None, name: str) -> str:
+    """Return what a sentence calls a criterion: the score by its metric, if there is one."""
+    return metric.name if metric and name == SCORE else COST_NAMES[name]
 
 
 def certainty_text(front: Front) -> str:
