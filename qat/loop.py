@@ -137,8 +137,8 @@ class _Run:
         torch.set_num_threads(config.threads)
         seed_everything(config.seed)
         self.task = load_task(config.task, find_tokenizer(config))
-        self.teacher = load_teacher(config, self.task)
-        student = prepare(starting_model(config, self.task, self.teacher), recipe)
+        self.teacher = load_teacher(config, self.task, recipe)
+        student = prepare(starting_model(config, self.task, recipe, self.teacher), recipe)
         # the rows of an update and their order are the same however it is split
         self.batches = BucketedBatches(
             self.task.train.lengths,

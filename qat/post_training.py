@@ -1,4 +1,4 @@
-"""Quantisation without training: the baseline that every trained student is compared with.
+"""Quantisation without training: the baseline that every trained student is compared with; a teacher taken as it is.
 
 The weights stay the model's own. Learned steps come from real batches, as before a training; dynamic ranges stay
 dynamic in the student and become constants when it is exported, from the carve-out, as every other range of
@@ -64,8 +64,8 @@ class PostTraining:
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.task = load_task(config.task, find_tokenizer(config))
-        teacher = load_teacher(config, self.task)
-        self.student = prepare(starting_model(config, self.task, teacher), recipe)
+        teacher = load_teacher(config, self.task, recipe)
+        self.student = prepare(starting_model(config, self.task, recipe, teacher), recipe)
 
     def finish(self) -> result.RunResult:
         """Quantise, measure and write the run."""

@@ -184,8 +184,6 @@ class Recipe(Strict):
             raise ValueError("both of objective and optimizer must be given, or neither")
         if self.objective is None and not isinstance(self.method, SmoothQuant | None):
             raise ValueError(f"method {self.method.name} needs objective and optimizer")
-        if self.objective is None and not self.quantizes:
-            raise ValueError("a recipe without objective and optimizer must quantise something")
         return self
 
     @model_validator(mode="after")

@@ -177,7 +177,7 @@ def step_ratios(rounds: int, rows: int, tokens: int) -> list[Ratio]:
     """
     from transformers import AutoModelForSequenceClassification
 
-    from qat.build import MINILM, checkpoint_source
+    from qat.pretrained import MINILM, checkpoint_source
     from qat.recipe import load_recipe
 
     teacher = AutoModelForSequenceClassification.from_pretrained(

@@ -53,9 +53,9 @@ def require_data(study: Study) -> None:
         DataError: a data set is not in BITWRIGHT_DATA; says what to set.
         MissingExtra: the checkpoint `minilm` is not installed.
     """
-    from qat.build import MINILM, checkpoint_source
     from qat.data.tables import find_table
     from qat.data.task import table_folder, text_files
+    from qat.pretrained import MINILM, checkpoint_source
 
     task = study.task
     if isinstance(task, NamedTask) and task.name != "digits" and task.source == "folder":
@@ -131,7 +131,7 @@ def _models(study: Study) -> Iterator[tuple[KeyPath, NewModel | PretrainedModel]
 
 def _model(model: NewModel | PretrainedModel, cuts_texts: bool) -> None:
     """Make sure that a checkpoint in a folder is one, with a tokenizer where it cuts texts. A hub id is not asked for."""
-    from qat.build import MINILM, check_checkpoint
+    from qat.pretrained import MINILM, check_checkpoint
 
     if isinstance(model, NewModel):
         if cuts_texts:

@@ -12,6 +12,7 @@ from qat import checkpoint
 from qat.chain import ChainConfig, load_training_config, stage_runs, train_chain
 from qat.config import RunConfig
 from qat.objective import Objective
+from qat.recipe import load_recipe
 from qat.result import RunResult
 
 STEPS = {"steps": 6, "batch_size": 16, "learning_rate": 3e-3, "evaluate_every": 3, "log_every": 1}
@@ -96,7 +97,8 @@ def test_a_stage_starts_from_the_weights_of_the_one_before(whole: list[RunResult
     runs = stage_runs(chain(), whole[0].folder.parent)
     task = load_task(runs[2].task)
     before = checkpoint.load(whole[1].folder).model.state_dict()
-    start = starting_model(runs[2], task, load_teacher(runs[2], task)).state_dict()
+    recipe = load_recipe("bit_w1a1")
+    start = starting_model(runs[2], task, recipe, load_teacher(runs[2], task, recipe)).state_dict()
     assert start
     assert all(torch.equal(before[name], value) for name, value in start.items())
 

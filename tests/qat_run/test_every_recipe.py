@@ -27,7 +27,8 @@ TRAIN = {"batch_size": 16, "evaluate_every": 100, "log_every": 1}
 STUDENTS = [
     name
     for name in recipe_names()
-    if name != "float" and not (load_recipe(name).trains and load_recipe(name).channel_scaling)
+    if load_recipe(name).quantizes
+    and not (load_recipe(name).trains and load_recipe(name).channel_scaling)
 ]
 RELEASED = [name for name in STUDENTS if name.endswith("_as_released")]
 OURS = [name for name in STUDENTS if name not in RELEASED]

@@ -8,13 +8,13 @@ import pytest
 from tiny_runs import text_run, word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError, DataError
-from qat.build import load_tokenizer, pretrained_model
 from qat.checkpoint import load
 from qat.config import PretrainedModel, run_config
 from qat.data.spec import TableTask
 from qat.data.task import load_task
 from qat.evaluate import evaluate
 from qat.loop import seed_everything, train
+from qat.pretrained import load_tokenizer, pretrained_model
 
 TRAIN = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 3}
 
@@ -75,8 +75,13 @@ def test_a_table_trains_a_teacher_and_a_student(score: bool, bert: Path, tmp_pat
 
 
 def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:
+    from transformers import BertForSequenceClassification
+
+    folder = tmp_path / "fine-tuned"
+    BertForSequenceClassification.from_pretrained(bert).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
     task = table(tmp_path, score=False)
-    measured = train(run(task=task, recipe="w8a8", teacher=str(bert)), tmp_path / "run")
+    measured = train(run(task=task, recipe="w8a8", teacher=str(folder)), tmp_path / "run")
     assert measured.teacher_sha256 is not None
 
 
@@ -144,14 +149,14 @@ def test_a_missing_classifier_is_drawn_from_the_seed_and_another_one_is_refused(
     heads = []
     for seed in (0, 0, 1):
         seed_everything(seed)
-        model = pretrained_model(PretrainedModel(checkpoint=str(bert)), two)
+        model = pretrained_model(PretrainedModel(checkpoint=str(bert)), two, new_head=True)
         heads.append(model.classifier.weight)
     assert heads[0].equal(heads[1])
     assert not heads[0].equal(heads[2])
     three = BertForSequenceClassification.from_pretrained(bert, num_labels=3)
     three.save_pretrained(tmp_path / "three")
     with pytest.raises(CheckpointError, match=r"do not fit the task \(a head for 2 classes\)"):
-        pretrained_model(PretrainedModel(checkpoint=str(tmp_path / "three")), two)
+        pretrained_model(PretrainedModel(checkpoint=str(tmp_path / "three")), two, new_head=True)
 
 
 def test_too_short_a_text_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hwsim.errors import CheckpointError, ConfigError
 from qat import checkpoint
 from qat.loop import TrainingDiverged, train
 from qat.objective import Objective
+from qat.recipe import load_recipe
 from qat.result import RunResult
 from qat.state import newest_state
 
@@ -220,8 +221,9 @@ def test_a_student_may_have_another_dropout_than_its_teacher(tmp_path: Path) -> 
     train(digits_run(model=model, train={"steps": 1}), tmp_path / "teacher")
     config = digits_run("w8a8", teacher=str(tmp_path / "teacher"), train={"dropout": 0.0})
     task = load_task(config.task)
-    teacher = load_teacher(config, task)
-    student = starting_model(config, task, teacher)
+    recipe = load_recipe("w8a8")
+    teacher = load_teacher(config, task, recipe)
+    student = starting_model(config, task, recipe, teacher)
     assert teacher is not None
     assert {m.p for m in teacher.modules() if isinstance(m, torch.nn.Dropout)} == {0.1}
     assert {m.p for m in student.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}

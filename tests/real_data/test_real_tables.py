@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from qat.build import load_tokenizer
 from qat.data.spec import CarveOut, NamedTask
 from qat.data.task import load_task
+from qat.pretrained import load_tokenizer
 
 pytestmark = [
     pytest.mark.data,
