@@ -1,4 +1,4 @@
-"""`python -m hwsim`: machines (list, check, expand, schema, validate), models (random, run, decode, verify, sizes), costs (explain, diff, plot, breakeven, sensitivity), chips (vectors, activity), arrays (conformance)."""
+"""`python -m hwsim`: machines (list, new, check, expand, schema, validate), models (random, run, decode, verify, sizes), costs (explain, diff, plot, breakeven, sensitivity), chips (vectors, activity), arrays (conformance)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(machines.list_)
+app.command("new")(machines.new)
 app.command("check")(machines.check)
 app.command("expand")(machines.expand)
 app.command("schema")(machines.schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,21 @@ def list_() -> None:
         typer.echo(f"{heading}:")
         for name, description in group:
             typer.echo(f"  {name:<{width}}  {description}")
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The file to write.")],
+    extends: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="The machine that it starts from.")
+    ],
+    set_: Overrides = None,
+) -> None:
+    """Write a machine file that extends another machine: what `--set` changes, and its sizes ready to be changed."""
+    from hwsim.config.starter import write_starter
+
+    write_starter(file, extends, set_ or ())
+    typer.echo(f"{file}: written; the lines behind '#' in it are what else may be changed first")
+    check(str(file))
 
 
 def check(file: MachineArgument, set_: Overrides = None) -> None:

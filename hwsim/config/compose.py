@@ -140,6 +140,25 @@ def _find_base(name: str, path: Path, presets: Path | None, place: Place) -> Pat
     )
 
 
+def difference(base: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file that `extends:` the base must say to become the changed one.
+
+    The changed one lacks no key of the base, except in mappings that state their own `kind:` or `preset:`.
+    """
+    own: dict[str, Any] = {}
+    for key, value in changed.items():
+        below = base.get(key)
+        if key in base and below == value:
+            continue
+        if isinstance(below, dict) and isinstance(value, dict):
+            inside = difference(below, value)
+            whole = bool(below.keys() - value.keys()) or any(k in inside for k in _WHOLE)
+            own[key] = value if whole else inside
+        else:
+            own[key] = value
+    return own
+
+
 def is_file(path: Path) -> bool:
     """Tell whether there is a file; a name that no file system takes is none."""
     try:

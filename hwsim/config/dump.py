@@ -19,7 +19,8 @@ class _Dumper(Emitter, Serializer, SafeRepresenter, CoreResolver):
     def __init__(self, stream: Any, **options: Any) -> None:
         Emitter.__init__(self, stream, width=options.get("width"))
         Serializer.__init__(self)
-        SafeRepresenter.__init__(self, default_flow_style=False, sort_keys=False)
+        flow = options.get("default_flow_style", False)
+        SafeRepresenter.__init__(self, default_flow_style=flow, sort_keys=False)
         CoreResolver.__init__(self)
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -31,6 +32,12 @@ def to_yaml(data: dict[str, Any]) -> str:
     """Return data as YAML text, keys in their own order."""
     text = yaml.dump(data, Dumper=_Dumper, width=110)
     return str(text)
+
+
+def to_flow(value: Any) -> str:
+    """Return one value as YAML on one line, a mapping or list in braces or brackets."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"))
+    return str(text).removesuffix("\n").removesuffix("\n...")
 
 
 def leaves_with_origin(document: Document) -> Iterator[tuple[str, str, str]]:

@@ -1,0 +1,120 @@
+"""A machine file to begin with: what differs from another machine, and its main sizes ready to be changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hwsim.arch.machine_spec import MachineSpec
+from hwsim.config.compose import EXTENDS, PRESET, difference, with_overrides
+from hwsim.config.dump import to_flow
+from hwsim.config.energy_table import with_energy_tables
+from hwsim.config.load import (
+    DRAM,
+    find_machine,
+    list_dram,
+    load_machine,
+    machine_bases,
+    machines_folder,
+)
+from hwsim.errors import ConfigError
+
+ARRAY_SIZES = ("rows", "cols", "lanes")
+
+
+def starter(file: Path, base: str, overrides: Sequence[str] = ()) -> str:
+    """Return the text of a machine file that extends another machine.
+
+    Args:
+        file: where it will be written; its stem is the machine's name.
+        base: a shipped machine's name or a YAML file.
+        overrides: texts `a.b.c=value`: what differs.
+
+    Raises:
+        ConfigError: the base or an override is wrong.
+    """
+    spec = load_machine(base, overrides).spec
+    bases = machine_bases(base)
+    own = difference(bases.data, with_overrides(bases, overrides, with_energy_tables).data)
+    changes = ", ".join(overrides)
+    head = {
+        "schema": spec.schema_,
+        EXTENDS: _extended(file, base),
+        "name": file.stem,
+        "description": f"{spec.name} with {changes}" if changes else f"{spec.name}, to be changed",
+    }
+    lines = [
+        f"# {spec.name}, and what differs from it. The lines behind '#' say what {spec.name} has: remove the '#', change the value.",
+        f"# All keys: python -m hwsim expand {base}, and docs/machine-files.md.",
+        *(f"{key}: {to_flow(value)}" for key, value in head.items()),
+        "",
+        *_body({k: v for k, v in own.items() if k not in head}, sizes(spec, bases.data)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def sizes(spec: MachineSpec, data: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes of a machine that a file may change by themselves, in the words of its own files.
+
+    Sizes whose energies and areas were stated for them alone are none of these.
+    """
+    arrays = {
+        name: {size: data["arrays"][name][size] for size in ARRAY_SIZES}
+        for name, array in spec.arrays.items()
+        if array.reference is not None
+    }
+    memories = {
+        name: {"capacity_bytes": data["memories"][name]["capacity_bytes"]}
+        for name, memory in spec.memories.items()
+        if memory.scaling is not None
+    }
+    found: dict[str, Any] = {"clock_hz": data["clock_hz"]}
+    found |= {"arrays": arrays} if arrays else {}
+    found |= {"memories": memories} if memories else {}
+    return found
+
+
+def write_starter(file: Path, base: str, overrides: Sequence[str] = ()) -> None:
+    """Write `starter`'s text to a new file.
+
+    Raises:
+        ConfigError: as `starter`; the file exists, is no YAML file by its name, or cannot be written.
+    """
+    if file.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{file}: the name must end in .yaml")
+    text = starter(file, base, overrides)
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{file}: exists already; give another name") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def _extended(file: Path, base: str) -> str:
+    """Return how a file calls its base: a shipped one by name, another by the way that leads to it."""
+    found = find_machine(base)
+    if found.is_relative_to(machines_folder()):
+        return found.relative_to(machines_folder()).with_suffix("").as_posix()
+    return Path(os.path.relpath(found, file.parent)).as_posix()
+
+
+def _body(own: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of what differs and, behind '#', of what may: a line a key, in a section a line a part."""
+    for key in [*known, *(key for key in own if key not in known)]:
+        base = known.get(key)
+        value = own.get(key, base)
+        if not (isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())):
+            yield f"{'' if key in own else '#'}{key}: {to_flow(value)}"
+            continue
+        yield f"{'' if key in own else '#'}{key}:"
+        changed = own.get(key, {})
+        for name in [*(base or {}), *(name for name in changed if name not in (base or {}))]:
+            part = changed[name] if name in changed else (base or {})[name]
+            yield f"{'' if name in changed else '#'}  {name}: {to_flow(part)}"
+    if DRAM not in own:
+        names = [name for name, _ in list_dram()]
+        yield f"#{DRAM}: {{{PRESET}: {names[0]}}}  # another off-chip memory: {', '.join(names)}"
