@@ -146,6 +146,26 @@ def check_checkpoint(checkpoint: str, of_texts: bool) -> None:
         )
 
 
+def declared_classes(checkpoint: str) -> tuple[str, ...] | None:
+    """Return the classes (of a regression: its one score) that a checkpoint says it is fine-tuned for, from `config.json` alone.
+
+    None where it names no classifier; a hub id is not asked for.
+    """
+    folder = Path(checkpoint_source(checkpoint))
+    if not folder.is_dir():
+        return None
+    config = json.loads((folder / "config.json").read_bytes())
+    if not any(
+        name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()
+    ):
+        return None
+    names = config.get("id2label") or {
+        "0": "LABEL_0",
+        "1": "LABEL_1",
+    }  # left out where it is Hugging Face's default
+    return tuple(names[key] for key in sorted(names, key=int))
+
+
 def _lacking(folder: Path, of_texts: bool) -> list[str]:
     """Say which parts of a checkpoint a folder does not have."""
     try:

@@ -13,8 +13,6 @@ from qat.data.spec import LanguageTask, NamedTask, TableTask
 from studies.nodes import NO_DOCUMENT, kept_at
 from studies.space import Study, Training
 
-MOST_CLASSES = 12
-
 
 def check_inputs(study: Study, document: Document = NO_DOCUMENT) -> str | None:
     """Look at every file and folder that a study names; return what a table holds, in words, None of another task.
@@ -82,11 +80,7 @@ def _table(task: TableTask, document: Document, faults: list[str]) -> str | None
     )
     if train is None or dev is None:
         return None
-    kind = "labels are scores"
-    if labels is not None:
-        more = f" and {len(labels) - MOST_CLASSES} more" if len(labels) > MOST_CLASSES else ""
-        kind = f"classes {'/'.join(labels[:MOST_CLASSES])}{more}"
-    return f"{len(train.texts):,} train rows, {len(dev.texts):,} dev rows, {kind}"
+    return own_table.summary(train, dev, labels)
 
 
 def _named(task: NamedTask) -> None:

@@ -122,8 +122,8 @@ def kept(load: Callable[[], T], faults: list[str]) -> T | None:
     """Return what is loaded; None if that fails, with its faults added to a list."""
     try:
         return load()
-    except ConfigError as error:
-        faults += error.faults
+    except BitwrightError as error:
+        faults += str(error).splitlines()
         return None
 
 

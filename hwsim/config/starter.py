@@ -82,9 +82,28 @@ def write_starter(file: Path, base: str, overrides: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: as `starter`; the file exists, is no YAML file by its name, or cannot be written.
     """
+    check_new(file)
+    write_new(file, starter(file, base, overrides))
+
+
+def check_new(file: Path) -> None:
+    """Make sure that a YAML file may be written under this name.
+
+    Raises:
+        ConfigError: it is there already, or its name does not end as one.
+    """
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file}: the name must end in .yaml")
-    text = starter(file, base, overrides)
+    if file.exists():
+        raise ConfigError(f"{file}: exists already; give another name")
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        ConfigError: it is there by now, or cannot be written.
+    """
     try:
         with file.open("x", encoding="utf-8") as out:
             out.write(text)

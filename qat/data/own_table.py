@@ -9,6 +9,8 @@ from qat.data.tsv import Rows, label_values, read_rows
 
 Classes = tuple[str, ...] | None
 """raw labels in class order; None where labels are scores"""
+MOST_CLASSES = 12
+"""that are named, of many"""
 
 
 def classes(spec: TableTask) -> Classes:
@@ -30,3 +32,12 @@ def rows(spec: TableTask, path: str, labels: Classes) -> Rows:
     """
     mapping = None if labels is None else {label: label for label in labels}
     return read_rows(Path(path), spec.text, spec.label, mapping)
+
+
+def summary(train: Rows, dev: Rows, labels: Classes) -> str:
+    """Say what a table holds: rows of its two parts, and classes."""
+    kind = "labels are scores"
+    if labels is not None:
+        more = f" and {len(labels) - MOST_CLASSES} more" if len(labels) > MOST_CLASSES else ""
+        kind = f"classes {'/'.join(labels[:MOST_CLASSES])}{more}"
+    return f"{len(train.texts):,} train rows, {len(dev.texts):,} dev rows, {kind}"

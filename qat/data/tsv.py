@@ -49,13 +49,12 @@ def read_rows(
     fields, empty or unknown label.
     """
     content = _read_text(path)
+    _check_suffix(path)
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         records = _json_records(path, content, (*text, label))
-    elif suffix in {".tsv", ".txt", ".csv"}:
-        records = _delimited_records(path, content, suffix, columns, (*text, label))
     else:
-        raise DataError(f"{path}: the suffix must be .tsv, .txt, .csv or .jsonl, not '{suffix}'")
+        records = _delimited_records(path, content, suffix, columns, (*text, label))
     ids = {raw: number for number, raw in enumerate(labels)} if labels is not None else None
     texts: list[tuple[str, ...]] = []
     values: list[float] = []
@@ -93,6 +92,38 @@ def label_values(path: Path, column: str) -> list[str]:
     return sorted({fields[0].strip() for _, fields in records if not isinstance(fields, str)})
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the names of a table's columns; of JSON lines, the keys of the first object.
+
+    Raises:
+        DataError: no such file, not UTF-8, unknown suffix, empty, or a first line that is no object.
+    """
+    content = _read_text(path)
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        first = next((line for line in content.split("\n") if line.strip()), "")
+        try:
+            record = json.loads(first)
+        except json.JSONDecodeError:
+            record = None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:1: the first line must be a JSON object")
+        return list(record)
+    _check_suffix(path)
+    lines = _csv_lines(path, content) if suffix == ".csv" else _tab_lines(content)
+    try:
+        return [name.strip() for name in next(lines)[1]]
+    except StopIteration:
+        raise DataError(f"{path}: the file is empty") from None
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in {".tsv", ".txt", ".csv", ".jsonl"}:
+        raise DataError(
+            f"{path}: the suffix must be .tsv, .txt, .csv or .jsonl, not '{path.suffix.lower()}'"
+        )
+
+
 def _read_text(path: Path) -> str:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -120,12 +151,7 @@ def _delimited_records(
     path: Path, content: str, suffix: str, columns: Sequence[str], wanted: Sequence[str]
 ) -> Iterator[tuple[int, list[str] | str]]:
     """Yield (line, the wanted fields), or (line, what is wrong with it)."""
-    if suffix == ".csv":
-        lines = _csv_lines(path, content)
-    else:
-        # split on \n only: str.splitlines would also break a sentence at U+2028 or U+0085
-        numbered = enumerate(content.split("\n"), start=1)
-        lines = ((n, line.rstrip("\r").split("\t")) for n, line in numbered if line.strip())
+    lines = _csv_lines(path, content) if suffix == ".csv" else _tab_lines(content)
     if columns:
         header = list(columns)
     else:
@@ -147,6 +173,12 @@ def _delimited_records(
             yield number, f"must have {len(header)} fields, has {len(fields)}"
         else:
             yield number, [fields[place] for place in places]
+
+
+def _tab_lines(content: str) -> Iterator[tuple[int, list[str]]]:
+    # split on \n only: str.splitlines would also break a sentence at U+2028 or U+0085
+    numbered = enumerate(content.split("\n"), start=1)
+    return ((n, line.rstrip("\r").split("\t")) for n, line in numbered if line.strip())
 
 
 def _csv_lines(path: Path, content: str) -> Iterator[tuple[int, list[str]]]:

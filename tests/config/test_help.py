@@ -11,7 +11,7 @@ from rich.text import Text
 
 import hwsim.cli
 import qat.__main__
-from studies import bench, compare, merge, query, record, report, sweep
+from studies import bench, compare, merge, new, query, record, report, sweep
 from studies.crosstool import __main__ as crosstool
 
 
@@ -30,7 +30,7 @@ PROGRAMS = {
     "studies.crosstool": typer.main.get_command(crosstool.app),
 } | {
     f"studies.{module.__name__.rpartition('.')[2]}": typer.main.get_command(module.app)
-    for module in (bench, compare, merge, query, record)
+    for module in (bench, compare, merge, new, query, record)
 }
 
 

@@ -1,32 +1,34 @@
-"""docs/studies.md, "A study on your own data": its files are a study and a machine, and with a table and a checkpoint they run."""
+"""docs/studies.md, "A study on your own data": its two commands write the files that it shows, and these run."""
 
 from __future__ import annotations
 
 import random
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from studies import sweep
+import hwsim.cli
+from studies import new, sweep
 from studies.space import load_study
 from studies.table import load_results
 
 PAGE = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^```yaml (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+COMMANDS = re.findall(r"^    (python -m (?:hwsim|studies.new) .*)$", PAGE, re.MULTILINE)
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = {"good": ["good", "great"], "bad": ["dull", "poor"]}
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The page's files beside a table and a checkpoint: an encoder without a head."""
+    """A table and a checkpoint: an encoder without a head."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     monkeypatch.chdir(tmp_path)
-    for name, text in FILES.items():
-        Path(name).write_text(text, encoding="utf-8")
     draw = random.Random(0)
     for name, count in (("train.tsv", 60), ("dev.tsv", 12)):
         rows = [
@@ -52,7 +54,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("without_figures", "folder")
-def test_the_pages_files_run() -> None:
+def test_the_pages_commands_write_its_files_and_these_run() -> None:
+    for module, app in (("hwsim", hwsim.cli.app), ("studies.new", new.app)):
+        command = next(line for line in COMMANDS if line.startswith(f"python -m {module} "))
+        ended = CliRunner().invoke(app, shlex.split(command)[3:])
+        assert ended.exit_code == 0, ended.output
+    assert {name: Path(name).read_text(encoding="utf-8") for name in FILES} == FILES
     study = load_study(Path("reviews.yaml"), [])
     short = ["teacher", *(f"students.{i}" for i in range(len(study.students)))]
     settings = [f"{part}.train={{steps: 2, batch_size: 8}}" for part in short]
