@@ -83,8 +83,14 @@ def describe(plan: Plan, folder: Path) -> str:
     lines += [f"  shared:   {text}" for text in shared(plan.nodes)]
     if todo:
         lines += ["time of what is to do", *expected(left, folder), "to do"]
-    lines += [f"    {node.label}" for node in todo]
+    lines += [f"    {node.label}{_untrained(node)}" for node in todo]
     return "\n".join(lines)
+
+
+def _untrained(node: Node) -> str:
+    """Say of a model that is taken as it is, or quantised alone, that its node trains nothing."""
+    steps = node.spec.get("run", {}).get("train", {}).get("steps")
+    return " (measured, not trained)" if steps == 0 else ""
 
 
 def shared(nodes: Sequence[Node]) -> list[str]:

@@ -11,7 +11,6 @@ import typer
 
 from hwsim.cli.errors import run_app
 from hwsim.config.dump import to_flow
-from hwsim.config.load import load_machine
 from hwsim.config.starter import check_new, write_new
 from hwsim.errors import ConfigError, nearest
 from hwsim.metrics import CLASS_METRICS, REGRESSION_METRICS
@@ -67,6 +66,8 @@ def new(
     steps: Annotated[int, typer.Option(min=1, help="Updates of each training.")] = STEPS,
 ) -> None:
     """Write a study of eight, two and one bit on your own table, and say what it took from table and checkpoint."""
+    from hwsim.config.load import load_machine
+
     check_new(file)
     faults: list[str] = []
     task = kept(partial(table_task, train, dev, text, label, metric), faults)

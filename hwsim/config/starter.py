@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hwsim.arch.machine_spec import MachineSpec
 from hwsim.config.compose import EXTENDS, PRESET, difference, with_overrides
 from hwsim.config.dump import to_flow
 from hwsim.config.energy_table import with_energy_tables
@@ -20,6 +19,9 @@ from hwsim.config.load import (
     machines_folder,
 )
 from hwsim.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hwsim.arch.machine_spec import MachineSpec
 
 ARRAY_SIZES = ("rows", "cols", "lanes")
 
@@ -136,4 +138,5 @@ def _body(own: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
             yield f"{'' if name in changed else '#'}  {name}: {to_flow(part)}"
     if DRAM not in own:
         names = [name for name, _ in list_dram()]
-        yield f"#{DRAM}: {{{PRESET}: {names[0]}}}  # another off-chip memory: {', '.join(names)}"
+        yield f"# In place of its own off-chip memory one of {', '.join(names)}:"
+        yield f"#{DRAM}: {{{PRESET}: {names[-1]}}}"

@@ -170,12 +170,19 @@ def test_fractions_are_scores_or_classes_as_one_says(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_a_fine_tuned_checkpoint_is_the_teacher_in_its_own_order(folder: Path) -> None:
+def test_a_fine_tuned_checkpoint_is_the_teacher_in_its_own_order(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint(folder / "tuned", ["GOOD", "BAD"])
     assert "tuned is the teacher as it is, fine-tuned for GOOD, BAD" in write(
         "--steps", "1", given="tuned"
     )
     assert task()["labels"] == ["good", "bad"]
+    with pytest.raises(typer.Exit):
+        sweep.main("mine.yaml", dry_run=True)
+    planned = capsys.readouterr().out
+    assert "    float32 seed 0 (measured, not trained)\n" in planned
+    assert "    W8A8 seed 0\n" in planned
     with pytest.raises(typer.Exit) as end:
         sweep.main("mine.yaml", workers=0, overrides=["samples=4", "machines=[ternary_edge]"])
     assert end.value.exit_code == 0

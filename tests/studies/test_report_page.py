@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Watched, chromium
+from playwright.sync_api import Browser, Page
 
 from studies import synthetic
 from studies.page import page_data
@@ -37,28 +38,32 @@ def data(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    """A page of which a test must find no complaint and no request."""
+    with browser.new_context() as context:
+        opened = Watched(context.new_page())
         yield opened
         assert opened.requests == []
         assert opened.faults == []
 
 
 @pytest.fixture
-def page(browser: Browser, folder: Path) -> Browser:
-    browser.open(folder / "report.html")
-    return browser
+def page(watched: Watched, folder: Path) -> Page:
+    return watched.open(folder / "report.html")
 
 
-def text_of(page: Browser, selector: str) -> str:
-    text = page.ask(f"document.querySelector({json.dumps(selector)}).textContent")
-    return str(text).replace("\N{NO-BREAK SPACE}", " ")
+def text_of(page: Page, selector: str) -> str:
+    return (page.text_content(selector) or "").replace("\N{NO-BREAK SPACE}", " ")
 
 
-def drawn(page: Browser) -> set[int]:
-    found = page.ask(
-        "[...document.querySelectorAll('#plot [data-point]')].map(e => +e.dataset.point)"
-    )
+def drawn(page: Page) -> set[int]:
+    found = page.eval_on_selector_all("#plot [data-point]", "all => all.map(e => +e.dataset.point)")
     return set(found)
 
 
@@ -71,19 +76,20 @@ def mark(index: int) -> str:
     return f"[data-point='{index}'] path:last-child"  # the bars are in front of it
 
 
-def test_a_request_and_an_error_would_be_seen(tmp_path: Path) -> None:
+def test_a_request_and_an_error_would_be_seen(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text("<img src='http://192.0.2.1/x.png'><script>nothing.here()</script>")
-    with Browser(tmp_path / "profile") as opened:
+    with browser.new_context() as context:
+        opened = Watched(context.new_page())
         opened.open(path)
         assert opened.requests == ["http://192.0.2.1/x.png"]
         assert any("nothing is not defined" in fault for fault in opened.faults)
 
 
-def test_hover_shows_the_numbers_of_a_point(page: Browser, data: dict[str, Any]) -> None:
-    assert page.ask("document.getElementById('tip').hidden")
+def test_hover_shows_the_numbers_of_a_point(page: Page, data: dict[str, Any]) -> None:
+    assert page.is_hidden("#tip")
     index = a_point_of(data, "front")
-    page.hover(mark(index))
+    page.hover(mark(index), force=True)  # the nearest mark is meant, whatever lies over it
     machine = data["machines"][data["points"]["machine"][index]]["name"]
     student = data["students"][data["points"]["student"][index]]["name"]
     shown = text_of(page, "#tip")
@@ -92,10 +98,10 @@ def test_hover_shows_the_numbers_of_a_point(page: Browser, data: dict[str, Any])
     joules = [si(energy[end][index] * 1e-12, "J") for end in ("value", "low", "high")]
     assert "Energy{} ({} to {})".format(*joules).replace(SPACE, " ") in shown
     assert "on the front" in shown
-    page.press("Escape")
+    page.keyboard.press("Escape")
 
 
-def test_filters_hide_points(page: Browser, data: dict[str, Any]) -> None:
+def test_filters_hide_points(page: Page, data: dict[str, Any]) -> None:
     everything = drawn(page)
     assert everything == set(range(len(data["points"]["student"])))
     page.click("[data-filter='student'] label:nth-of-type(2) input")
@@ -107,12 +113,9 @@ def test_filters_hide_points(page: Browser, data: dict[str, Any]) -> None:
     assert text_of(page, "#tally").startswith(f"{len(left)} of {len(everything)} points")
 
 
-def test_axes_and_their_scales_can_be_chosen(page: Browser, data: dict[str, Any]) -> None:
+def test_axes_and_their_scales_can_be_chosen(page: Page, data: dict[str, Any]) -> None:
     def choose(axis: str, key: str) -> None:
-        page.ask(
-            f"(() => {{ const e = document.getElementById('axis-{axis}'); e.value = '{key}';"
-            " e.dispatchEvent(new Event('change')); })()"
-        )
+        page.select_option(f"#axis-{axis}", key)
 
     area = next(q for q in data["quantities"] if q["key"] == "area_um2")
     choose("x", "area_um2")
@@ -123,8 +126,8 @@ def test_axes_and_their_scales_can_be_chosen(page: Browser, data: dict[str, Any]
     choose("x", "weight_bytes")
     assert "Weights (KiB)" in text_of(page, "#plot")
 
-    def ticks() -> Any:
-        return page.ask("[...document.querySelectorAll('#plot text')].map(e => e.textContent)")
+    def ticks() -> list[str]:
+        return page.locator("#plot text").all_text_contents()
 
     logarithmic = ticks()
     page.click("#log-x")
@@ -133,18 +136,18 @@ def test_axes_and_their_scales_can_be_chosen(page: Browser, data: dict[str, Any]
 
 @pytest.mark.parametrize("by_key", [False, True])
 def test_a_point_opens_with_the_operators_of_its_node(
-    page: Browser, folder: Path, data: dict[str, Any], by_key: bool
+    page: Page, folder: Path, data: dict[str, Any], by_key: bool
 ) -> None:
     if by_key:
-        page.ask("document.getElementById('plot').focus({focusVisible: true})")
-        page.press("End")
-        page.press("ArrowLeft")
-        assert not page.ask("document.getElementById('tip').hidden")
+        page.evaluate("document.getElementById('plot').focus({focusVisible: true})")
+        page.keyboard.press("End")
+        page.keyboard.press("ArrowLeft")
+        assert page.is_visible("#tip")
         assert text_of(page, "#said") != ""
-        page.press("Enter")
+        page.keyboard.press("Enter")
     else:
-        page.click(mark(a_point_of(data, "front")))
-    index = page.ask("+document.getElementById('panel').dataset.point")
+        page.click(mark(a_point_of(data, "front")), force=True)
+    index = page.evaluate("+document.getElementById('panel').dataset.point")
     student = data["students"][data["points"]["student"][index]]["name"]
     machine = data["machines"][data["points"]["machine"][index]]["name"]
     assert text_of(page, "#panel-title") == f"{student} on {machine}"
@@ -154,7 +157,7 @@ def test_a_point_opens_with_the_operators_of_its_node(
         if n.tags.get("machine") == machine and n.tags["student"] == student
     )
     kept = json.loads((folder / "nodes" / node.folder_name / "operators.json").read_text())
-    rows = page.ask(
+    rows = page.evaluate(
         "[...document.querySelectorAll('#panel table')[0].querySelectorAll('tbody tr')]"
         ".map(r => [...r.children].map(c => c.textContent.replaceAll('\\u00a0', ' ')))"
     )
@@ -168,29 +171,29 @@ def test_a_point_opens_with_the_operators_of_its_node(
     assert line[3] == f"{unit}{100 * pj / total:.1f} %"
     assert line[4].startswith(f"{sum(o['cycles'] for o in fc1):,}")
     assert len(rows) == 3
-    layers = page.ask(
+    layers = page.evaluate(
         "document.querySelectorAll('#panel table')[1].querySelectorAll('tbody tr').length"
     )
     assert layers == 4  # three, and what is outside of them
-    assert page.ask("document.querySelectorAll('#panel .roofline circle').length") == 2
+    assert page.evaluate("document.querySelectorAll('#panel .roofline circle').length") == 2
     shown = text_of(page, "#panel")
     assert "vit.layers.0.sum" in shown  # the spilled tensor
     assert f"--machine {machine}" in shown
-    page.press("Escape")
-    assert page.ask("document.getElementById('panel').hidden")
-    assert page.ask("document.activeElement.id") == "plot"
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#panel")
+    assert page.evaluate("document.activeElement.id") == "plot"
 
 
-def test_dark_and_light_by_system_and_by_hand(page: Browser) -> None:
+def test_dark_and_light_by_system_and_by_hand(page: Page) -> None:
     def colours() -> tuple[str, str]:
         style = "getComputedStyle(document.{}).{}"
         mark = "querySelector('#plot .mark-full')"
-        return page.ask(style.format("documentElement", "backgroundColor")), page.ask(
+        return page.evaluate(style.format("documentElement", "backgroundColor")), page.evaluate(
             style.format(mark, "fill")
         )
 
     light = colours()
-    page.scheme("dark")
+    page.emulate_media(color_scheme="dark")
     dark = colours()
     assert all(a != b for a, b in zip(light, dark, strict=True))
     page.click("#theme")
@@ -200,32 +203,30 @@ def test_dark_and_light_by_system_and_by_hand(page: Browser) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_a_point_without_operators_names_the_command(
-    browser: Browser, folder: Path, tmp_path: Path
+    watched: Watched, folder: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "moved"
     moved.mkdir()
     for name in ("plan.json", "ledger.jsonl"):
         (moved / name).write_bytes((folder / name).read_bytes())
-    browser.open(build_report(moved))
-    browser.click(mark(0))
-    shown = text_of(browser, "#panel")
+    page = watched.open(build_report(moved))
+    page.click(mark(0), force=True)
+    shown = text_of(page, "#panel")
     assert "moved without its nodes/" in shown
     assert "python -m hwsim run nodes/export-" in shown
     assert "Energy by component" in shown  # the ledger has those
 
 
-def test_hardware_alone_and_no_scripts(browser: Browser, tmp_path: Path) -> None:
+def test_hardware_alone_and_no_scripts(browser: Browser, watched: Watched, tmp_path: Path) -> None:
     report = build_report(synthetic.make_hardware_folder(tmp_path / "hw", 30))
-    browser.open(report, width=390)
-    assert browser.ask("document.documentElement.scrollWidth") == 390
-    assert "accuracy" not in text_of(browser, "main").lower()
-    assert browser.ask("document.querySelectorAll('.mark-hollow').length") > 0
-    assert browser.ask("document.querySelectorAll('#plot .limit').length") == 1
-    assert browser.ask("getComputedStyle(document.querySelector('.fixed-front')).display") == "none"
-    browser.call("Emulation.setScriptExecutionDisabled", value=True)
-    browser.open(report)
-    browser.call("Emulation.setScriptExecutionDisabled", value=False)
-    assert (
-        browser.ask("getComputedStyle(document.querySelector('.fixed-front')).display") == "block"
-    )
-    assert browser.ask("document.getElementById('explore').hidden")
+    page = watched.open(report, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert "accuracy" not in text_of(page, "main").lower()
+    assert page.locator(".mark-hollow").count() > 0
+    assert page.locator("#plot .limit").count() == 1
+    assert page.is_hidden(".fixed-front")
+    with browser.new_context(java_script_enabled=False) as context:
+        still = context.new_page()
+        still.goto(report.resolve().as_uri())
+        assert still.is_visible(".fixed-front")
+        assert still.is_hidden("#explore")
