@@ -118,9 +118,11 @@ def run(
         stored = _samples(loaded) if dataset is None else _rows(graph, dataset)
         chosen = first_samples(stored, samples)
         accuracy = measure(graph, on, chosen, damage)
-        if chosen.lengths is not None:
-            length = int(chosen.lengths.max())
-            notes.append(f"costs are those of the longest of these samples, {length} tokens")
+        if stored.lengths is not None:  # of all: how many run is no matter of what one costs
+            length = int(stored.lengths.max())
+            notes.append(
+                f"costs are those of the longest of the {len(stored)} samples, {length} tokens"
+            )
         for node, profile in numeric_profiles(graph, on, graph.max_length).items():
             notes.append(
                 f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"

@@ -164,7 +164,8 @@ def attempt_records(folder: Path) -> Iterator[Record]:
         values = dict.fromkeys(COLUMNS) | {"status": attempt.status, "reason": attempt.error}
         if attempt.kind in EVALUATIONS:
             settings = canonical_json(dict(attempt.spec.get("settings", ())))
-            row = filled(Row("", 0, "", "", settings=settings), attempt)
+            exports = (chosen.get(parent) for parent in attempt.parents)
+            row = filled(Row("", 0, "", "", settings=settings), attempt, next(exports, None))
             values = {name: getattr(row, name) for name in COLUMNS}
         values |= {name: tags.get(name) for name in ("student", "seed", "machine", "family")}
         yield {**values, **_origin(attempt, attempt, counts=chosen[attempt.id] is attempt)}

@@ -8,7 +8,7 @@ from studies.pareto import Standing
 from studies.quantities import Judged, Quantity
 from studies.table import Point, Results, Row
 from studies.tables import NOTHING, Cell, Line, Table
-from studies.text import joules, listed, percent, si
+from studies.text import joules, listed, percent, si, tokens_text
 
 REFUSAL_LINES = 3
 """how many lines of a refusal's reason a table shows; the CSV has them all"""
@@ -24,12 +24,10 @@ COLUMNS_TEXT = (
     "where the machine's file gives all of them."
 )
 RUN_INFERENCE = (
-    "An inference is one sample alone, of sequences the longest of the samples that ran; hwsim run --cost and "
+    "An inference is one test row alone, of sequences the longest{tokens}; hwsim run --cost and "
     "hwsim diff take the longest that the model was built for, which may be longer and then costs more."
 )
-BUILT_INFERENCE = (
-    "An inference is one input alone, of sequences the longest that the model was built for."
-)
+BUILT_INFERENCE = "An inference is one input alone, of sequences the longest that the model was built for{tokens}."
 
 
 def cost_tables(judged: Judged) -> list[Table]:
@@ -118,7 +116,9 @@ def _refusals(rows: Sequence[Row]) -> Table:
 
 def _inference(results: Results) -> str:
     """Say whose costs the table has: without training no data runs."""
-    return RUN_INFERENCE if results.trains else BUILT_INFERENCE
+    tokens = tokens_text(results)
+    text = RUN_INFERENCE if results.trains else BUILT_INFERENCE
+    return text.format(tokens=f" ({tokens})" if tokens else "")
 
 
 def _head(results: Results) -> list[str]:

@@ -175,7 +175,7 @@ def study_text(
         "max_tokens": task.max_tokens,
     }
     train = to_flow({"steps": steps, "batch_size": 16})
-    question = f"What do eight, two and one bit a weight cost on {task.train}?"
+    question = f"What do fewer bits cost on {task.dev}, and what do they save?"
     recipe, how, why = (
         ("as_given", "{steps: 0}", "fine-tuned already: measured, and left as it is")
         if is_tuned
@@ -198,7 +198,7 @@ students:   # recipes: docs/methods.md, section 5. For the real study `epochs: 3
 seeds: [0]    # [0, 1, 2] where a difference is to be believed
 machines: {to_flow(list(machines))}
 objectives: [energy_pj, latency_s]
-samples: 32   # rows of {task.dev} that each machine runs; without this line, all of them
+samples: 32   # rows of {task.dev} that each machine runs and verifies; scores are of all of them
 """
 
 

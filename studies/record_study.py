@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from studies.statistics import (
     comparisons_text,
     paired_effect,
 )
-from studies.table import load_results
+from studies.table import load_results, score_of
 
 SCHEMA = "studies/study_result/1"
 DESCRIBED = ("name", "recipe_set", "teacher", "layers", "control", "train")
@@ -82,7 +82,7 @@ def _trained(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, Any]:
             cell["export_bytes"] = sum(result["bytes"].values())
         else:
             cell["machines"][str(node.tags["machine"])] = {
-                "accuracy": result["accuracy"],
+                "accuracy": score_of(result, attempts[node.parents[0]].result),
                 "energy_pj": result["energy_pj"]["nominal"],
                 "unequal_tensors": result["verify"]["unequal_tensors"],
                 "compared_tensors": result["verify"]["compared_tensors"],
@@ -161,9 +161,7 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{start} {metric.text(mean.mean)} ({interval}) | {against} |")
     note = comparisons_text(list(effects.values()))
     lines += ["", note] if note else []
-    if result.get("samples") is not None:
-        count = result["samples"]
-        lines += ["", f"Students were run on the first {count} test samples, teachers on all: the two are not to be compared."]  # fmt: skip
+    lines += _other_rows(result["students"])
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
     machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
     failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]
@@ -184,6 +182,20 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
     if result.get("fault_curves"):
         lines += faults_section(result)
     return lines
+
+
+def _other_rows(students: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where students were not scored on all of the teachers' rows: in records of before they were."""
+    cells = [cell for student in students for cell in student["by_seed"].values()]
+    scores = [m["accuracy"] for cell in cells for m in cell["machines"].values() if "accuracy" in m]
+    tests = [cell["test"] for cell in cells if not cell["machines"]]
+    counts = [
+        {s["total"] for s in found if s.get("correct") is not None} for found in (scores, tests)
+    ]
+    if counts[0] == counts[1]:
+        return []
+    rows = ", ".join(map(str, sorted(counts[0])))
+    return ["", f"Students were run on the first {rows} test samples, teachers on all: the two are not to be compared."]  # fmt: skip
 
 
 def curves_file(name: str) -> str:

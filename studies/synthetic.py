@@ -83,9 +83,7 @@ def evaluation(
 
 def rungs(trained: dict[str, Any]) -> dict[str, Any]:
     """Return the record of rungs A1 to A3 of an export."""
-    measured = {
-        name: {"value": trained["test"]["value"]} for name in ("student", "static", "graph")
-    }
+    measured = {name: dict(trained["test"]) for name in ("student", "static", "graph")}
     return {
         "holds": True,
         "failures": [],

@@ -45,11 +45,11 @@ class Row:
     metric: str | None = None
     """what the score is: accuracy, perplexity, matthews ..."""
     score: float | None = None
-    """of the machine's integers on the test rows, by the task's metric"""
+    """of the model's integers on the test rows, by the task's metric; `verified_samples` of the rows ran on the machine, equal in every tensor"""
     correct: int | None = None
     """test rows that it got right, of an accuracy"""
     total: int | None = None
-    """test rows that it was run on"""
+    """test rows that the score is of"""
     energy_pj_low: float | None = None
     """energy of an inference: 5 % end of the band over draws of the unit energies"""
     energy_pj: float | None = None
@@ -72,6 +72,8 @@ class Row:
     """energy of a decoded token: 95 % end of the band"""
     latency_s_per_token: float | None = None
     """latency of a decoded token, steady: mean of the same positions"""
+    tokens: int | None = None
+    """length of the inference that is costed: the longest test row's; none of images"""
     weight_bytes: int | None = None
     """packed weights, thresholds and tables"""
     peak_activation_bytes: int | None = None
@@ -317,7 +319,9 @@ def load_results(folder: Path) -> Results:
         done = attempt if attempt is not None and attempt.status in FINAL else None
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
         if node.kind in EVALUATIONS:
-            rows.append(constrained(filled(blank_row(node), attempt), constraints))
+            exports = (attempts.get(parent) for parent in node.parents)
+            row = filled(blank_row(node), attempt, next(exports, None))
+            rows.append(constrained(row, constraints))
         elif done is not None and done.result is not None:
             if node.kind == "train" and done.result["test"] is not None:
                 trained.append(_trained(student, seed, done.result))
@@ -358,8 +362,8 @@ def blank_row(node: Node) -> Row:
     )
 
 
-def filled(row: Row, attempt: Attempt | None) -> Row:
-    """Return a row with what came of an attempt; None: there was none yet."""
+def filled(row: Row, attempt: Attempt | None, export: Attempt | None = None) -> Row:
+    """Return a row with what came of an attempt; None: there was none yet. `export`: of the model that it ran, for `score_of`."""
     if attempt is None:
         return row
     if attempt.result is None:
@@ -370,7 +374,8 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
             f"{attempt.label}: measured by a version that did not keep what its energy rests on;"
             " run the study again with --fresh"
         )
-    measured = r["accuracy"] or {}  # an untrained model has none, and is not verified on data
+    # an untrained model has no score, and is not verified on data
+    measured = score_of(r, None if export is None else export.result) or {}
     verified = r.get("verify", {})
     token = r.get("token") or {"energy_pj": {}}
     return replace(
@@ -392,6 +397,7 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
         energy_pj_per_token=token["energy_pj"].get("nominal"),
         energy_pj_per_token_high=token["energy_pj"].get("high"),
         latency_s_per_token=token.get("latency_s"),
+        tokens=r.get("tokens"),
         weight_bytes=r["weight_bytes"],
         peak_activation_bytes=r["peak_activation_bytes"],
         area_um2=r["area_um2"],
@@ -408,6 +414,28 @@ def filled(row: Row, attempt: Attempt | None) -> Row:
         energy_terms_per_token=token.get("energy_terms", ()),
         not_modelled=tuple(r["not_modelled"]),
     )
+
+
+def score_of(
+    evaluation: Mapping[str, Any], export: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Return the score of a model: that of its integer graph on all held-out rows, where the machine computes the same.
+
+    A machine runs the first `samples` of those rows, and verification compares every tensor of them. Where one differs,
+    the score is that of what the machine computed, on the rows that it ran.
+
+    Args:
+        evaluation: result of a node that ran and verified the model.
+        export: that of the node that made it; None where it is not known.
+
+    Returns:
+        `metric`, `value`, of an accuracy `correct`, and `total`; None of an untrained model.
+    """
+    own: Mapping[str, Any] | None = evaluation["accuracy"]
+    if own is None or export is None or evaluation["verify"]["unequal_tensors"]:
+        return own
+    graph: Mapping[str, Any] = export["rungs"]["measured"]["graph"]
+    return graph
 
 
 def _trained(student: str, seed: int, result: Mapping[str, Any]) -> Trained:

@@ -59,7 +59,7 @@ def score_table(results: Results) -> Table:
     counted = "Below each value its 95 % Wilson interval (the test set's size); beside it"
     table = Table(
         metric.title,
-        f"Students: the integer graph as the machine executed it. {counted if metric.key == 'accuracy' else 'Beside the values'} "
+        f"{_scored(results)} {counted if metric.key == 'accuracy' else 'Beside the values'} "
         "the mean over seeds with its 95 % t interval (the training's luck) and the "
         f"difference to the float32 teachers of the same seeds, in {metric.difference_words}.",
         ["Model", *(f"seed {s}" for s in seeds), "mean", "to teacher"],
@@ -103,6 +103,17 @@ def score_table(results: Results) -> Table:
         table.rows.append(Line([Cell(student), *cells, mean, difference]))
     note = comparisons_text(list(effects.values()))
     return replace(table, text=f"{table.text} {note}".rstrip())
+
+
+def _scored(results: Results) -> str:
+    """Say what the scores of students are of: `studies.table.score_of`."""
+    samples = results.plan.study.get("samples")
+    if samples is None:
+        return "Students: the integer graph as the machine executed it."
+    return (
+        f"Students: the integer graph on all test rows; each machine ran the first {samples} of them and, where nothing is"
+        " said to differ, computed every tensor as the graph does."
+    )
 
 
 def _rows_by_seed(results: Results, student: str) -> dict[int, Row]:

@@ -135,9 +135,20 @@ def answer(results: Results, points: Sequence[Point], front: Front) -> list[str]
         paragraphs.append(equal_score_text(front.points, objective, front.metric))
     paragraphs.append(certainty_text(front))
     paragraphs.append(_left_out(points, front))
-    if front.metric is not None:
-        paragraphs.append(_teacher(results, front.metric))
+    tokens = tokens_text(results)
+    length = f"An inference is one sequence of {tokens}." if tokens else ""
+    teacher = "" if front.metric is None else _teacher(results, front.metric)
+    paragraphs.append(" ".join(filter(None, (teacher, length))))
     return [p for p in paragraphs if p]
+
+
+def tokens_text(results: Results) -> str:
+    """Say how long the inferences are that were costed, where that matters: `42 tokens`, or `17 to 42 tokens`."""
+    counts = {row.tokens for row in results.rows if row.tokens is not None}
+    if max(counts, default=0) <= 1:
+        return ""
+    low, high = min(counts), max(counts)
+    return f"{high:,} tokens" if low == high else f"{low:,} to {high:,} tokens"
 
 
 def _left_out(points: Sequence[Point], front: Front) -> str:

@@ -326,6 +326,7 @@ def row_of(run: Mapping[str, Any], terms: Sequence[EnergyTerm]) -> dict[str, Any
         },
         "latency_cycles": run["latency_cycles"],
         "latency_s": run["latency_s"],
+        "tokens": run["sequence_length"] if run["sequence_length"] > 1 else None,
         "weight_bytes": run["memory"]["weight_bytes"],
         "peak_activation_bytes": run["memory"]["peak_activation_bytes"],
         "not_modelled": run["not_modelled"],

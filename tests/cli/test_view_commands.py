@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from hwsim.graph.serialize import load
+
 OK, USER_ERROR = 0, 2
 
 
@@ -57,13 +59,20 @@ def test_costs_say_which_length_they_are_of(hwsim, export, tmp_path):
     built = json.loads((export / "graph.json").read_text(encoding="utf-8"))["max_length"]
     whole = hwsim("run", export, "--machine", "int8_edge", "--cost").stdout
     file = tmp_path / "run.json"
-    ran = hwsim("run", export, "--machine", "int8_edge", "--samples", 1, "--json", file).stdout
-    longest = json.loads(file.read_text(encoding="utf-8"))["sequence_length"]
+    lengths = load(export).samples.lengths
+    longest = int(lengths.max())
+    before = int(lengths.argmax())  # so many samples are shorter
+    count = max(before, 1)
+    ran = hwsim("run", export, "--machine", "int8_edge", "--samples", count, "--json", file).stdout
+    assert json.loads(file.read_text(encoding="utf-8"))["sequence_length"] == longest
     assert longest < built
     assert f"sentences on int8_edge, an inference of {built} tokens" in whole
     assert f"note: costs are those of the longest inference that the model was built for, {built} tokens" in whole  # fmt: skip
     assert f"sentences on int8_edge, an inference of {longest} tokens" in ran
-    assert f"note: costs are those of the longest of these samples, {longest} tokens" in ran
+    assert (
+        f"note: costs are those of the longest of the {len(lengths)} samples, {longest} tokens"
+        in ran
+    )
     compared = hwsim("diff", "int8_edge", "ternary_edge", "--model", export).stdout
     assert f"sentences, steady, an inference of {built} tokens: A = int8_edge" in compared
     assert "was built for" in compared

@@ -136,8 +136,11 @@ def test_files_and_figure_of_a_report(folder: Path) -> None:
     html = (folder / "report.html").read_text()
     assert "Accuracy against bit errors</h2>" in html
     assert "W1A1, errors in weight" in html
-    scores = {r.score for r in load_results(folder).rows}
-    assert {c["undamaged"] for c in curves} == scores  # the same samples
+    results = load_results(folder)
+    ran = [a.result for a in results.attempts.values() if a.kind == "evaluate" and a.result]
+    assert {r["accuracy"]["total"] for r in ran} == {8}
+    assert {c["undamaged"] for c in curves} == {r["accuracy"]["value"] for r in ran}
+    assert {r.total for r in results.rows if r.status == "ok"} == {540}  # a score is of all rows
 
 
 def test_the_record_of_a_run(folder: Path, tmp_path: Path) -> None:

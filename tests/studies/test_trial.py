@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from studies.table import score_of
 from studies.trial import curve, file_bytes, row_of, verified_of
 
 
@@ -20,6 +21,7 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
         "arrays": {"xnor": share, "dot": {"cycles_frac": 0.2, "energy_frac": 0.1}},
         "latency_cycles": {"cold": 5, "steady": 4},
         "latency_s": {"cold": 5e-9, "steady": 4e-9},
+        "sequence_length": 17,
         "memory": {"weight_bytes": 7, "peak_activation_bytes": 8, "spills": []},
         "not_modelled": ["clock tree"],
         "hashes": {"model": "a", "machine": "b", "code": "c"},
@@ -51,7 +53,8 @@ def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
     assert (decoded["unequal_tensors"], decoded["compared_tensors"]) == (3, 150)
     assert row["energy_by_component_pj"] == {"dram": 2.0, "array": 2.0}
     assert row["side_arrays"] == {"cycles_frac": 0.2, "energy_frac": 0.1}
-    assert (row["weight_bytes"], row["peak_activation_bytes"]) == (7, 8)
+    assert (row["weight_bytes"], row["peak_activation_bytes"], row["tokens"]) == (7, 8, 17)
+    assert row_of(run | {"sequence_length": 0}, [])["tokens"] is None  # an image
     assert "operators" not in row  # stays in the node's folder; a ledger line is no report
 
 
@@ -72,3 +75,14 @@ def test_a_curve_has_the_evaluations_alone(tmp_path: Path) -> None:
         '{"step": 4, "event": "validation", "accuracy": 0.75, "loss": 0.2}\n'
     )
     assert curve(log, "accuracy") == [[2, 0.5], [4, 0.75]]
+
+
+def test_the_score_is_that_of_all_held_out_rows_where_the_machine_computes_the_same() -> None:
+    ran = {"metric": "accuracy", "value": 0.5, "correct": 2, "total": 4}
+    graph = {"metric": "accuracy", "value": 0.9, "correct": 90, "total": 100}
+    export = {"rungs": {"measured": {"graph": graph}}}
+    equal, unequal = ({"accuracy": ran, "verify": {"unequal_tensors": n}} for n in (0, 1))
+    assert score_of(equal, export) == graph
+    assert score_of(unequal, export) == ran
+    assert score_of(equal, None) == ran
+    assert score_of({"accuracy": None}, export) is None  # untrained
