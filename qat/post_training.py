@@ -10,15 +10,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from hwsim.errors import ConfigError
+from hwsim.errors import CheckpointError, ConfigError
+from hwsim.metrics import wilson_interval
 from qat import checkpoint, result
 from qat.build import find_tokenizer, load_teacher, starting_model
 from qat.conclude import conclude
 from qat.config import TrainSpec
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
+from qat.evaluate import predict
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import Recipe
 from qat.student import prepare
@@ -68,12 +71,18 @@ class PostTraining:
         self.student = prepare(starting_model(config, self.task, recipe, teacher), recipe)
 
     def finish(self) -> result.RunResult:
-        """Quantise, measure and write the run."""
+        """Quantise, measure and write the run.
+
+        Raises:
+            CheckpointError: as `_check_classes` does.
+        """
         config = self.record.config
         train = self.task.train
         batches = BucketedBatches(train.lengths, config.train.batch_size, config.seed)
         rows = batches.epoch(0)[: config.train.initialise_batches]
         initialise(self.student, [train.batch(row) for row in rows])
+        if not self.recipe.quantizes and self.task.problem == "classification":
+            self._check_classes()
         return conclude(
             self.record,
             self.recipe,
@@ -84,4 +93,23 @@ class PostTraining:
             kept_step=0,
             stopped_early=False,
             wall_s=time.monotonic() - self.begin,
+        )
+
+    def _check_classes(self) -> None:
+        """Make sure that a fine-tuned checkpoint knows the task at all; nobody can tell what its LABEL_0 means.
+
+        Raises:
+            CheckpointError: on the carve-out it is worse than always giving the most frequent answer, beyond the 95 %
+                interval of its accuracy: its classes stand in another order, or it was fine-tuned for something else.
+        """
+        split, labels = self.task.validation, self.task.labels
+        answers = predict(self.student, split).argmax(axis=1)
+        correct, count = int(np.count_nonzero(answers == split.labels)), len(split)
+        most = np.bincount(split.labels, minlength=len(labels))
+        if wilson_interval(correct, count)[1] >= most.max() / count:
+            return
+        raise CheckpointError(
+            f"{self.record.config.name}: the checkpoint gets {correct} of {count} rows of the carve-out right, where always"
+            f" '{labels[int(most.argmax())]}' gets {most.max()}: its classes must be {', '.join(labels)} in this order"
+            " (a table says its own order with `labels:`)"
         )

@@ -37,6 +37,10 @@ def checkpoint_source(name: str) -> str:
     path = Path(name)
     if path.is_dir():
         return str(checkpoint.last_run(path))
+    if path.is_file():
+        raise CheckpointError(
+            f"{name}: is a file; a checkpoint is the folder that holds it: {path.parent}"
+        )
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{name}: no such folder (nor 'minilm', nor a hub id OWNER/NAME)")
     return name

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 from hwsim.errors import ConfigError, nearest
 from studies.ledger import FILE_NAME, Attempt, read, view
 from studies.plan import Node, canonical_json, load_plan
-from studies.table import COLUMNS, EVALUATIONS, Results, Row, filled
+from studies.table import COLUMNS, CONSTRAINED, EVALUATIONS, Results, Row, filled
 
 Record = Mapping[str, Any]
 """one line of the table: a value, or None, by the name of its column"""
@@ -121,12 +121,13 @@ def all_columns(with_study: bool = False) -> tuple[Column, ...]:
 
 
 def find_column(name: str, columns: Sequence[Column]) -> Column:
-    """Return the column of a name.
+    """Return the column of a name; objectives are known by theirs, too.
 
     Raises:
         ConfigError: there is none; says the nearest.
     """
     by_name = {column.name: column for column in columns}
+    name = CONSTRAINED.get(name, name)
     if name not in by_name:
         raise ConfigError(
             f"there is no column '{name}'{nearest(name, list(by_name))} (--columns lists them)"

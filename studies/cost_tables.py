@@ -16,9 +16,9 @@ MANY = 60
 """lines of a table that people read"""
 
 COLUMNS_TEXT = (
-    "Energy: nominal value and the 5–95 % band of joint draws of the unit "
-    "energies. Cold: weights come from where the machine keeps them at rest; steady: resident weights are on "
-    "chip. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
+    "Energy: steady, nominal value and the 5–95 % band of joint draws of the unit "
+    "energies. Cold: weights come from where the machine keeps them at rest; steady: weights that fit stay on "
+    "chip, the others come in with every inference. Shared unit: the share of energy and cycles of the arrays beside the main one, which run what its "
     "formats exclude. Assumed: the share of the joules that rests on unit energies without a source. A dot "
     "marks the points on the front, a hollow one those that break a constraint; area is that of the chip's parts, "
     "where the machine's file gives all of them."

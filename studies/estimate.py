@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from studies.ledger import FILE_NAME, FINAL, LedgerError, read
 from studies.plan import Node, NodeKind, Plan
@@ -17,15 +18,19 @@ LAST_LEDGERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How long finished nodes of one kind took."""
+    """How long finished nodes of one kind took; of trainings also how long for each row that they read."""
 
     seconds: Sequence[float]
     where: str
+    seconds_a_row: Sequence[float] = ()
 
-    def text(self, count: int) -> str:
-        """Say how long as many more would take, one after the other."""
-        total = duration(count * median(self.seconds))
-        return f"about {total} one after the other (median of {len(self.seconds)} in {self.where})"
+    def text(self, count: int, rows: int | None = None) -> str:
+        """Say how long as many more would take, one after the other; trainings by the rows that they read, where that is known."""
+        if rows is None or not self.seconds_a_row:
+            total, of = count * median(self.seconds), f"{len(self.seconds)}"
+        else:
+            total, of = rows * median(self.seconds_a_row), f"{len(self.seconds_a_row)}, row by row,"
+        return f"about {duration(total)} one after the other (median of {of} in {self.where})"
 
 
 def known_seconds(folder: Path) -> dict[str, Known]:
@@ -35,16 +40,28 @@ def known_seconds(folder: Path) -> dict[str, Known]:
     known: dict[str, Known] = {}
     for path in (folder / FILE_NAME, *beside[:LAST_LEDGERS]):
         found: dict[str, list[float]] = {}
+        a_row: list[float] = []
         try:
             attempts = read(path)
         except LedgerError:
             continue  # a damaged ledger of another study is no matter of this one
         for attempt in attempts:
             if attempt.status in FINAL and "seconds" in attempt.volatile:
-                found.setdefault(attempt.kind, []).append(attempt.volatile["seconds"])
-        for kind, seconds in found.items():
-            known.setdefault(kind, Known(seconds, str(path.parent)))
+                seconds = attempt.volatile["seconds"]
+                found.setdefault(attempt.kind, []).append(seconds)
+                if rows := rows_trained(attempt.spec):
+                    a_row.append(seconds / rows)
+        for kind, took in found.items():
+            rows_of = a_row if kind == "train" else ()
+            known.setdefault(kind, Known(took, str(path.parent), rows_of))
     return known
+
+
+def rows_trained(spec: Mapping[str, Any]) -> int | None:
+    """Return how many rows a training reads in all; None where its length is in epochs, or of another kind of node."""
+    train = spec.get("run", {}).get("train", {})
+    steps = train.get("steps")
+    return None if steps is None else int(steps * train["batch_size"] * train.get("accumulate", 1))
 
 
 def duration(seconds: float) -> str:
@@ -60,11 +77,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def expected(left: Mapping[NodeKind, int], folder: Path) -> list[str]:
-    """Return a line for each kind of node that is to be run: how long, or that nothing is known yet."""
+def expected(left: Mapping[NodeKind, int], folder: Path, rows: int | None = None) -> list[str]:
+    """Return a line for each kind of node that is to be run: how long, or that nothing is known yet.
+
+    Args:
+        left: how many of each kind.
+        folder: of the study.
+        rows: that the trainings read in all; None where it is not known.
+    """
     known = known_seconds(folder)
     return [
-        f"  {kind:9} {known[kind].text(count)}"
+        f"  {kind:9} {known[kind].text(count, rows if kind == 'train' else None)}"
         if kind in known
         else f"  {kind:9} not known before the first of its kind has run"
         for kind, count in left.items()
@@ -82,15 +105,17 @@ def describe(plan: Plan, folder: Path) -> str:
     lines += [f"  {kind:9} {count:4} nodes, {left[kind]} to do" for kind, count in total.items()]
     lines += [f"  shared:   {text}" for text in shared(plan.nodes)]
     if todo:
-        lines += ["time of what is to do", *expected(left, folder), "to do"]
+        trained = [rows_trained(node.spec) for node in todo if node.kind == "train"]
+        known_rows = [rows for rows in trained if rows is not None]
+        total_rows = sum(known_rows) if len(known_rows) == len(trained) else None
+        lines += ["time of what is to do", *expected(left, folder, total_rows), "to do"]
     lines += [f"    {node.label}{_untrained(node)}" for node in todo]
     return "\n".join(lines)
 
 
 def _untrained(node: Node) -> str:
     """Say of a model that is taken as it is, or quantised alone, that its node trains nothing."""
-    steps = node.spec.get("run", {}).get("train", {}).get("steps")
-    return " (measured, not trained)" if steps == 0 else ""
+    return " (measured, not trained)" if rows_trained(node.spec) == 0 else ""
 
 
 def shared(nodes: Sequence[Node]) -> list[str]:

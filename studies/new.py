@@ -23,6 +23,8 @@ METRICS = (*CLASS_METRICS, *REGRESSION_METRICS)
 """those of a table"""
 STUDENTS = {"W8A8": "w8a8", "W2A8": "kd_w2a8", "W1A1": "bit_w1a1"}
 """student -> recipe: eight, two and one bit a weight"""
+MOST_KINDS = 50
+"""different labels that no one doubts to be classes, however few the rows are"""
 STEPS = 200
 """so few that the whole study is seen in minutes, whatever the table's size"""
 
@@ -85,7 +87,9 @@ def new(
     if classes is None:
         typer.echo(f"  {checkpoint} has no classifier: the teacher gets a new one and is trained")
     else:
-        typer.echo(f"  {checkpoint} is the teacher as it is, fine-tuned for {', '.join(classes)}")
+        typer.echo(
+            f"  {checkpoint} is fine-tuned and the teacher as it is: {_meaning(task, classes)}"
+        )
     typer.echo(f"next: python -m studies.sweep {file} --dry-run, then without --dry-run")
 
 
@@ -99,7 +103,7 @@ def table_task(
         DataError: the training file cannot be read.
     """
     from qat.data.spec import TableTask
-    from qat.data.tsv import column_names, label_values
+    from qat.data.tsv import column_names, column_values
 
     columns = column_names(Path(train))
     for name in (text, label):
@@ -110,7 +114,14 @@ def table_task(
     if text is None or label is None:
         text, label = _of_two(train, columns, text, label)
     if metric is None:
-        numbers = [value for value in label_values(Path(train), label) if _is_fraction(value)]
+        values = column_values(Path(train), label)
+        kinds = len(set(values))
+        numbers = [value for value in sorted(set(values)) if _is_fraction(value)]
+        if not numbers and kinds > max(MOST_KINDS, len(values) / 2):
+            raise ConfigError(
+                f"{train}: column '{label}' has {kinds:,} different values in {len(values):,} rows: is it the label?"
+                " Give --text and --label, or --metric accuracy if these are classes"
+            )
         if numbers:
             raise ConfigError(
                 f"{train}: column '{label}' has numbers such as {numbers[0]}: give --metric spearman if they are"
@@ -200,6 +211,21 @@ machines: {to_flow(list(machines))}
 objectives: [energy_pj, latency_s]
 samples: 32   # rows of {task.dev} that each machine runs and verifies; scores are of all of them
 """
+
+
+def _meaning(task: TableTask, classes: Sequence[str]) -> str:
+    """Say what the classes of a fine-tuned checkpoint are taken for."""
+    from qat.data import own_table
+
+    own = own_table.classes(task)
+    if own is None:
+        return "it gives a score"
+    if [name.casefold() for name in own] == [name.casefold() for name in classes]:
+        return f"classes {', '.join(classes)}"
+    pairs = ", ".join(
+        f"{theirs} is taken for {ours}" for theirs, ours in zip(classes, own, strict=True)
+    )
+    return f"{pairs} (`labels:` of the task says another order)"
 
 
 def _of_two(

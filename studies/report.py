@@ -27,6 +27,7 @@ from studies.figures import StudyFigure, study_figures
 from studies.front import Front, front_of
 from studies.front_tables import equal_score_table, front_table, share_table
 from studies.latex import latex_tables
+from studies.machine_tables import machine_tables
 from studies.page import page_json
 from studies.plan import write_atomically
 from studies.provenance import hashes, provenance, reproduce
@@ -147,8 +148,9 @@ def tables(judged: Judged, front: Front) -> list[Table]:
     """Return the tables of a report in their order; of hardware alone there are costs and nothing else."""
     results = judged.results
     fronts = [front_table(front), share_table(front)] if front.points else []
+    machines = machine_tables(judged)
     if not results.trains:
-        return [*fronts, *cost_tables(judged)]
+        return [*fronts, *machines, *cost_tables(judged)]
     if fronts and front.metric is not None:
         fronts.insert(1, equal_score_table(front, front.metric))
     methods = method_table(results)
@@ -156,6 +158,7 @@ def tables(judged: Judged, front: Front) -> list[Table]:
         score_table(results),
         *([] if methods is None else [methods]),
         *fronts,
+        *machines,
         *cost_tables(judged),
         rung_table(results),
         size_table(results),

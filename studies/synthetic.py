@@ -70,6 +70,17 @@ def evaluation(
         "latency_s": {"cold": cycles * 2 / 2e8, "steady": cycles / 2e8},
         "weight_bytes": int(13_000 * BITS[student]),
         "peak_activation_bytes": 9_216,
+        "machine": {
+            "clock_hz": 200_000_000,
+            "arrays": {"main": "int 4 x 8 x 16"},
+            "memories_bytes": {"weight_sram": 131_072},
+            "dram": {
+                "bytes_per_s": 3_200_000_000,
+                "pj_per_bit": [10.9, 8.0, 31.0],
+                "unknown": "dram_bit",
+            },
+            "notes": [],
+        },
         "area_um2": 1.1e5 if machine != "int8_edge" else None,
         "not_modelled": ["clock tree", *(["operand gating"] if machine == "int8_edge" else [])],
         "hashes": {

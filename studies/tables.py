@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
@@ -72,7 +72,7 @@ def score_table(results: Results) -> Table:
             [
                 Cell(f"{results.teacher} (teacher)"),
                 *cells,
-                _mean_cell(metric, teacher.values()),
+                _mean_cell(metric, _models(results, teacher)),
                 NOTHING,
             ],
             "teacher",
@@ -103,6 +103,13 @@ def score_table(results: Results) -> Table:
         table.rows.append(Line([Cell(student), *cells, mean, difference]))
     note = comparisons_text(list(effects.values()))
     return replace(table, text=f"{table.text} {note}".rstrip())
+
+
+def _models(results: Results, teacher: Mapping[int, float]) -> list[float]:
+    """Return the teachers' scores, one a model: a checkpoint that is taken as it is is the same one for every seed."""
+    scores = list(teacher.values())
+    length = results.plan.study["teacher"].get("train", {})
+    return scores[:1] if length.get("steps") == 0 else scores
 
 
 def _scored(results: Results) -> str:

@@ -142,6 +142,7 @@ def evaluate(call: Call) -> dict[str, Any]:
         Refused: the machine cannot run the model; says all that it lacks.
     """
     import hwsim.api
+    from hwsim.report.facts import facts
 
     pin_torch(1)
     model, machine = _model(call.parents[0] / MODEL_FOLDER), _machine(call.spec)
@@ -157,6 +158,7 @@ def evaluate(call: Call) -> dict[str, Any]:
     return {
         **row_of(run, energy_terms(measured.result.cost.steady.ledger)),
         "area_um2": machine.area_um2,
+        "machine": facts(machine),
         "verify": verified_of(verification),
         **token,
     }
@@ -206,6 +208,7 @@ def cost(call: Call) -> dict[str, Any]:
     """
     from hwsim.engine.cost import cost as cost_of
     from hwsim.mapping.objective import Objective
+    from hwsim.report.facts import facts
     from hwsim.report.result import Result
 
     model, machine = _model(call.parents[0] / MODEL_FOLDER), _machine(call.spec)
@@ -222,6 +225,7 @@ def cost(call: Call) -> dict[str, Any]:
     return {
         **row_of(run, energy_terms(report.steady.ledger)),
         "area_um2": machine.area_um2,
+        "machine": facts(machine),
         **token,
     }
 

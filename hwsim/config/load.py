@@ -95,9 +95,14 @@ def list_machines(*, published: bool) -> list[tuple[str, str]]:
 
 
 def list_dram() -> list[tuple[str, str]]:
-    """Return (name, one-line description) of the off-chip memories that `dram.preset` may name."""
-    files = sorted((machines_folder() / DRAM).glob("*.yaml"))
-    return [(path.stem, str(read_yaml(path).data["description"])) for path in files]
+    """Return (name, one-line description and energy a bit) of the off-chip memories that `dram.preset` may name."""
+    found = []
+    for path in sorted((machines_folder() / DRAM).glob("*.yaml")):
+        data = read_yaml(path).data
+        bit = data["energy_pj_per_bit"]
+        energy = f"{bit['value']:g} pJ a bit ({bit['low']:g} to {bit['high']:g})"
+        found.append((path.stem, f"{data['description']}, {energy}"))
+    return found
 
 
 def find_machine(name_or_path: str | Path) -> Path:
@@ -129,9 +134,10 @@ def _find(what: str, name_or_path: str | Path, shipped: Sequence[Path]) -> Path:
     if path.suffix in _YAML:
         here = [str(p) for p in path.parent.glob("*") if p.suffix in _YAML]
         raise ConfigError(f"{what} file must exist, not {text!r}{nearest(text, here)}")
+    beside = [f"{text}{suffix}" for suffix in _YAML if is_file(Path(f"{text}{suffix}"))]
+    hint = f"; did you mean '{beside[0]}'?" if beside else nearest(text, list(known))
     raise ConfigError(
-        f"{what} must be a YAML file or one of {', '.join(known)}, not {text!r}"
-        f"{nearest(text, list(known))}"
+        f"{what} must be a YAML file or one of {', '.join(known)}, not {text!r}{hint}"
     )
 
 

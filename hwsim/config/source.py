@@ -287,4 +287,9 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
         begin = error.context_mark
         if begin.line != error.problem_mark.line:
             context += f" that begins at {begin.line + 1}:{begin.column + 1}"
-    return "is not YAML: " + ", ".join(t for t in (context, error.problem) if t)
+    text = "is not YAML: " + ", ".join(t for t in (context, error.problem) if t)
+    if "<block end>" in str(error.problem) or "mapping values are not allowed" in str(
+        error.problem
+    ):
+        text += " (is this line indented as its neighbours are, and the key above it there and no comment?)"
+    return text

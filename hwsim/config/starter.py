@@ -23,7 +23,14 @@ from hwsim.errors import ConfigError
 if TYPE_CHECKING:
     from hwsim.arch.machine_spec import MachineSpec
 
-ARRAY_SIZES = ("rows", "cols", "lanes")
+ARRAY_SIZES = (
+    "rows",
+    "cols",
+    "lanes",
+    "activation_port_bits_per_cycle",
+    "weight_port_bits_per_cycle",
+)
+"""ports, too: where they feed no more, more rows or columns do nothing"""
 
 
 def starter(file: Path, base: str, overrides: Sequence[str] = ()) -> str:
@@ -63,7 +70,9 @@ def sizes(spec: MachineSpec, data: dict[str, Any]) -> dict[str, Any]:
     Sizes whose energies and areas were stated for them alone are none of these.
     """
     arrays = {
-        name: {size: data["arrays"][name][size] for size in ARRAY_SIZES}
+        name: {
+            size: data["arrays"][name][size] for size in ARRAY_SIZES if size in data["arrays"][name]
+        }
         for name, array in spec.arrays.items()
         if array.reference is not None
     }

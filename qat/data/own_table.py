@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from qat.data.spec import TableTask
-from qat.data.tsv import Rows, label_values, read_rows
+from qat.data.tsv import CLASSES_SHOWN, Rows, label_values, read_rows
 
 Classes = tuple[str, ...] | None
 """raw labels in class order; None where labels are scores"""
-MOST_CLASSES = 12
-"""that are named, of many"""
 
 
 def classes(spec: TableTask) -> Classes:
@@ -35,9 +33,12 @@ def rows(spec: TableTask, path: str, labels: Classes) -> Rows:
 
 
 def summary(train: Rows, dev: Rows, labels: Classes) -> str:
-    """Say what a table holds: rows of its two parts, and classes."""
+    """Say what a table holds: rows of its two parts, classes, and texts that are in both parts."""
     kind = "labels are scores"
     if labels is not None:
-        more = f" and {len(labels) - MOST_CLASSES} more" if len(labels) > MOST_CLASSES else ""
-        kind = f"classes {'/'.join(labels[:MOST_CLASSES])}{more}"
-    return f"{len(train.texts):,} train rows, {len(dev.texts):,} dev rows, {kind}"
+        more = f" and {len(labels) - CLASSES_SHOWN} more" if len(labels) > CLASSES_SHOWN else ""
+        kind = f"classes {'/'.join(labels[:CLASSES_SHOWN])}{more}"
+    seen = set(train.texts)
+    again = sum(text in seen for text in dev.texts)
+    leak = f"; {again:,} of the dev texts are train texts, too" if again else ""
+    return f"{len(train.texts):,} train rows, {len(dev.texts):,} dev rows, {kind}{leak}"

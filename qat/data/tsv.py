@@ -17,6 +17,7 @@ from pathlib import Path
 from hwsim.errors import DataError, nearest
 
 FAULTS_SHOWN = 10
+CLASSES_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,18 @@ def read_rows(
 
 def label_values(path: Path, column: str) -> list[str]:
     """Return the distinct values of one column in sorted order: the classes of a user's own table."""
+    return sorted(set(column_values(path, column)))
+
+
+def column_values(path: Path, column: str) -> list[str]:
+    """Return the values of one column, row by row; broken rows are left out."""
     content = _read_text(path)
     records = (
         _json_records(path, content, (column,))
         if path.suffix.lower() == ".jsonl"
         else _delimited_records(path, content, path.suffix.lower(), (), (column,))
     )
-    return sorted({fields[0].strip() for _, fields in records if not isinstance(fields, str)})
+    return [fields[0].strip() for _, fields in records if not isinstance(fields, str)]
 
 
 def column_names(path: Path) -> list[str]:
@@ -139,7 +145,10 @@ def _label_value(raw: str, label: str, ids: Mapping[str, int] | None) -> float |
     if ids is not None:
         if raw in ids:
             return ids[raw]
-        return f"column '{label}': must be one of {', '.join(ids)}, not '{raw}'"
+        named = ", ".join(list(ids)[:CLASSES_SHOWN])
+        more = len(ids) - CLASSES_SHOWN
+        known = f"{named} and {more:,} more" if more > 0 else named
+        return f"column '{label}': must be one of {known}, not '{raw}'"
     try:
         value = float(raw)
     except ValueError:

@@ -112,6 +112,37 @@ def test_who_learns_from_labels_alone_may_start_from_a_bare_encoder(
     assert train(config, tmp_path / "run").steps == 1
 
 
+def test_classes_in_another_order_without_names_are_found_out(
+    task: dict[str, Any], tmp_path: Path
+) -> None:
+    """Labels follow from a word that one weight reads: right in one order, always wrong in the other."""
+    from transformers import BertForSequenceClassification
+
+    for part in ("train", "dev"):
+        rows = [{"a": ("row", "sentence")[n % 2], "y": ("bad", "good")[n % 2]} for n in range(400)]
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    teacher = run(
+        task=task,
+        recipe="float",
+        model={"checkpoint": str(save(tmp_path / "bare", None))},
+        train={"steps": 60, "batch_size": 16, "learning_rate": 3e-3},
+    )
+    trained = train(teacher, tmp_path / "float").folder
+    assert trained == tmp_path / "float"
+    known = BertForSequenceClassification.from_pretrained(trained)
+    known.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    given = tmp_path / "given"
+    known.save_pretrained(given)
+    word_tokenizer().save_pretrained(given)
+    model = {"checkpoint": str(given)}
+    right = train(run(task=task, recipe="as_given", model=model), tmp_path / "right")
+    assert right.tests["dev"]["accuracy"] == 1.0
+    other = task | {"labels": ["good", "bad"]}
+    with pytest.raises(CheckpointError, match=r"gets 0 of 40 rows of the carve-out right, where"):
+        train(run(task=other, recipe="as_given", model=model), tmp_path / "wrong")
+    assert not (tmp_path / "wrong" / "result.json").exists()
+
+
 def test_a_new_model_is_not_taken_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.family: recipe 'as_given' trains nothing"):
         train(run(task="digits", recipe="as_given", model={"family": "vit"}), tmp_path / "run")

@@ -9,7 +9,7 @@ import standins
 
 from studies.allowance import Allowance
 from studies.coordinator import Coordinator, blocked_by
-from studies.estimate import describe, duration, known_seconds, shared
+from studies.estimate import describe, duration, known_seconds, rows_trained, shared
 from studies.executor import LocalPool, SerialExecutor
 from studies.ledger import Attempt, Ledger
 from studies.plan import Plan
@@ -108,3 +108,28 @@ def test_durations_have_a_unit_that_suits() -> None:
         "90 min",
         "2.5 h",
     ]
+
+
+def test_trainings_are_estimated_by_the_rows_that_they_read(tmp_path: Path) -> None:
+    def training(steps: int | None) -> dict[str, object]:
+        return {"run": {"train": {"steps": steps, "batch_size": 8, "accumulate": 2}}}
+
+    assert [rows_trained(training(n)) for n in (10, 0, None)] == [160, 0, None]
+    assert rows_trained({"machine": "toy"}) is None
+    own = tmp_path / "own"
+    with Ledger(own) as opened:
+        for number, (steps, took) in enumerate(((10, 80.0), (20, 160.0), (None, 7.0))):
+            name = f"train{number}"
+            opened.append(
+                Attempt(
+                    name, 1, "ok", "train", name, training(steps), (), {}, None, {"seconds": took}
+                )
+            )
+    known = known_seconds(own)["train"]
+    assert known.seconds_a_row == [0.5, 0.5]
+    assert (
+        known.text(3, 1200)
+        == f"about 10 min one after the other (median of 2, row by row, in {own})"
+    )
+    assert known.text(3, 0).startswith("about 0 s")
+    assert known.text(3) == f"about 4 min one after the other (median of 3 in {own})"

@@ -75,7 +75,9 @@ def test_what_a_table_holds_is_said() -> None:
 def test_labels_that_are_scores_are_no_classes() -> None:
     for part in ("train", "dev"):
         Path(f"{part}.tsv").write_text("review\tverdict\nfine\t0.5\npoor\t1.5\n")
-    assert look(replaced("accuracy", "pearson")) == "2 train rows, 2 dev rows, labels are scores"
+    assert look(replaced("accuracy", "pearson")) == (
+        "2 train rows, 2 dev rows, labels are scores; 2 of the dev texts are train texts, too"
+    )
 
 
 @pytest.mark.usefixtures("folder")

@@ -121,6 +121,35 @@ def test_a_column_may_be_named(flags: list[str], folder: Path) -> None:
     assert (task()["text"], task()["label"]) == (["review"], "verdict")
 
 
+def test_a_text_is_no_label(folder: Path) -> None:
+    for name in ("train.tsv", "dev.tsv"):
+        table(folder / name, rows=[(f"row {n}", "good" if n % 2 else "bad") for n in range(60)])
+    assert faults("--text", "verdict", "--label", "review") == [
+        "train.tsv: column 'review' has 60 different values in 60 rows: is it the label? Give --text and --label, or"
+        " --metric accuracy if these are classes"
+    ]
+
+
+def test_rows_of_both_parts_are_counted_and_one_file_is_refused(folder: Path) -> None:
+    table(folder / "dev.tsv", rows=[*ROWS, ("row of a 0", "bad"), ("row of b 1", "good")])
+    assert "2 of the dev texts are train texts, too" in write()
+    assert task()["dev"] == "dev.tsv"
+    study, document = read_study(Path("mine.yaml"), ["task.dev=train.tsv"])
+    with pytest.raises(BitwrightError, match=r"task\.dev: must be another file than task\.train"):
+        check_inputs(study, document)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_checkpoints_file_and_a_machines_name_without_ending_are_told_what_to_give() -> None:
+    Path("own.yaml").write_text("extends: toy\n")
+    told = faults("--machine", "own", given="bare/model.safetensors")
+    assert (
+        told[0]
+        == "bare/model.safetensors: is a file; a checkpoint is the folder that holds it: bare"
+    )
+    assert told[1].endswith("not 'own'; did you mean 'own.yaml'?")
+
+
 def test_of_more_columns_it_asks(folder: Path) -> None:
     rows = [(str(n), f"row {n}", "good" if n % 2 else "bad") for n in range(8)]
     for name in ("train.tsv", "dev.tsv"):
@@ -174,7 +203,7 @@ def test_a_fine_tuned_checkpoint_is_the_teacher_in_its_own_order(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint(folder / "tuned", ["GOOD", "BAD"])
-    assert "tuned is the teacher as it is, fine-tuned for GOOD, BAD" in write(
+    assert "tuned is fine-tuned and the teacher as it is: classes GOOD, BAD" in write(
         "--steps", "1", given="tuned"
     )
     assert task()["labels"] == ["good", "bad"]
@@ -194,7 +223,7 @@ def test_a_fine_tuned_checkpoint_is_the_teacher_in_its_own_order(
 
 def test_names_that_do_not_agree_leave_the_tables_order(folder: Path) -> None:
     checkpoint(folder / "tuned", ["LABEL_0", "LABEL_1"])
-    assert "fine-tuned for LABEL_0, LABEL_1" in write(given="tuned")
+    assert "LABEL_0 is taken for bad, LABEL_1 is taken for good (`labels:`" in write(given="tuned")
     assert task()["labels"] is None
 
 
@@ -209,7 +238,7 @@ def test_a_classifier_for_something_else_is_refused(folder: Path) -> None:
     (fault,) = faults("--metric", "pearson", given="three")
     assert fault.startswith("three: its classifier must be for a score, not for a, b, c;")
     checkpoint(folder / "one", ["LABEL_0"])
-    assert "the teacher as it is" in write("--metric", "pearson", given="one")
+    assert "the teacher as it is: it gives a score" in write("--metric", "pearson", given="one")
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_written(folder: Path) -> None:
