@@ -41,17 +41,21 @@ def facts_table(results: Results) -> Table | None:
     )
     for name, found in known.items():
         value, low, high = found["dram"]["pj_per_bit"]
-        memories = (f"{n} {count / 1024:,.0f} KiB" for n, count in found["memories_bytes"].items())
+        memories = [f"{n}: {count / 1024:,.0f} KiB" for n, count in found["memories_bytes"].items()]
         cells = [
             Cell(name),
             Cell(f"{found['clock_hz'] / 1e6:g}{SPACE}MHz"),
-            Cell("; ".join(f"{n}: {array}" for n, array in found["arrays"].items()), kind="wrap"),
-            Cell("; ".join(memories), kind="wrap"),
+            _listed(found["arrays"]),
+            _listed(memories),
             Cell(f"{found['dram']['bytes_per_s'] / 1e9:g}{SPACE}GB/s"),
             Cell(f"{value:g}", f"{low:g} to {high:g}"),
         ]
         table.rows.append(Line(cells))
     return table
+
+
+def _listed(parts: Sequence[str]) -> Cell:
+    return Cell(parts[0], "; ".join(parts[1:]))
 
 
 def facts_by_machine(results: Results) -> dict[str, Mapping[str, Any]]:

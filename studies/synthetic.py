@@ -72,7 +72,7 @@ def evaluation(
         "peak_activation_bytes": 9_216,
         "machine": {
             "clock_hz": 200_000_000,
-            "arrays": {"main": "int 4 x 8 x 16"},
+            "arrays": ["main: int 4 x 8 x 16", "dot: int 2 x 4 x 8"],
             "memories_bytes": {"weight_sram": 131_072},
             "dram": {
                 "bytes_per_s": 3_200_000_000,

@@ -15,16 +15,16 @@ def facts(machine: Machine) -> dict[str, Any]:
     """Return a machine's main figures as plain data.
 
     Returns:
-        `clock_hz`; `arrays`, name -> kind and size in words; `memories_bytes`, name -> capacity; `dram`: `bytes_per_s`,
+        `clock_hz`; `arrays`, name, kind and size of each in words, the main one first; `memories_bytes`, name -> capacity; `dram`: `bytes_per_s`,
         `pj_per_bit` (value, low, high) and `unknown`, the name of the draw that its energy follows; `notes`: `port_notes`.
     """
     spec = machine.spec
     bit = spec.dram.energy_pj_per_bit
     return {
         "clock_hz": spec.clock_hz,
-        "arrays": {
-            name: f"{a.kind} {a.rows} x {a.cols} x {a.lanes}" for name, a in spec.arrays.items()
-        },
+        "arrays": [
+            f"{name}: {a.kind} {a.rows} x {a.cols} x {a.lanes}" for name, a in spec.arrays.items()
+        ],
         "memories_bytes": {name: m.capacity_bytes for name, m in spec.memories.items()},
         "dram": {
             "bytes_per_s": spec.dram.bandwidth_bytes_per_s,

@@ -46,8 +46,9 @@ def test_each_machine_stands_once_with_its_figures(results: Results) -> None:
     assert table is not None
     assert [line.cells[0].text for line in table.rows] == results.machines
     shown = [cell.text.replace(SPACE, " ") for cell in table.rows[0].cells[1:]]
-    assert shown == ["200 MHz", "main: int 4 x 8 x 16", "weight_sram 128 KiB", "3.2 GB/s", "10.9"]
+    assert shown == ["200 MHz", "main: int 4 x 8 x 16", "weight_sram: 128 KiB", "3.2 GB/s", "10.9"]
     assert table.rows[0].cells[-1].small == "8 to 31"
+    assert table.rows[0].cells[2].small == "dot: int 2 x 4 x 8"
     assert "drawn independently" not in table.text
 
 
