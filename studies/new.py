@@ -84,12 +84,7 @@ def new(
     write_new(file, study_text(file.stem, task, checkpoint, machine, steps, classes is not None))
     typer.echo(f"{file}: written")
     typer.echo(f"  column {task.text[0]} is the text, column {task.label} the label: {holds}")
-    if classes is None:
-        typer.echo(f"  {checkpoint} has no classifier: the teacher gets a new one and is trained")
-    else:
-        typer.echo(
-            f"  {checkpoint} is fine-tuned and the teacher as it is: {_meaning(task, classes)}"
-        )
+    typer.echo(f"  {checkpoint} {_teacher(task, checkpoint, classes)}")
     typer.echo(f"next: python -m studies.sweep {file} --dry-run, then without --dry-run")
 
 
@@ -211,6 +206,20 @@ machines: {to_flow(list(machines))}
 objectives: [energy_pj, latency_s]
 samples: 32   # rows of {task.dev} that each machine runs and verifies; scores are of all of them
 """
+
+
+def _teacher(task: TableTask, checkpoint: str, classes: Sequence[str] | None) -> str:
+    """Say what a checkpoint is to the study."""
+    from qat.pretrained import MINILM
+
+    if classes is not None:
+        return f"is fine-tuned and the teacher as it is: {_meaning(task, classes)}"
+    if checkpoint != MINILM and not Path(checkpoint).is_dir():
+        return (
+            "is looked at when it is fetched: the teacher is trained; if it is fine-tuned already, write"
+            " `recipe: as_given` and `train: {steps: 0}`"
+        )
+    return "has no classifier: the teacher gets a new one and is trained"
 
 
 def _meaning(task: TableTask, classes: Sequence[str]) -> str:

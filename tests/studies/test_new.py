@@ -221,6 +221,11 @@ def test_a_fine_tuned_checkpoint_is_the_teacher_in_its_own_order(
     }
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_hub_id_is_not_asked_for() -> None:
+    assert "owner/name is looked at when it is fetched" in write(given="owner/name")
+
+
 def test_names_that_do_not_agree_leave_the_tables_order(folder: Path) -> None:
     checkpoint(folder / "tuned", ["LABEL_0", "LABEL_1"])
     assert "LABEL_0 is taken for bad, LABEL_1 is taken for good (`labels:`" in write(given="tuned")
