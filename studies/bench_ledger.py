@@ -17,6 +17,7 @@ from studies.columns import all_columns, result_records
 from studies.ledger import FILE_NAME, read, view
 from studies.query import load, on_front, parse_front
 from studies.report import REPORT_FILE, build_report
+from studies.row import write_csv
 from studies.sql import where, write_parquet
 from studies.synthetic import (
     STUDENTS,
@@ -25,7 +26,7 @@ from studies.synthetic import (
     make_hardware_folder,
     many_machines,
 )
-from studies.table import load_results, write_csv
+from studies.table import load_results
 
 SEEDS = (0, 1, 2, 3, 4)
 MODELS = ("W1A1", "W2A8")

@@ -17,7 +17,8 @@ from pydantic import ConfigDict, TypeAdapter
 from hwsim.errors import ConfigError, nearest
 from studies.ledger import FILE_NAME, Attempt, read, view
 from studies.plan import Node, canonical_json, load_plan
-from studies.table import COLUMNS, CONSTRAINED, EVALUATIONS, Results, Row, filled
+from studies.row import COLUMNS, CONSTRAINED, EVALUATIONS, Row, filled
+from studies.table import Results
 
 Record = Mapping[str, Any]
 """one line of the table: a value, or None, by the name of its column"""

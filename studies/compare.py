@@ -20,8 +20,9 @@ from studies.ledger import FINAL
 from studies.markdown import markdown_table
 from studies.metric import METRICS, Metric
 from studies.plan import write_atomically
+from studies.row import EVALUATIONS, Row
 from studies.statistics import Effect, paired_effect
-from studies.table import EVALUATIONS, Results, Row, load_results
+from studies.table import Results, load_results
 from studies.text import joules, si
 
 SCHEMA = "studies/comparison/2"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from studies.pareto import Standing
 from studies.quantities import Judged, Quantity
-from studies.table import Point, Results, Row
+from studies.row import Row
+from studies.table import Point, Results
 from studies.tables import NOTHING, Cell, Line, Table
 from studies.text import joules, listed, percent, si, tokens_text
 

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from studies.draws import Draws, EnergyTerm, energy_draws, mean_draws, share_draws
 from studies.metric import SCORE
-from studies.table import Point, Row
+from studies.row import Row
+from studies.table import Point
 
 ENERGY_TERMS: dict[str, Callable[[Row], Sequence[EnergyTerm]]] = {
     "energy_pj": lambda row: row.energy_terms,

@@ -14,12 +14,13 @@ from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
 from studies.plan import Plan, load_plan
 from studies.record_front import collect_front, front_lines
+from studies.row import score_of
 from studies.statistics import (
     adjusted_p_values,
     comparisons_text,
     paired_effect,
 )
-from studies.table import load_results, score_of
+from studies.table import load_results
 
 SCHEMA = "studies/study_result/1"
 DESCRIBED = ("name", "recipe_set", "teacher", "layers", "control", "train")

@@ -32,8 +32,9 @@ from studies.page import page_json
 from studies.plan import write_atomically
 from studies.provenance import hashes, provenance, reproduce
 from studies.quantities import Judged, judge
+from studies.row import write_csv
 from studies.sql import write_parquet
-from studies.table import Results, load_results, write_csv
+from studies.table import Results, load_results
 from studies.tables import (
     Table,
     method_table,

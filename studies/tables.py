@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
 from studies.metric import Metric
+from studies.row import Row
 from studies.statistics import (
     Estimate,
     adjusted_p_values,
     comparisons_text,
     paired_effect,
 )
-from studies.table import Results, Row
+from studies.table import Results
 from studies.text import percent
 
 
@@ -113,7 +114,7 @@ def _models(results: Results, teacher: Mapping[int, float]) -> list[float]:
 
 
 def _scored(results: Results) -> str:
-    """Say what the scores of students are of: `studies.table.score_of`."""
+    """Say what the scores of students are of: `studies.row.score_of`."""
     samples = results.plan.study.get("samples")
     if samples is None:
         return "Students: the integer graph as the machine executed it."

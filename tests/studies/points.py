@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from studies.draws import EnergyTerm
 from studies.metric import METRICS
 from studies.pareto import Interval
-from studies.table import Point, Row
+from studies.row import Row
+from studies.table import Point
 
 
 def make_point(

@@ -29,8 +29,9 @@ from studies.columns import (
 )
 from studies.ledger import FILE_NAME, Attempt, Ledger
 from studies.query import app, in_order, load, on_front, parse_front, parse_order
+from studies.row import COLUMNS, Row
 from studies.sql import where
-from studies.table import COLUMNS, Row, load_results
+from studies.table import load_results
 
 duckdb = pytest.importorskip("duckdb")
 

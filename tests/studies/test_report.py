@@ -21,7 +21,8 @@ from studies.plan import Plan
 from studies.provenance import provenance, reproduce
 from studies.quantities import COSTS, judge
 from studies.report import build_report, main, problems
-from studies.table import COLUMNS, Point, Row, load_results
+from studies.row import COLUMNS, Row
+from studies.table import Point, load_results
 from studies.tables import scores
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studies.table import score_of
+from studies.row import score_of
 from studies.trial import curve, file_bytes, row_of, verified_of
 
 
