@@ -78,6 +78,7 @@ def run(
     objective: Literal["cycles", "energy"] = "cycles",
     operating_point: str | None = None,
     faults: BitErrors | None = None,
+    length: int | None = None,
 ) -> RunResult:
     """Execute a model on a machine and report accuracy, cycles, energy and memory.
 
@@ -92,10 +93,12 @@ def run(
         objective: what the mapping is chosen for, `cycles` or `energy`.
         operating_point: one of the machine's own, for another voltage and clock; its file's for None.
         faults: bits that flip in the machine's memories. The accuracy is then that of the damaged model; costs stay.
+        length: tokens of the inference that is costed. None takes the longest of all samples, of shapes only the longest
+            that the model was built for.
 
     Raises:
         ConfigError: the machine has no such operating point.
-        GraphError: the machine lacks an operator or a format.
+        GraphError: the machine lacks an operator or a format, or the length is out of range.
         CapacityError: not even one tile of an operator fits.
         OverflowRefused: an accumulator left its range under the rule `error`.
         DataError: data is to run, and there are no samples, or rows that do not fit, or no labels.
@@ -111,14 +114,15 @@ def run(
         point = {"name": operating_point, "voltage_v": voltage, "clock_hz": clock}
     graph = loaded.graph
     on.check(graph)
-    accuracy, length = None, None
+    accuracy = None
     notes: list[str] = []
     damage = None if faults is None else Damage(graph, on, faults)
     if not cost_only:
         stored = _samples(loaded) if dataset is None else _rows(graph, dataset)
         chosen = first_samples(stored, samples)
         accuracy = measure(graph, on, chosen, damage)
-        if stored.lengths is not None:  # of all: how many run is no matter of what one costs
+        if stored.lengths is not None and length is None:
+            # of all: how many run is no matter of what one costs
             length = int(stored.lengths.max())
             notes.append(
                 f"costs are those of the longest of the {len(stored)} samples, {length} tokens"
@@ -128,7 +132,7 @@ def run(
                 f"{node}: {profile.accumulator_bits}-bit accumulators, overflow {profile.overflow}: the static"
                 " bound does not fit, the array's own order of accumulation was executed"
             )
-    elif graph.max_length:
+    elif graph.max_length and length is None:
         notes.append(
             f"costs are those of the longest inference that the model was built for, {graph.max_length} tokens;"
             " samples that run may be shorter and cost less"

@@ -26,7 +26,7 @@ COLUMNS_TEXT = (
 )
 RUN_INFERENCE = (
     "An inference is one test row alone, of sequences the longest{tokens}; hwsim run --cost and "
-    "hwsim diff take the longest that the model was built for, which may be longer and then costs more."
+    "hwsim diff take the longest that the model was built for, which may be longer and then costs more, or what --length says."
 )
 BUILT_INFERENCE = "An inference is one input alone, of sequences the longest that the model was built for{tokens}."
 

@@ -1,4 +1,4 @@
-"""Accuracy against the rate of bit errors: rows, curves, a CSV and a JSON file, and the figure of a study's `faults`.
+"""Scores against the rate of bit errors: rows, curves, a CSV and a JSON file, and the figure of a study's `faults`.
 
 A value's interval is that of the mean over all draws of all seeds, each draw with flips of its own: it speaks of the
 models that were trained, not of others.
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.report.figure import INK, MARKERS, MUTED, SERIES, WIDE, Drawing, Painter
 from studies.ledger import Attempt
+from studies.metric import METRICS, Metric
 from studies.plan import Plan, write_atomically
-from studies.statistics import mean_interval
-from studies.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 FAULTS_FILE = "faults"
 """of JSON and figure, without the ending"""
 TOLERATED_LOSS = 0.01
-"""of accuracy: what a table calls robust loses no more"""
+"""of a score: what a table calls robust loses no more"""
 PANEL_HEIGHT = 2.2
 """inches"""
 
 Curve = Mapping[str, Any]
-"""student, place, undamaged, and points by rising rate: see `fault_curves`"""
+"""student, place, metric, undamaged, and points by rising rate: see `fault_curves`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def fault_rows(plan: Plan, attempts: Mapping[str, Attempt]) -> list[FaultRow]:
 
 
 def undamaged(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, list[float]]:
-    """Return student -> the accuracies without errors, on the same samples, of the machine that the errors are on."""
+    """Return student -> the scores without errors, on the same samples, of the machine that the errors are on."""
     machines = {node.tags["machine"] for node in plan.of_kind("fault")}
     found: dict[str, list[float]] = {}
     for node in plan.of_kind("evaluate"):
@@ -94,7 +93,7 @@ def undamaged(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, list[flo
 def fault_curves(plan: Plan, attempts: Mapping[str, Attempt]) -> list[dict[str, Any]]:
     """Return a curve for each place and student: plain data, for the JSON file, the figure and the record.
 
-    Each has `place`, `student`, `undamaged` (mean over seeds; None where it was not measured) and `points`: rate, mean
+    Each has `place`, `student`, `metric`, `undamaged` (mean over seeds; None where it was not measured) and `points`: rate, mean
     over all draws, the ends of its 95 % interval, the lowest and highest draw, their number, mean number of flips.
     """
     without = undamaged(plan, attempts)
@@ -106,6 +105,7 @@ def fault_curves(plan: Plan, attempts: Mapping[str, Attempt]) -> list[dict[str, 
         {
             "place": place,
             "student": student,
+            "metric": next(iter(by_rate.values()))[0].metric,
             "undamaged": math.fsum(without[student]) / len(without[student])
             if student in without
             else None,
@@ -117,7 +117,7 @@ def fault_curves(plan: Plan, attempts: Mapping[str, Attempt]) -> list[dict[str, 
 
 def _point(rate: float, rows: Sequence[FaultRow]) -> dict[str, Any]:
     values = [row.value for row in rows if row.value is not None]
-    mean = mean_interval(values, bounds=(0.0, 1.0))
+    mean = METRICS[str(rows[0].metric)].mean(values)
     return {
         "rate": rate,
         "mean": mean.mean,
@@ -155,12 +155,13 @@ def faults_section(result: Mapping[str, Any]) -> list[str]:
     curves = {(c["place"], c["student"]): c for c in result["fault_curves"]}
     students = list(dict.fromkeys(student for _, student in curves))
     places = list(dict.fromkeys(place for place, _ in curves))
+    metric = metric_of_curves(result["fault_curves"])
     samples = (
         "all test samples" if result["samples"] is None else f"{result['samples']} test samples"
     )
     return [
-        f"The largest measured rate of bit errors up to which the mean accuracy of {result['faults']['draws']} draws for each"
-        f" seed, on {samples}, loses at most {100 * TOLERATED_LOSS:g} point; in brackets the accuracy at the next"
+        f"The largest measured rate of bit errors up to which the mean {metric.name} of {result['faults']['draws']} draws for each"
+        f" seed, on {samples}, loses at most {100 * TOLERATED_LOSS:g} point; in brackets the {metric.name} at the next"
         " rate that was measured:",
         "",
         "| errors in | " + " | ".join(students) + " |",
@@ -174,7 +175,7 @@ def faults_section(result: Mapping[str, Any]) -> list[str]:
         "",
         "A dash: the model has nothing there. Mean of the draws, and as a band their range:",
         "",
-        f"![Accuracy against the rate of bit errors]({faults_file(result['name'])}.svg)",
+        f"![{metric.title} against the rate of bit errors]({faults_file(result['name'])}.svg)",
         "",
     ]
 
@@ -185,7 +186,13 @@ def _tolerates(curve: Curve | None) -> str:
     held = tolerated_rate(curve)
     beyond = [p for p in curve["points"] if held is None or p["rate"] > held]
     text = f"below {curve['points'][0]['rate']:g}" if held is None else f"{held:g}"
-    return f"{text} ({percent(beyond[0]['mean'])})" if beyond else f"{text}, the largest"
+    mean = metric_of_curves([curve]).text
+    return f"{text} ({mean(beyond[0]['mean'])})" if beyond else f"{text}, the largest"
+
+
+def metric_of_curves(curves: Sequence[Curve]) -> Metric:
+    """Return what a study's curves are of."""
+    return METRICS[curves[0]["metric"]]
 
 
 def faults_figure(curves: Sequence[Curve], students: Sequence[str]) -> Painter:
@@ -213,7 +220,7 @@ def faults_figure(curves: Sequence[Curve], students: Sequence[str]) -> Painter:
             if i + columns >= len(places):
                 axes.set_xlabel("Bit error rate")
             if i % columns == 0:
-                axes.set_ylabel("Accuracy (%)")
+                axes.set_ylabel(metric_of_curves(curves).head())
         _legend(drawing, curves, students)
         return drawing
 
@@ -241,7 +248,8 @@ def _draw(axes: Axes, curve: Curve, index: int, drawing: Drawing, key: str) -> N
         linewidth=1.2,
     )
     line.set_gid(key)
-    means = ", ".join(f"{p['rate']:g}: {percent(p['mean'])}" for p in points)
+    text = metric_of_curves([curve]).text
+    means = ", ".join(f"{p['rate']:g}: {text(p['mean'])}" for p in points)
     drawing.titles[key] = f"{curve['student']}, errors in {curve['place']}\n{means}"
     if curve["undamaged"] is not None:
         axes.axhline(100 * curve["undamaged"], color=colour, lw=0.7, ls=":", zorder=1)

@@ -87,7 +87,7 @@ def build_report(folder: Path) -> Path:
         drawn = fault_rows(results.plan, results.attempts)
         write_faults(folder / FAULTS_FILE, curves)
         figures[FAULTS_FILE] = StudyFigure(
-            "Accuracy against bit errors",
+            f"{results.metric.title} against bit errors",
             FAULTS_CAPTION,
             faults_figure(curves, results.students),
             FAULT_COLUMNS,

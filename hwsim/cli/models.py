@@ -29,6 +29,16 @@ SamplesOption = Annotated[
 ObjectiveOption = Annotated[
     Literal["cycles", "energy"], typer.Option(help="What the mapping is chosen for.")
 ]
+LengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--length",
+        min=1,
+        metavar="TOKENS",
+        help="Tokens of the inference that is costed.",
+        show_default="the longest that the model was built for; of data that runs, the longest sample",
+    ),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result here, too.")
 ]
@@ -41,6 +51,7 @@ def run(
     cost: Annotated[
         bool, typer.Option("--cost", help="From the shapes only: no data, milliseconds.")
     ] = False,
+    length: LengthOption = None,
     objective: ObjectiveOption = "cycles",
     operating_point: Annotated[
         str | None,
@@ -91,6 +102,7 @@ def run(
         on,
         samples=samples,
         cost_only=cost,
+        length=length,
         objective=objective,
         operating_point=operating_point,
         faults=_bit_errors(bit_errors, where, seed),

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hwsim.cli.machines import Overrides
-from hwsim.cli.models import JsonOption, MachineOption, ModelArgument, ObjectiveOption, show
+from hwsim.cli.models import (
+    JsonOption,
+    LengthOption,
+    MachineOption,
+    ModelArgument,
+    ObjectiveOption,
+    show,
+)
 from hwsim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ def explain(
         str, typer.Option("--operator", metavar="NODE", help="Name of the operator, as `run` lists it.")
     ],
     cold: ColdOption = False,
+    length: LengthOption = None,
     objective: ObjectiveOption = "cycles",
     json_file: JsonOption = None,
     set_: Overrides = None,
@@ -44,7 +52,7 @@ def explain(
     from hwsim.report.explain import explain as explain_operator
 
     loaded, on = load(model), load_machine(machine, set_ or ())
-    report = cost(loaded.graph, on, objective=Objective(objective))
+    report = cost(loaded.graph, on, length, Objective(objective))
     scenario: Literal["cold", "steady"] = "cold" if cold else "steady"
     show(explain_operator(report, report.graph, on, operator, scenario, loaded.name), json_file)
 
@@ -59,6 +67,7 @@ def diff(
     by: Annotated[
         Literal["cycles", "energy"], typer.Option("--by", help="What the rows are sorted by.")
     ] = "cycles",
+    length: LengthOption = None,
     objective: ObjectiveOption = "cycles",
     json_file: JsonOption = None,
     equal_area: Annotated[
@@ -88,9 +97,9 @@ def diff(
             f" {first} and {second}; make the missing result with `run --cost --json`"
         )
     if files[0]:
-        if model is not None or set_first or set_second or equal_area:
+        if model is not None or set_first or set_second or equal_area or length is not None:
             raise ConfigError(
-                "--model, --equal-area, --set-a and --set-b are for machines, not for results"
+                "--model, --length, --equal-area, --set-a and --set-b are for machines, not for results"
             )
         sides = (read_result(Path(first)), read_result(Path(second)))
     else:
@@ -100,8 +109,8 @@ def diff(
         if equal_area:
             changes += _to_equal_area(first, set_first or [], second, changes)
         sides = (
-            _costed(model, first, set_first or [], objective),
-            _costed(model, second, changes, objective),
+            _costed(model, first, set_first or [], objective, length),
+            _costed(model, second, changes, objective, length),
         )
     show(difference(*sides, by), json_file)
 
@@ -124,13 +133,19 @@ def _to_equal_area(
 
 
 def _costed(
-    model: Path, machine: str, overrides: list[str], objective: Literal["cycles", "energy"]
+    model: Path,
+    machine: str,
+    overrides: list[str],
+    objective: Literal["cycles", "energy"],
+    length: int | None,
 ) -> Side:
     """Cost a model on one of the machines."""
     from hwsim import api
     from hwsim.report.diff import Side
 
-    run = api.run(model, machine, cost_only=True, overrides=overrides, objective=objective)
+    run = api.run(
+        model, machine, cost_only=True, overrides=overrides, objective=objective, length=length
+    )
     name = " ".join([run.result.cost.machine, *overrides])
     return Side(name, run.to_json(), run.result.cost.steady.ledger)
 
@@ -142,6 +157,7 @@ def plot(
         Path, typer.Option("--out", metavar="DIR", help="Folder of the figures, PNG and SVG.")
     ],
     cold: ColdOption = False,
+    length: LengthOption = None,
     objective: ObjectiveOption = "cycles",
     set_: Overrides = None,
 ) -> None:
@@ -154,7 +170,7 @@ def plot(
     from hwsim.report.plots import cost_figures
 
     loaded, on = load(model), load_machine(machine, set_ or ())
-    report = cost(loaded.graph, on, objective=Objective(objective))
+    report = cost(loaded.graph, on, length, Objective(objective))
     scenario: Literal["cold", "steady"] = "cold" if cold else "steady"
     out.mkdir(parents=True, exist_ok=True)
     for name, painter in cost_figures(report, report.graph, on, scenario, loaded.name).items():

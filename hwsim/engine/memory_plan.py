@@ -245,11 +245,17 @@ def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:
     """Return the sequence length to cost a graph at: the given one, else the longest it was built for.
 
     Raises:
-        GraphError: the length is not positive, or longer than the graph was built for, or missing.
+        GraphError: the length is not positive, or longer than the graph was built for, or missing; the graph has none
+            that could be chosen, and another one is asked for.
     """
     symbolic = any(isinstance(d, str) for t in graph.tensors.values() for d in t.shape)
     if not symbolic:
-        return max(graph.max_length, 1)
+        only = max(graph.max_length, 1)
+        if sequence_length not in (None, only):
+            raise GraphError(
+                f"the sequence length must be left out: the model takes no other than {only}"
+            )
+        return only
     length = graph.max_length if sequence_length is None else sequence_length
     if length <= 0 or (graph.max_length and length > graph.max_length):
         limit = f"1 to {graph.max_length}" if graph.max_length else "at least 1"

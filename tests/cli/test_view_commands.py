@@ -73,6 +73,13 @@ def test_costs_say_which_length_they_are_of(hwsim, export, tmp_path):
         f"note: costs are those of the longest of the {len(lengths)} samples, {longest} tokens"
         in ran
     )
+    asked = hwsim("run", export, "--machine", "int8_edge", "--cost", "--length", built - 1).stdout
+    assert f"sentences on int8_edge, an inference of {built - 1} tokens" in asked
+    sides = ("diff", "int8_edge", "ternary_edge", "--model", export)
+    assert f"an inference of {built - 1} tokens" in hwsim(*sides, "--length", built - 1).stdout
+    beyond = hwsim(*sides, "--length", built + 1)
+    assert (beyond.returncode, beyond.stdout) == (USER_ERROR, "")
+    assert beyond.stderr == f"the sequence length must be 1 to {built}, not {built + 1}\n"
     compared = hwsim("diff", "int8_edge", "ternary_edge", "--model", export).stdout
     assert f"sentences, steady, an inference of {built} tokens: A = int8_edge" in compared
     assert "was built for" in compared
@@ -104,6 +111,7 @@ def test_diff_of_machines_and_of_their_results(hwsim, export, tmp_path):
         (("toy", "toy"), "give --model MODEL"),
         (("toy", "x.json"), "two machines or two results must be compared, not one of each"),
         (("x.json", "y.json", "--set-a", "clock_hz=1"), "are for machines, not for results"),
+        (("x.json", "y.json", "--length", 3), "are for machines, not for results"),
         (("x.json", "y.json"), "x.json: must be a result of `hwsim run --json`"),
     ],
 )
