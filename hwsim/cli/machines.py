@@ -48,7 +48,7 @@ def new(
 def check(file: MachineArgument, set_: Overrides = None) -> None:
     """Check a machine file; print every fault with its place, or what was understood."""
     from hwsim.config.load import load_machine
-    from hwsim.report.facts import port_notes
+    from hwsim.report.facts import limits
 
     machine = load_machine(file, set_ or ())
     spec = machine.spec
@@ -78,7 +78,7 @@ def check(file: MachineArgument, set_: Overrides = None) -> None:
         )
     for target in spec.validation:
         typer.echo(f"  published: {target.name}, {target.value:g} {target.metric}")
-    for note in port_notes(machine):
+    for note in limits(machine):
         typer.echo(f"  note: {note}")
     if spec.idle is None:
         typer.echo("  note: no idle term; waiting costs only leakage")

@@ -16,7 +16,7 @@ def facts(machine: Machine) -> dict[str, Any]:
 
     Returns:
         `clock_hz`; `arrays`, name, kind and size of each in words, the main one first; `memories_bytes`, name -> capacity; `dram`: `bytes_per_s`,
-        `pj_per_bit` (value, low, high) and `unknown`, the name of the draw that its energy follows; `notes`: `port_notes`.
+        `pj_per_bit` (value, low, high) and `unknown`, the name of the draw that its energy follows; `notes`: `limits`.
     """
     spec = machine.spec
     bit = spec.dram.energy_pj_per_bit
@@ -31,12 +31,23 @@ def facts(machine: Machine) -> dict[str, Any]:
             "pj_per_bit": [bit.value, bit.low, bit.high],
             "unknown": bit.shared or "",
         },
-        "notes": list(port_notes(machine)),
+        "notes": list(limits(machine)),
     }
 
 
-def port_notes(machine: Machine) -> Iterator[str]:
-    """Yield a sentence for each array whose operand ports cannot feed a whole block every beat: rows or columns that idle."""
+def limits(machine: Machine) -> Iterator[str]:
+    """Yield a sentence for each part that another one keeps from its full rate: arrays by their ports, DRAM by the DMA."""
+    yield from _port_limits(machine)
+    spec, width = machine.spec, machine.spec.dma.width_bits_per_cycle
+    if width < machine.dram.bits_per_cycle:
+        carried = width * spec.clock_hz / 8e9
+        yield (
+            f"dma: {width} bits a cycle carry {carried:.3g} GB/s of the {spec.dram.bandwidth_bytes_per_s / 1e9:.3g} GB/s"
+            " off-chip; see dma.width_bits_per_cycle"
+        )
+
+
+def _port_limits(machine: Machine) -> Iterator[str]:
     for name, array in machine.arrays.items():
         starved: dict[tuple[str, int], list[str]] = {}
         for pair in array.spec.formats:

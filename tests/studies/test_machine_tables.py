@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from hwsim.config.load import load_machine
-from hwsim.report.facts import facts, port_notes
+from hwsim.config.load import build_machine, changed_machine, load_machine, machine_bases
+from hwsim.report.facts import facts, limits
 from studies import synthetic
 from studies.iso_accuracy import cost_ratio, gain_difference
 from studies.machine_tables import facts_by_machine, facts_table, machine_tables, saving_table
 from studies.quantities import Judged, judge
+from studies.space import find_study, load_study, shipped_studies
 from studies.table import Results, load_results
 from studies.text import SPACE, times
 
@@ -105,14 +106,24 @@ def test_hardware_alone_has_savings_without_scores(tmp_path: Path) -> None:
 
 
 def test_a_port_that_starves_an_array_is_told() -> None:
-    assert list(port_notes(load_machine("bitserial_edge"))) == []
-    (note,) = port_notes(load_machine("bitserial_edge", ["arrays.main.rows=16"]))
+    assert list(limits(load_machine("bitserial_edge"))) == []
+    (note,) = limits(load_machine("bitserial_edge", ["arrays.main.rows=16"]))
     assert note == (
         "array main: its activation port (512 bits a cycle) feeds a full block of 16 x 8 x 64 in 2 cycles"
         " (INT8 x INT8, UINT8 x INT8), so a part of it does as much; see arrays.main.activation_port_bits_per_cycle"
     )
     wide = ["arrays.main.rows=16", "arrays.main.activation_port_bits_per_cycle=1024"]
-    assert list(port_notes(load_machine("bitserial_edge", wide))) == []
+    assert list(limits(load_machine("bitserial_edge", wide))) == []
+
+
+def test_a_dma_that_throttles_the_dram_is_told() -> None:
+    fast = ["dram.preset=lpddr5_6400_x16"]
+    (note,) = limits(load_machine("ternary_edge", fast))
+    assert (
+        note
+        == "dma: 128 bits a cycle carry 4.8 GB/s of the 12.8 GB/s off-chip; see dma.width_bits_per_cycle"
+    )
+    assert list(limits(load_machine("ternary_edge", [*fast, "dma.width_bits_per_cycle=342"]))) == []
 
 
 @pytest.mark.parametrize("name", ["toy", "ternary_edge"])
@@ -123,3 +134,12 @@ def test_facts_are_those_of_the_file(name: str) -> None:
     assert found["memories_bytes"].keys() == machine.spec.memories.keys()
     assert found["dram"]["pj_per_bit"][0] == machine.spec.dram.energy_pj_per_bit.value
     assert found["notes"] == []
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_no_machine_of_a_shipped_study_is_throttled_by_a_part_that_nobody_asks_about(
+    name: str,
+) -> None:
+    for one in load_study(find_study(name)).variants:
+        machine = build_machine(changed_machine(machine_bases(one.machine), one.settings))
+        assert list(limits(machine)) == [], one
