@@ -26,7 +26,8 @@ COLUMNS_TEXT = (
 )
 RUN_INFERENCE = (
     "An inference is one test row alone, of sequences the longest{tokens}; hwsim run --cost and "
-    "hwsim diff take the longest that the model was built for, which may be longer and then costs more, or what --length says."
+    "hwsim diff take the longest that the model was built for, which may be longer and then costs more, or what --length says. "
+    "Exported models lie in nodes/export-…/model."
 )
 BUILT_INFERENCE = "An inference is one input alone, of sequences the longest that the model was built for{tokens}."
 
@@ -128,6 +129,7 @@ def _head(results: Results) -> list[str]:
         "Student, machine" if results.trains else "Model, machine",
         *([results.metric.name] if results.trains else []),
         "energy",
+        "energy cold",
         "latency steady",
         "latency cold",
         *(["energy a token", "latency a token"] if _decodes(results) else []),
@@ -148,6 +150,7 @@ def _point_line(results: Results, point: Point, standing: Standing) -> Line:
             Cell(f"{point.student}, {point.machine}", point.infeasible or ""),
             *([mean] if results.trains else []),
             _energy_cell(point, "energy_pj"),
+            _cold_cell(row),
             _latency_cell(row.latency_s_steady, row.latency_cycles_steady),
             _latency_cell(row.latency_s_cold, row.latency_cycles_cold),
             *(token if _decodes(results) else []),
@@ -186,6 +189,13 @@ def _energy_cell(point: Point, name: str) -> Cell:
     if band is None:
         return NOTHING
     return Cell(joules(band.nominal), f"{joules(band.low)} to {joules(band.high)}")
+
+
+def _cold_cell(row: Row) -> Cell:
+    low, nominal, high = row.energy_pj_cold_low, row.energy_pj_cold, row.energy_pj_cold_high
+    if low is None or nominal is None or high is None:
+        return NOTHING
+    return Cell(joules(nominal), f"{joules(low)} to {joules(high)}")
 
 
 def _time_cell(seconds: float | None) -> Cell:

@@ -84,7 +84,8 @@ def saving_table(judged: Judged) -> Table | None:
     table = Table(
         "What each student saves on a machine",
         "Against the first student that the machine runs: how many times less it costs"
-        f"{words}, in {results.metric.difference_words}, with the 95 % interval of the paired difference."
+        f"{words}, in {results.metric.difference_words}, with its 95 % interval: of the differences paired by seed, or with one seed of two"
+        " shares of the test rows."
         if results.trains
         else "Against the first model that the machine runs: how many times less it costs.",
         [

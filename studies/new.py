@@ -101,6 +101,10 @@ def table_task(
     from qat.data.tsv import column_names, column_values
 
     columns = column_names(Path(train))
+    if Path(dev).is_file() and Path(dev).samefile(train):
+        raise ConfigError(
+            f"--dev must be another file than --train, not {dev}: held-out rows are never trained on"
+        )
     for name in (text, label):
         if name is not None and name not in columns:
             raise ConfigError(

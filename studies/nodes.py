@@ -44,7 +44,7 @@ def build_plan(
         ConfigError: an unknown recipe or machine, or one that is wrong itself, all of them at once, each name with its
             place and the nearest valid one.
     """
-    from hwsim.config.load import find_machine
+    from hwsim.config.load import find_machine, machine_bases
     from qat.recipe import find_recipe
 
     layout = Layout(study)
@@ -55,7 +55,8 @@ def build_plan(
             if kept_at(path, named, document, faults) is None:
                 continue
         kept(partial(layout.recipe, part), faults)
-    machines = []
+    machines: list[ResolvedMachine] = []
+    taken: dict[str, KeyPath] = {}
     for number, entry in enumerate(study.machines):
         name, path = (
             (entry, ("machines", number))
@@ -66,7 +67,13 @@ def build_plan(
             continue
         if study.search is None:
             found = [kept(partial(layout.machine, one), faults) for one in variants(entry)]
-            machines += [machine for machine in found if machine is not None]
+            family = [machine for machine in found if machine is not None]
+            names = [machine.name for machine in family]
+            machines += family
+        else:
+            own = None if isinstance(entry, str) else entry.name
+            names = [own or str(machine_bases(name).data.get("name"))]
+        faults += _called_alike(names, path, taken, document)
     if study.search is not None and not faults:
         faults += _faults_of_ends(layout)
     if faults:
@@ -77,6 +84,24 @@ def build_plan(
         _trained(layout, machines) if study.teacher is not None else _untrained(layout, machines)
     )
     return Plan(layout.question(study.trainings, machines), tuple(nodes), invocation)
+
+
+def _called_alike(
+    names: Sequence[str], path: KeyPath, taken: dict[str, KeyPath], document: Document
+) -> Iterator[str]:
+    """Yield a message for each name that an earlier machine of the study has: rows are told apart by it."""
+    for name in names:
+        if name in taken:
+            where = (
+                dotted(path)
+                if document is NO_DOCUMENT
+                else f"{document.place(path)}: {dotted(path)}"
+            )
+            yield (
+                f"{where}: must have a name of its own, '{name}' is that of {dotted(taken[name])}; change `name:` in its"
+                " file, or give `{machine: FILE, name: ...}`"
+            )
+        taken.setdefault(name, path)
 
 
 def _parts(study: Study) -> Iterator[tuple[KeyPath, Training | Untrained]]:

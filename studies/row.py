@@ -43,11 +43,17 @@ class Row:
     total: int | None = None
     """test rows that the score is of"""
     energy_pj_low: float | None = None
-    """energy of an inference: 5 % end of the band over draws of the unit energies"""
+    """energy of a steady inference: 5 % end of the band over draws of the unit energies"""
     energy_pj: float | None = None
-    """energy of an inference, nominal"""
+    """energy of a steady inference, nominal"""
     energy_pj_high: float | None = None
-    """energy of an inference: 95 % end of the band"""
+    """energy of a steady inference: 95 % end of the band"""
+    energy_pj_cold_low: float | None = None
+    """energy of the first inference: 5 % end of the band"""
+    energy_pj_cold: float | None = None
+    """energy of the first inference, weights not on chip yet, nominal"""
+    energy_pj_cold_high: float | None = None
+    """energy of the first inference: 95 % end of the band"""
     latency_cycles_cold: int | None = None
     """cycles of the first inference, weights not on chip yet"""
     latency_cycles_steady: int | None = None
@@ -71,7 +77,7 @@ class Row:
     peak_activation_bytes: int | None = None
     """the most that activations take at one time"""
     area_um2: float | None = None
-    """compute arrays; none unless the machine's file gives one for each"""
+    """the chip's parts; none unless the machine's file gives one for each"""
     unequal_tensors: int | None = None
     """tensors that differ from the reference anywhere: 0, or something is wrong"""
     compared_tensors: int | None = None
@@ -160,6 +166,7 @@ def filled(row: Row, attempt: Attempt | None, export: Attempt | None = None) -> 
     # an untrained model has no score, and is not verified on data
     measured = score_of(r, None if export is None else export.result) or {}
     verified = r.get("verify", {})
+    cold = r.get("energy_cold_pj", {})
     token = r.get("token") or {"energy_pj": {}}
     return replace(
         row,
@@ -172,6 +179,9 @@ def filled(row: Row, attempt: Attempt | None, export: Attempt | None = None) -> 
         energy_pj_low=r["energy_pj"]["low"],
         energy_pj=r["energy_pj"]["nominal"],
         energy_pj_high=r["energy_pj"]["high"],
+        energy_pj_cold_low=cold.get("low"),
+        energy_pj_cold=cold.get("nominal"),
+        energy_pj_cold_high=cold.get("high"),
         latency_cycles_cold=r["latency_cycles"]["cold"],
         latency_cycles_steady=r["latency_cycles"]["steady"],
         latency_s_cold=r["latency_s"]["cold"],

@@ -57,6 +57,7 @@ def evaluation(
             "value": accuracy / TOTAL,
         },
         "energy_pj": {"low": 0.7 * energy, "nominal": energy, "high": 1.5 * energy},
+        "energy_cold_pj": {"low": 2.1 * energy, "nominal": 3 * energy, "high": 4.5 * energy},
         "energy_by_component_pj": {k: v * energy for k, v in COMPONENTS.items()},
         # three parts in four are one unknown of all machines, the rest is the machine's own
         "energy_terms": [

@@ -319,6 +319,7 @@ def row_of(run: Mapping[str, Any], terms: Sequence[EnergyTerm]) -> dict[str, Any
     return {
         "accuracy": run["accuracy"],
         "energy_pj": run["energy_pj"],
+        "energy_cold_pj": run["energy_cold_pj"],
         "energy_by_component_pj": {
             name: band["nominal"] for name, band in run["energy_by_component_pj"].items()
         },

@@ -47,12 +47,11 @@ def starter(file: Path, base: str, overrides: Sequence[str] = ()) -> str:
     spec = load_machine(base, overrides).spec
     bases = machine_bases(base)
     own = difference(bases.data, with_overrides(bases, overrides, with_energy_tables).data)
-    changes = ", ".join(overrides)
     head = {
         "schema": spec.schema_,
         EXTENDS: _extended(file, base),
         "name": file.stem,
-        "description": f"{spec.name} with {changes}" if changes else f"{spec.name}, to be changed",
+        "description": f"made from {spec.name}",
     }
     lines = [
         f"# {spec.name}, and what differs from it. The lines behind '#' say what {spec.name} has: remove the '#', change the value.",

@@ -59,8 +59,8 @@ def _port_limits(machine: Machine) -> Iterator[str]:
         for (side, interval), formats in starved.items():
             key = f"{side}_port_bits_per_cycle"
             yield (
-                f"array {name}: its {side} port ({getattr(array.spec, key)} bits a cycle) feeds a full block of {size} in"
-                f" {interval} cycles ({', '.join(formats)}), so a part of it does as much; see arrays.{name}.{key}"
+                f"array {name}: a beat of all {size} takes {interval} cycles ({', '.join(formats)}), because its {side} port"
+                f" brings {getattr(array.spec, key)} bits a cycle; a smaller array would do as much; see arrays.{name}.{key}"
             )
 
 

@@ -109,8 +109,8 @@ def test_a_port_that_starves_an_array_is_told() -> None:
     assert list(limits(load_machine("bitserial_edge"))) == []
     (note,) = limits(load_machine("bitserial_edge", ["arrays.main.rows=16"]))
     assert note == (
-        "array main: its activation port (512 bits a cycle) feeds a full block of 16 x 8 x 64 in 2 cycles"
-        " (INT8 x INT8, UINT8 x INT8), so a part of it does as much; see arrays.main.activation_port_bits_per_cycle"
+        "array main: a beat of all 16 x 8 x 64 takes 2 cycles (INT8 x INT8, UINT8 x INT8), because its activation port"
+        " brings 512 bits a cycle; a smaller array would do as much; see arrays.main.activation_port_bits_per_cycle"
     )
     wide = ["arrays.main.rows=16", "arrays.main.activation_port_bits_per_cycle=1024"]
     assert list(limits(load_machine("bitserial_edge", wide))) == []

@@ -11,6 +11,7 @@ import typer
 from tiny_runs import word_tokenizer
 from typer.testing import CliRunner
 
+from hwsim.config.load import find_machine
 from hwsim.errors import BitwrightError
 from studies import new, sweep
 from studies.inputs import check_inputs
@@ -137,6 +138,32 @@ def test_rows_of_both_parts_are_counted_and_one_file_is_refused(folder: Path) ->
     study, document = read_study(Path("mine.yaml"), ["task.dev=train.tsv"])
     with pytest.raises(BitwrightError, match=r"task\.dev: must be another file than task\.train"):
         check_inputs(study, document)
+    with pytest.raises(BitwrightError, match="--dev must be another file than --train"):
+        new.table_task("train.tsv", "train.tsv", None, None, None)
+
+
+@pytest.mark.usefixtures("folder")
+def test_two_machines_of_one_name_are_refused() -> None:
+    """Their rows would be averaged as if they were one machine's of two seeds."""
+    toy = find_machine("toy").read_text(encoding="utf-8")
+    for name in ("first", "second"):
+        Path(f"{name}.yaml").write_text(toy, encoding="utf-8")
+    write("--machine", "first.yaml")
+    study, document = read_study(Path("mine.yaml"), ["machines=[first.yaml, second.yaml]"])
+    with pytest.raises(BitwrightError) as error:
+        build_plan(study, document=document)
+    assert str(error.value).endswith(
+        "machines.1: must have a name of its own, 'toy' is that of machines.0; change `name:` in its file, or give"
+        " `{machine: FILE, name: ...}`"
+    )
+    named = "machines=[first.yaml, {machine: second.yaml, name: other}]"
+    study, document = read_study(Path("mine.yaml"), [named])
+    assert {
+        n.tags["machine"] for n in build_plan(study, document=document).of_kind("evaluate")
+    } == {
+        "toy",
+        "other",
+    }
 
 
 @pytest.mark.usefixtures("folder")

@@ -70,7 +70,7 @@ def test_the_pages_commands_write_its_files_and_these_run() -> None:
     assert {(r.student, r.machine) for r in results.rows} == {
         (student, machine)
         for student in ("W8A8", "W2A8", "W1A1")
-        for machine in ("ternary_edge", "my_edge")
+        for machine in ("bitserial_edge", "my_edge")
     }
     assert {(r.status, r.unequal_tensors) for r in results.rows} == {("ok", 0)}
     page = Path("bitwright-runs/reviews/report.html").read_text(encoding="utf-8")

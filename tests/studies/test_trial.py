@@ -15,6 +15,7 @@ def reports() -> tuple[dict[str, Any], dict[str, Any]]:
     run = {
         "accuracy": {"correct": 9, "total": 10, "value": 0.9},
         "energy_pj": band,
+        "energy_cold_pj": band,
         "energy_by_component_pj": {"dram": band, "array": band},
         "share_assumed_frac": 0.25,
         # not in alphabetical order: the first one is the main array
@@ -54,6 +55,7 @@ def test_row_keeps_the_main_numbers_and_counts_unequal_tensors() -> None:
     assert row["energy_by_component_pj"] == {"dram": 2.0, "array": 2.0}
     assert row["side_arrays"] == {"cycles_frac": 0.2, "energy_frac": 0.1}
     assert (row["weight_bytes"], row["peak_activation_bytes"], row["tokens"]) == (7, 8, 17)
+    assert row["energy_cold_pj"]["nominal"] == 2.0
     assert row_of(run | {"sequence_length": 0}, [])["tokens"] is None  # an image
     assert "operators" not in row  # stays in the node's folder; a ledger line is no report
 
