@@ -231,7 +231,10 @@ def test_parquet_says_units_and_meanings(folder: Path, tmp_path: Path) -> None:
     meta = dict(duckdb.execute(f"SELECT key, value FROM parquet_kv_metadata('{out}')").fetchall())
     columns = json.loads(meta[b"columns"])
     assert list(columns) == [c.name for c in all_columns()]
-    assert columns["energy_pj"] == {"unit": "pJ", "meaning": "energy of a steady inference, nominal"}
+    assert columns["energy_pj"] == {
+        "unit": "pJ",
+        "meaning": "energy of a steady inference, nominal",
+    }
     assert meta[b"schema"] == b"studies/table/1"
 
 
