@@ -23,8 +23,8 @@ def machine_tables(judged: Judged) -> list[Table]:
 
 def facts_table(results: Results) -> Table | None:
     """What each machine is; None of very many, or of a ledger that was written before rows said so."""
-    known = facts_by_machine(results)
-    if not known or len(known) > MOST_LINES:
+    known = {} if len(results.machines) > MOST_LINES else facts_by_machine(results)
+    if not known:
         return None
     text = "The main figures of each machine; its file has the rest."
     unknowns = {f["dram"]["unknown"] for f in known.values()}
@@ -71,13 +71,15 @@ def facts_by_machine(results: Results) -> dict[str, Mapping[str, Any]]:
 def saving_table(judged: Judged) -> Table | None:
     """What each student costs on a machine against the first student there; None where no machine ran two, or of very many."""
     results = judged.results
+    if len(judged.points) > MOST_LINES:
+        return None
     by_machine: dict[str, list[Point]] = {}
     for student in results.students:
         for point in judged.points:
             if point.student == student:
                 by_machine.setdefault(point.machine, []).append(point)
     several = {machine: points for machine, points in by_machine.items() if len(points) > 1}
-    if not several or sum(map(len, several.values())) > MOST_LINES:
+    if not several:
         return None
     objectives = [o for o in judged.objectives if all(o in p.costs for p in judged.points)]
     words = f" and its {results.metric.name} less that one's" if results.trains else ""
