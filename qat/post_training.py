@@ -74,7 +74,7 @@ class PostTraining:
         """Quantise, measure and write the run.
 
         Raises:
-            CheckpointError: as `_check_classes` does.
+            CheckpointError: as `_check_that_it_knows_the_task` does.
         """
         config = self.record.config
         train = self.task.train
@@ -82,7 +82,7 @@ class PostTraining:
         rows = batches.epoch(0)[: config.train.initialise_batches]
         initialise(self.student, [train.batch(row) for row in rows])
         if not self.recipe.quantizes and self.task.problem == "classification":
-            self._check_classes()
+            self._check_that_it_knows_the_task()
         return conclude(
             self.record,
             self.recipe,
@@ -95,8 +95,8 @@ class PostTraining:
             wall_s=time.monotonic() - self.begin,
         )
 
-    def _check_classes(self) -> None:
-        """Make sure that a fine-tuned checkpoint knows the task at all; nobody can tell what its LABEL_0 means.
+    def _check_that_it_knows_the_task(self) -> None:
+        """Make sure that a checkpoint that is taken as it is beats a constant answer; nobody can tell what its LABEL_0 means.
 
         Raises:
             CheckpointError: on the carve-out it is worse than always giving the most frequent answer, beyond the 95 %

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MINILM: Final = "minilm"
 WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 TOKENIZERS: Final = ("tokenizer.json", "vocab.*", "*.model")
+DEFAULT_CLASSES: Final = {"0": "LABEL_0", "1": "LABEL_1"}
+"""those of a Hugging Face classifier whose configuration names none"""
 
 
 def checkpoint_source(name: str) -> str:
@@ -163,10 +165,7 @@ def declared_classes(checkpoint: str) -> tuple[str, ...] | None:
         name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()
     ):
         return None
-    names = config.get("id2label") or {
-        "0": "LABEL_0",
-        "1": "LABEL_1",
-    }  # left out where it is Hugging Face's default
+    names = config.get("id2label") or DEFAULT_CLASSES
     return tuple(names[key] for key in sorted(names, key=int))
 
 

@@ -105,10 +105,9 @@ def describe(plan: Plan, folder: Path) -> str:
     lines += [f"  {kind:9} {count:4} nodes, {left[kind]} to do" for kind, count in total.items()]
     lines += [f"  shared:   {text}" for text in shared(plan.nodes)]
     if todo:
-        trained = [rows_trained(node.spec) for node in todo if node.kind == "train"]
-        known_rows = [rows for rows in trained if rows is not None]
-        total_rows = sum(known_rows) if len(known_rows) == len(trained) else None
-        lines += ["time of what is to do", *expected(left, folder, total_rows), "to do"]
+        rows = [rows_trained(node.spec) for node in todo if node.kind == "train"]
+        in_all = None if None in rows else sum(n or 0 for n in rows)
+        lines += ["time of what is to do", *expected(left, folder, in_all), "to do"]
     lines += [f"    {node.label}{_untrained(node)}" for node in todo]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -101,10 +102,6 @@ def table_task(
     from qat.data.tsv import column_names, column_values
 
     columns = column_names(Path(train))
-    if Path(dev).is_file() and Path(dev).samefile(train):
-        raise ConfigError(
-            f"--dev must be another file than --train, not {dev}: held-out rows are never trained on"
-        )
     for name in (text, label):
         if name is not None and name not in columns:
             raise ConfigError(
@@ -214,11 +211,11 @@ samples: 32   # rows of {task.dev} that each machine runs and verifies; scores a
 
 def _teacher(task: TableTask, checkpoint: str, classes: Sequence[str] | None) -> str:
     """Say what a checkpoint is to the study."""
-    from qat.pretrained import MINILM
+    from qat.pretrained import checkpoint_source
 
     if classes is not None:
         return f"is fine-tuned and the teacher as it is: {_meaning(task, classes)}"
-    if checkpoint != MINILM and not Path(checkpoint).is_dir():
+    if not Path(checkpoint_source(checkpoint)).is_dir():
         return (
             "is looked at when it is fetched: the teacher is trained; if it is fine-tuned already, write"
             " `recipe: as_given` and `train: {steps: 0}`"
@@ -271,18 +268,18 @@ def _holds(task: TableTask) -> str:
 
 
 def _declared(checkpoint: str) -> tuple[str, ...] | None:
-    from qat.pretrained import MINILM, check_checkpoint, declared_classes
+    from qat.pretrained import check_checkpoint, declared_classes
 
-    if checkpoint != MINILM:
-        check_checkpoint(checkpoint, of_texts=True)
+    check_checkpoint(checkpoint, of_texts=True)
     return declared_classes(checkpoint)
 
 
 def _is_fraction(value: str) -> bool:
     try:
-        return not float(value).is_integer()
-    except (ValueError, OverflowError):
+        number = float(value)
+    except ValueError:
         return False
+    return math.isfinite(number) and not number.is_integer()
 
 
 def main() -> None:

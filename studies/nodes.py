@@ -92,13 +92,8 @@ def _called_alike(
     """Yield a message for each name that an earlier machine of the study has: rows are told apart by it."""
     for name in names:
         if name in taken:
-            where = (
-                dotted(path)
-                if document is NO_DOCUMENT
-                else f"{document.place(path)}: {dotted(path)}"
-            )
             yield (
-                f"{where}: must have a name of its own, '{name}' is that of {dotted(taken[name])}; change `name:` in its"
+                f"{_where(path, document)}: must have a name of its own, '{name}' is that of {dotted(taken[name])}; change `name:` in its"
                 " file, or give `{machine: FILE, name: ...}`"
             )
         taken.setdefault(name, path)
@@ -159,10 +154,14 @@ def kept_at(
     try:
         return load()
     except BitwrightError as error:
-        key = dotted(path)
-        where = key if document is NO_DOCUMENT else f"{document.place(path)}: {key}"
-        faults += [f"{where}: {line}" for line in str(error).splitlines()]
+        faults += [f"{_where(path, document)}: {line}" for line in str(error).splitlines()]
         return None
+
+
+def _where(path: KeyPath, document: Document) -> str:
+    """Return a key, behind its place if that is known."""
+    key = dotted(path)
+    return key if document is NO_DOCUMENT else f"{document.place(path)}: {key}"
 
 
 def _trained(layout: Layout, machines: Sequence[ResolvedMachine]) -> Iterator[Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,7 @@ def _trained(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, Any]:
 
 
 def _bit_errors(study: Mapping[str, Any], curves: list[dict[str, Any]]) -> dict[str, Any]:
-    asked = {"faults": study["faults"], "samples": study["samples"]}
-    return {**asked, "machine": study["machines"][0], "fault_curves": curves}
+    return {"faults": study["faults"], "machine": study["machines"][0], "fault_curves": curves}
 
 
 def study_section(result: Mapping[str, Any]) -> list[str]:
@@ -162,7 +161,6 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"{start} {metric.text(mean.mean)} ({interval}) | {against} |")
     note = comparisons_text(list(effects.values()))
     lines += ["", note] if note else []
-    lines += _other_rows(result["students"])
     cells = [cell for s in result["students"] for cell in s["by_seed"].values()]
     machines = [m for cell in cells for m in cell["machines"].values() if "refused" not in m]
     failed = [cell for cell in cells if not cell.get("rungs", {"holds": True})["holds"]]
@@ -183,20 +181,6 @@ def _students_section(result: Mapping[str, Any]) -> list[str]:
     if result.get("fault_curves"):
         lines += faults_section(result)
     return lines
-
-
-def _other_rows(students: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say where students were not scored on all of the teachers' rows: in records of before they were."""
-    cells = [cell for student in students for cell in student["by_seed"].values()]
-    scores = [m["accuracy"] for cell in cells for m in cell["machines"].values() if "accuracy" in m]
-    tests = [cell["test"] for cell in cells if not cell["machines"]]
-    counts = [
-        {s["total"] for s in found if s.get("correct") is not None} for found in (scores, tests)
-    ]
-    if counts[0] == counts[1]:
-        return []
-    rows = ", ".join(map(str, sorted(counts[0])))
-    return ["", f"Students were run on the first {rows} test samples, teachers on all: the two are not to be compared."]  # fmt: skip
 
 
 def curves_file(name: str) -> str:

@@ -73,7 +73,7 @@ def score_table(results: Results) -> Table:
             [
                 Cell(f"{results.teacher} (teacher)"),
                 *cells,
-                _mean_cell(metric, _models(results, teacher)),
+                _mean_cell(metric, _one_a_model(results, teacher)),
                 NOTHING,
             ],
             "teacher",
@@ -106,7 +106,7 @@ def score_table(results: Results) -> Table:
     return replace(table, text=f"{table.text} {note}".rstrip())
 
 
-def _models(results: Results, teacher: Mapping[int, float]) -> list[float]:
+def _one_a_model(results: Results, teacher: Mapping[int, float]) -> list[float]:
     """Return the teachers' scores, one a model: a checkpoint that is taken as it is is the same one for every seed."""
     scores = list(teacher.values())
     length = results.plan.study["teacher"].get("train", {})

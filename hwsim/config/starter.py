@@ -12,9 +12,10 @@ from hwsim.config.dump import to_flow
 from hwsim.config.energy_table import with_energy_tables
 from hwsim.config.load import (
     DRAM,
+    build_machine,
+    changed_machine,
     find_machine,
     list_dram,
-    load_machine,
     machine_bases,
     machines_folder,
 )
@@ -44,8 +45,8 @@ def starter(file: Path, base: str, overrides: Sequence[str] = ()) -> str:
     Raises:
         ConfigError: the base or an override is wrong.
     """
-    spec = load_machine(base, overrides).spec
     bases = machine_bases(base)
+    spec = build_machine(changed_machine(bases, overrides)).spec
     own = difference(bases.data, with_overrides(bases, overrides, with_energy_tables).data)
     head = {
         "schema": spec.schema_,
@@ -133,16 +134,14 @@ def _extended(file: Path, base: str) -> str:
 
 def _body(own: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of what differs and, behind '#', of what may: a line a key, in a section a line a part."""
-    for key in [*known, *(key for key in own if key not in known)]:
-        base = known.get(key)
-        value = own.get(key, base)
+    for key, value in {**known, **own}.items():
+        mark = "" if key in own else "#"
         if not (isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())):
-            yield f"{'' if key in own else '#'}{key}: {to_flow(value)}"
+            yield f"{mark}{key}: {to_flow(value)}"
             continue
-        yield f"{'' if key in own else '#'}{key}:"
+        yield f"{mark}{key}:"
         changed = own.get(key, {})
-        for name in [*(base or {}), *(name for name in changed if name not in (base or {}))]:
-            part = changed[name] if name in changed else (base or {})[name]
+        for name, part in {**known.get(key, {}), **changed}.items():
             yield f"{'' if name in changed else '#'}  {name}: {to_flow(part)}"
     if DRAM not in own:
         names = [name for name, _ in list_dram()]

@@ -253,7 +253,7 @@ def bind_length(graph: QuantGraph, sequence_length: int | None) -> int:
         only = max(graph.max_length, 1)
         if sequence_length not in (None, only):
             raise GraphError(
-                f"the sequence length must be left out: the model takes no other than {only}"
+                f"the sequence length must be left out, not {sequence_length}: all inputs of this model are of one size"
             )
         return only
     length = graph.max_length if sequence_length is None else sequence_length

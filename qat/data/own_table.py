@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hwsim.errors import DataError
 from qat.data.spec import TableTask
 from qat.data.tsv import CLASSES_SHOWN, Rows, label_values, read_rows
 
@@ -15,8 +16,11 @@ def classes(spec: TableTask) -> Classes:
     """Return the classes of a table: those that it lists, else the distinct values of the training file.
 
     Raises:
-        DataError: the training file cannot be read, or lacks the column.
+        DataError: the training file cannot be read, or lacks the column; it is the held-out one, too.
     """
+    train, dev = Path(spec.train), Path(spec.dev)
+    if train.is_file() and dev.is_file() and train.samefile(dev):
+        raise DataError(f"train and dev must be two files, not both {spec.train}")
     if spec.is_regression:
         return None
     return spec.labels or tuple(label_values(Path(spec.train), spec.label))

@@ -9,34 +9,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import word_tokenizer
+from tiny_runs import save_bert, word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError
 from qat.config import RunConfig, run_config
 from qat.loop import train
 
-SIZES = {
-    "vocab_size": 19,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 32,
-}
-
 
 def save(folder: Path, classes: list[str] | None) -> Path:
-    """Write a BERT of one tiny layer, fine-tuned for some classes, or without a head."""
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
-
+    """Write a tiny BERT, the same each time: as `save_bert`."""
     torch.manual_seed(1)
-    if classes is None:
-        BertModel(BertConfig(**SIZES)).save_pretrained(folder)
-    else:
-        config = BertConfig(**SIZES, id2label=dict(enumerate(classes)))
-        BertForSequenceClassification(config).save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return folder
+    return save_bert(folder, classes)
 
 
 @pytest.fixture

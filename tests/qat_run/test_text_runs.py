@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import text_run, word_tokenizer
+from tiny_runs import save_bert, text_run, word_tokenizer
 
 from hwsim.errors import CheckpointError, ConfigError, DataError
 from qat.checkpoint import load
@@ -22,20 +22,7 @@ TRAIN = {"steps": 6, "batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 3
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a Hugging Face folder: a BERT of one tiny layer without a head, and its tokenizer."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("bert")
-    config = BertConfig(
-        vocab_size=19,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=32,
-    )
-    BertModel(config).save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("bert"), None)
 
 
 def table(folder: Path, score: bool) -> dict[str, Any]:

@@ -16,6 +16,14 @@ SMALL_VIT = {
     "patch_size": 4,
 }
 PANGRAM = "Sphinx of black quartz, judge my vow! "
+SMALL_BERT: dict[str, Any] = {
+    "vocab_size": 19,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+}
 SMALL_GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24}
 
 
@@ -28,6 +36,19 @@ def word_tokenizer() -> Any:
         vocabulary = Path(folder) / "vocab.txt"
         vocabulary.write_text("\n".join([*WORDS, *"0123456789"]) + "\n")
         return BertTokenizerFast(vocab=str(vocabulary))
+
+
+def save_bert(folder: Path, classes: list[str] | None) -> Path:
+    """Write a BERT of one tiny layer and its tokenizer: fine-tuned for some classes (one: a score), or without a head."""
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    if classes is None:
+        BertModel(BertConfig(**SMALL_BERT)).save_pretrained(folder)
+    else:
+        config = BertConfig(**SMALL_BERT, id2label=dict(enumerate(classes)))
+        BertForSequenceClassification(config).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def digits_run(recipe: Any = "float", **changes: Any) -> RunConfig:
