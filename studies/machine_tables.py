@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from studies.cost_tables import MANY
 from studies.criteria import ENERGY_TERMS, scores_by_seed
 from studies.iso_accuracy import cost_ratio, gain_difference
 from studies.quantities import Judged
 from studies.table import Point, Results
 from studies.tables import NOTHING, Cell, Line, Table, difference_cell
 from studies.text import COST_NAMES, SPACE, cost_text, ratio_band, score_text, times
-
-MOST_LINES = 60
-"""of more machines, or more points, the results' columns tell"""
 
 
 def machine_tables(judged: Judged) -> list[Table]:
@@ -23,7 +21,7 @@ def machine_tables(judged: Judged) -> list[Table]:
 
 def facts_table(results: Results) -> Table | None:
     """What each machine is; None of very many, or of a ledger that was written before rows said so."""
-    known = {} if len(results.machines) > MOST_LINES else facts_by_machine(results)
+    known = {} if len(results.machines) > MANY else facts_by_machine(results)
     if not known:
         return None
     text = "The main figures of each machine; its file has the rest."
@@ -71,25 +69,24 @@ def facts_by_machine(results: Results) -> dict[str, Mapping[str, Any]]:
 def saving_table(judged: Judged) -> Table | None:
     """What each student costs on a machine against the first student there; None where no machine ran two, or of very many."""
     results = judged.results
-    if len(judged.points) > MOST_LINES:
+    if len(judged.points) > MANY:
         return None
     by_machine: dict[str, list[Point]] = {}
-    for student in results.students:
-        for point in judged.points:
-            if point.student == student:
-                by_machine.setdefault(point.machine, []).append(point)
+    for point in sorted(judged.points, key=lambda p: results.students.index(p.student)):
+        by_machine.setdefault(point.machine, []).append(point)
     several = {machine: points for machine, points in by_machine.items() if len(points) > 1}
     if not several:
         return None
     objectives = [o for o in judged.objectives if all(o in p.costs for p in judged.points)]
-    words = f" and its {results.metric.name} less that one's" if results.trains else ""
+    text = "Against the first student that the machine runs: how many times less each costs"
+    if results.trains:
+        text += (
+            f", and its {results.metric.name} less that one's, in {results.metric.difference_words}, with its 95 % interval: of the"
+            " differences paired by seed, or with one seed of two shares of the test rows"
+        )
     table = Table(
         "What each student saves on a machine",
-        "Against the first student that the machine runs: how many times less it costs"
-        f"{words}, in {results.metric.difference_words}, with its 95 % interval: of the differences paired by seed, or with one seed of two"
-        " shares of the test rows."
-        if results.trains
-        else "Against the first model that the machine runs: how many times less it costs.",
+        f"{text}.",
         [
             "Machine, student" if results.trains else "Machine, model",
             *([results.metric.name, "difference"] if results.trains else []),
