@@ -16,6 +16,9 @@ ARGS ?=
 TESTS ?=
 JOBS ?= 2
 
+# A shell that forbids byte code would have torch and transformers compiled anew in each of a test run's processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 STAMP := .venv/.bitwright-installed
 

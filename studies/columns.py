@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 from hwsim.errors import ConfigError, nearest
 from studies.ledger import FILE_NAME, Attempt, read, view
 from studies.plan import Node, canonical_json, load_plan
-from studies.row import COLUMNS, CONSTRAINED, EVALUATIONS, Row, filled
+from studies.row import COLUMNS, CONSTRAINED, EVALUATIONS, Row, outcome
 from studies.table import Results
 
 Record = Mapping[str, Any]
@@ -167,7 +167,8 @@ def attempt_records(folder: Path) -> Iterator[Record]:
         if attempt.kind in EVALUATIONS:
             settings = canonical_json(dict(attempt.spec.get("settings", ())))
             exports = (chosen.get(parent) for parent in attempt.parents)
-            row = filled(Row("", 0, "", "", settings=settings), attempt, next(exports, None))
+            found = outcome(attempt, next(exports, None))
+            row = Row(student="", seed=0, machine="", settings=settings, **found)
             values = {name: getattr(row, name) for name in COLUMNS}
         values |= {name: tags.get(name) for name in ("student", "seed", "machine", "family")}
         yield {**values, **_origin(attempt, attempt, counts=chosen[attempt.id] is attempt)}

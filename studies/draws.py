@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 Draws = npt.NDArray[np.float64]
 EnergyTerm = tuple[str, float, float]
 """(name of a physical unknown, its high / low, pJ that rest on it at its low)"""
-
-POINTS_AT_ONCE = 256
 
 KNOWN = ""
 """the name under which all pJ stand that rest on no spread"""
@@ -61,32 +60,21 @@ def energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
     """
     from hwsim.engine.draws import DRAWS
 
-    result = np.empty((len(points), DRAWS))
-    # machines have unknowns of their own: those of all points of a large study at once would not fit the memory
-    for start in range(0, len(points), POINTS_AT_ONCE):
-        part = slice(start, start + POINTS_AT_ONCE)
-        result[part] = _energy_draws(points[part])
+    result = np.zeros((len(points), DRAWS))
+    for index, rows in enumerate(points):
+        for name, spread, pj in mean_terms(rows):
+            result[index] += pj if name == KNOWN else pj * _growth(name, spread)
     return result
 
 
-def _energy_draws(points: Sequence[Sequence[Sequence[EnergyTerm]]]) -> Draws:
-    from scipy.sparse import coo_array
+@lru_cache(maxsize=4096)  # 32 MB; a study's variants of a machine share theirs
+def _growth(name: str, spread: float) -> Draws:
+    """Return how many times its low each draw of an unknown is: [draws], read-only."""
+    from hwsim.engine.draws import draw_position
 
-    from hwsim.engine.draws import DRAWS, draw_position
-
-    columns: dict[tuple[str, float], int] = {}
-    at, of, pj = [], [], []
-    for index, rows in enumerate(points):
-        for terms in rows:
-            for name, spread, value in terms:
-                at.append(index)
-                of.append(columns.setdefault((name, spread), len(columns)))
-                pj.append(value / len(rows))
-    factors = np.empty((len(columns), DRAWS))
-    for (name, spread), column in columns.items():
-        factors[column] = 1.0 if name == KNOWN else spread ** draw_position(name)
-    weights = coo_array((pj, (at, of)), shape=(len(points), len(columns))).tocsr()
-    return np.asarray(weights @ factors)
+    growth: Draws = spread ** draw_position(name)
+    growth.setflags(write=False)
+    return growth
 
 
 def mean_draws(points: Sequence[Mapping[int, float]]) -> Draws:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,13 +76,17 @@ Look = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point in a figure's own units."""
+    """A point in a figure."""
 
     point: Point
     look: Look
     standing: Standing
     x: Interval
     y: Interval
+
+    def scaled(self, x_factor: float, y_factor: float) -> Mark:
+        """Return the point in the axes' units."""
+        return replace(self, x=_scaled(self.x, x_factor), y=_scaled(self.y, y_factor))
 
 
 def study_figures(judged: Judged, teacher_score: float | None) -> dict[str, StudyFigure]:
@@ -129,21 +133,18 @@ def front_figure(
     for point, standing in zip(judged.points, standings, strict=True):
         across, up = x.read(point), y.read(point)
         if across is not None and up is not None:
-            ends = _scaled(across, x.factor), _scaled(up, y.factor)
-            marks.append(Mark(point, look_of(point), standing, *ends))
+            marks.append(Mark(point, look_of(point), standing, across, up))
     if not marks:
         return None
     drawn = marks if len(marks) <= MANY else thinned(marks, y)
+    drawn = [mark.scaled(x.factor, y.factor) for mark in drawn]
     caption = _caption(judged, x, y, len(marks), len(drawn))
     return StudyFigure(
         f"{y.name} against {x.name.lower()}",
         caption,
         _front_painter(judged, drawn, x, y, teacher_score if y.key == SCORE else None),
         ("student", "machine", "standing", *_columns(x), *_columns(y)),
-        [
-            (m.point.student, m.point.machine, m.standing, *_ends(x, m.point), *_ends(y, m.point))
-            for m in marks
-        ],
+        [(m.point.student, m.point.machine, m.standing, *_ends(m.x), *_ends(m.y)) for m in marks],
         is_front=True,
     )
 
@@ -163,9 +164,7 @@ def _columns(quantity: Quantity) -> tuple[str, str, str]:
     return f"{quantity.key}_low", quantity.key, f"{quantity.key}_high"
 
 
-def _ends(quantity: Quantity, point: Point) -> tuple[float, float, float]:
-    bar = quantity.read(point)
-    assert bar is not None
+def _ends(bar: Interval) -> tuple[float, float, float]:
     return bar.low, bar.nominal, bar.high
 
 

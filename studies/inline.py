@@ -22,6 +22,7 @@ from hwsim.report.figure import (
     UNDATED,
     WIDE,
     Painter,
+    lay_out,
     save_files,
     style,
 )
@@ -51,6 +52,7 @@ def write_figure(painter: Painter, path: Path, description: str, narrow: bool) -
         return wide
     with style(f"{path.name}-narrow"):
         drawing = painter(NARROW)
+        lay_out(drawing.figure)
         text = StringIO()
         drawing.figure.savefig(text, format="svg", metadata=UNDATED["svg"])
     other = _inline(text.getvalue(), drawing.titles, f"{path.name}-narrow", description)

@@ -106,9 +106,9 @@ def compact(data: Mapping[str, Any], names: Names) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def short(value: float | None, digits: int = 6) -> float | int | None:
-    """Return a number with a few digits: more of them are bytes of a page that no one reads."""
+def short(value: float | None, digits: str = ".6g") -> float | int | None:
+    """Return a number with as few digits as a format says: more of them are bytes of a page that no one reads."""
     if value is None or isinstance(value, int):
         return value
-    rounded = float(f"{value:.{digits}g}")
+    rounded = float(format(value, digits))
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

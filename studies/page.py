@@ -128,7 +128,7 @@ def _components(points: Sequence[Point]) -> dict[str, Any]:
                 x
                 for n, pj in components_pj(point).items()
                 if pj
-                for x in (names.at(n), short(pj, digits=4))
+                for x in (names.at(n), short(pj, ".4g"))
             ]
         )
     return {"names": names.texts, "pj": values}

@@ -75,16 +75,20 @@ def _always_beaten(costs: Sequence[Draws]) -> npt.NDArray[np.bool_]:
     """
     means = np.column_stack([c.mean(axis=1) for c in costs])
     beaten = np.zeros(len(means), dtype=np.bool_)
+    rest = np.arange(len(means))
     for winner in np.flatnonzero(front_mask(means)):
         # the means first, and one cost after the other: each leaves fewer rows of draws to be read
-        losers = np.flatnonzero(~beaten & (means >= means[winner]).all(axis=1))
+        losers = rest[(means[rest] >= means[winner]).all(axis=1)]
         better = np.zeros((len(losers), 1), dtype=np.bool_)
         for cost in sorted(costs, key=lambda c: c.shape[1]):
             drawn = cost[losers]
             no_worse = (drawn >= cost[winner]).all(axis=1)
             losers = losers[no_worse]
             better = better[no_worse] | (drawn[no_worse] > cost[winner])
-        beaten[losers[better.all(axis=1)]] = True
+        losers = losers[better.all(axis=1)]
+        if losers.size:
+            beaten[losers] = True
+            rest = np.flatnonzero(~beaten)
     return beaten
 
 

@@ -18,6 +18,7 @@ import typer
 
 from hwsim.cli.errors import run_app
 from hwsim.errors import ConfigError
+from studies.collector import collector_paused
 from studies.columns import (
     STUDY,
     Column,
@@ -131,6 +132,7 @@ def query(
         print(f"{len(records)} of {total} rows", file=sys.stderr)
 
 
+@collector_paused()
 def load(
     folders: Sequence[Path], attempts: bool = False
 ) -> tuple[tuple[Column, ...], list[Record]]:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hwsim.errors import BitwrightError, MissingExtra
+from studies.collector import collector_paused
 from studies.columns import all_columns, result_records
 from studies.cost_tables import MANY, cost_tables
 from studies.fault_curves import (
@@ -71,6 +72,7 @@ class FigureBlock:
     """the interactive front shows it, too; it stays for print and for pages without scripts"""
 
 
+@collector_paused()
 def build_report(folder: Path) -> Path:
     """Write `report.html`, `results.csv`, `results.parquet`, `table.tex` and `figures/` of a study folder; return the report's path.
 

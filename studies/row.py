@@ -137,26 +137,34 @@ def constrained(row: Row, constraints: Iterable[Constraint]) -> Row:
     return replace(row, infeasible="; ".join(broken)) if broken else row
 
 
-def blank_row(node: Node) -> Row:
-    """Return the row of an evaluation or a costing that was not made yet."""
+def row_of(node: Node, attempt: Attempt | None, export: Attempt | None) -> Row:
+    """Return the row of an evaluation or a costing.
+
+    Args:
+        node: the evaluation.
+        attempt: its attempt that counts; None: it was not made yet.
+        export: that of the model that it ran, for `score_of`; None of an untrained one.
+
+    Raises:
+        LedgerError: the attempt is of a version that kept less of it.
+    """
     tags = node.tags
     return Row(
-        str(tags["student"]),
-        int(tags["seed"]),
-        str(tags["machine"]),
-        "missing",
+        student=str(tags["student"]),
+        seed=int(tags["seed"]),
+        machine=str(tags["machine"]),
         family=str(tags.get("family", tags["machine"])),
         settings=canonical_json(dict(node.spec.get("settings", ()))),
         node=node.id,
+        **({"status": "missing"} if attempt is None else outcome(attempt, export)),
     )
 
 
-def filled(row: Row, attempt: Attempt | None, export: Attempt | None = None) -> Row:
-    """Return a row with what came of an attempt; None: there was none yet. `export`: of the model that it ran, for `score_of`."""
-    if attempt is None:
-        return row
+def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
+    """Return what came of an evaluation or a costing, as fields of its row; arguments and errors as of `row_of`."""
+    found: dict[str, Any] = {"status": attempt.status, "reason": attempt.error}
     if attempt.result is None:
-        return replace(row, status=attempt.status, reason=attempt.error)
+        return found
     r = attempt.result
     if "energy_terms" not in r:
         raise LedgerError(
@@ -168,45 +176,42 @@ def filled(row: Row, attempt: Attempt | None, export: Attempt | None = None) -> 
     verified = r.get("verify", {})
     cold = r.get("energy_cold_pj", {})
     token = r.get("token") or {"energy_pj": {}}
-    return replace(
-        row,
-        status=attempt.status,
-        reason=attempt.error,
-        metric=measured.get("metric"),
-        score=measured.get("value"),
-        correct=measured.get("correct"),
-        total=measured.get("total"),
-        energy_pj_low=r["energy_pj"]["low"],
-        energy_pj=r["energy_pj"]["nominal"],
-        energy_pj_high=r["energy_pj"]["high"],
-        energy_pj_cold_low=cold.get("low"),
-        energy_pj_cold=cold.get("nominal"),
-        energy_pj_cold_high=cold.get("high"),
-        latency_cycles_cold=r["latency_cycles"]["cold"],
-        latency_cycles_steady=r["latency_cycles"]["steady"],
-        latency_s_cold=r["latency_s"]["cold"],
-        latency_s_steady=r["latency_s"]["steady"],
-        energy_pj_per_token_low=token["energy_pj"].get("low"),
-        energy_pj_per_token=token["energy_pj"].get("nominal"),
-        energy_pj_per_token_high=token["energy_pj"].get("high"),
-        latency_s_per_token=token.get("latency_s"),
-        tokens=r.get("tokens"),
-        weight_bytes=r["weight_bytes"],
-        peak_activation_bytes=r["peak_activation_bytes"],
-        area_um2=r["area_um2"],
-        unequal_tensors=verified.get("unequal_tensors"),
-        compared_tensors=verified.get("compared_tensors"),
-        verified_samples=verified.get("samples"),
-        model_sha256=r["hashes"]["model"],
-        machine_sha256=r["hashes"]["machine"],
-        share_assumed_frac=r["share_assumed_frac"],
-        side_array_cycles_frac=r["side_arrays"]["cycles_frac"],
-        side_array_energy_frac=r["side_arrays"]["energy_frac"],
-        components_pj=r["energy_by_component_pj"],
-        energy_terms=r["energy_terms"],
-        energy_terms_per_token=token.get("energy_terms", ()),
-        not_modelled=tuple(r["not_modelled"]),
-    )
+    return found | {
+        "metric": measured.get("metric"),
+        "score": measured.get("value"),
+        "correct": measured.get("correct"),
+        "total": measured.get("total"),
+        "energy_pj_low": r["energy_pj"]["low"],
+        "energy_pj": r["energy_pj"]["nominal"],
+        "energy_pj_high": r["energy_pj"]["high"],
+        "energy_pj_cold_low": cold.get("low"),
+        "energy_pj_cold": cold.get("nominal"),
+        "energy_pj_cold_high": cold.get("high"),
+        "latency_cycles_cold": r["latency_cycles"]["cold"],
+        "latency_cycles_steady": r["latency_cycles"]["steady"],
+        "latency_s_cold": r["latency_s"]["cold"],
+        "latency_s_steady": r["latency_s"]["steady"],
+        "energy_pj_per_token_low": token["energy_pj"].get("low"),
+        "energy_pj_per_token": token["energy_pj"].get("nominal"),
+        "energy_pj_per_token_high": token["energy_pj"].get("high"),
+        "latency_s_per_token": token.get("latency_s"),
+        "tokens": r.get("tokens"),
+        "weight_bytes": r["weight_bytes"],
+        "peak_activation_bytes": r["peak_activation_bytes"],
+        "area_um2": r["area_um2"],
+        "unequal_tensors": verified.get("unequal_tensors"),
+        "compared_tensors": verified.get("compared_tensors"),
+        "verified_samples": verified.get("samples"),
+        "model_sha256": r["hashes"]["model"],
+        "machine_sha256": r["hashes"]["machine"],
+        "share_assumed_frac": r["share_assumed_frac"],
+        "side_array_cycles_frac": r["side_arrays"]["cycles_frac"],
+        "side_array_energy_frac": r["side_arrays"]["energy_frac"],
+        "components_pj": r["energy_by_component_pj"],
+        "energy_terms": r["energy_terms"],
+        "energy_terms_per_token": token.get("energy_terms", ()),
+        "not_modelled": tuple(r["not_modelled"]),
+    }
 
 
 def score_of(

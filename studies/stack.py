@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hwsim.report.figure import PAPER, PARTS, WIDE, Drawing, Painter, new_figure
 from studies.table import Point
 from studies.text import si
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Patch
+
+THICKNESS = 0.74
+"""of a bar, of the distance from one to the next"""
 
 
 def stack_figure(points: Sequence[Point]) -> Painter:
@@ -15,11 +22,14 @@ def stack_figure(points: Sequence[Point]) -> Painter:
     sums = [components_pj(p) for p in points]
 
     def paint(width: float) -> Drawing:
+        from matplotlib.patches import Patch, Rectangle
+
         wide = width >= WIDE
         columns = 5 if wide else 2
         height = 1.1 + (0.27 if wide else 0.36) * len(points) + 0.2 * -(-len(names) // columns)
         figure, axes = new_figure(width, height)
         drawing = Drawing(figure)
+        legend: list[Patch] = []
         left = [0.0] * len(points)
         for part, name in enumerate(names):
             joules = [_component_pj(each, name, names) * 1e-12 for each in sums]
@@ -27,19 +37,18 @@ def stack_figure(points: Sequence[Point]) -> Painter:
                 100 * j / (p.cost("energy_pj").nominal * 1e-12)
                 for j, p in zip(joules, points, strict=True)
             ]
-            bars = axes.barh(
-                range(len(points)),
-                shares,
-                left=left,
-                height=0.74,
-                color=PARTS[part % len(PARTS)],
-                label=name,
-                edgecolor=PAPER,
-                linewidth=0.5,
-            )
-            for index, bar in enumerate(bars):
+            look: dict[str, Any] = {
+                "facecolor": PARTS[part % len(PARTS)],
+                "edgecolor": PAPER,
+                "linewidth": 0.5,
+            }
+            legend.append(Patch(**look, label=name))
+            for index, (begin, share) in enumerate(zip(left, shares, strict=True)):
                 key = f"part-{part}-{index}"
-                bar.set_gid(key)
+                # not `barh`, which fits the axes to each of hundreds of bars anew
+                bar = Rectangle((begin, index - THICKNESS / 2), share, THICKNESS, gid=key, **look)
+                bar.set_in_layout(False)  # within the axes: no room is to be made for it
+                axes.add_artist(bar)
                 drawing.titles[key] = (
                     f"{points[index].student} on {points[index].machine}\n"
                     f"{name}: {si(joules[index], 'J')}, {shares[index]:.1f} %"
@@ -55,13 +64,15 @@ def stack_figure(points: Sequence[Point]) -> Painter:
                 fontsize=8.5,
             )
         axes.set_xlim(0, 118 if wide else 128)  # room for the totals
+        edge = 1 - THICKNESS / 2  # the space between two bars, before the first and after the last
+        axes.set_ylim(len(points) - 1 + edge, -edge)  # downwards
         axes.set_xticks(range(0, 101, 20 if wide else 50))
         axes.set_yticks(range(len(points)), [_two_part_label(p, width) for p in points])
-        axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("Share of the energy of an inference (%)")
         figure.legend(
+            handles=legend,
             loc="outside lower center",
             ncols=columns,
             handlelength=1.0,

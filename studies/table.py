@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from studies.collector import collector_paused
 from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
 from studies.metric import METRICS, Metric
 from studies.pareto import Interval, Standing, front_mask, standings
 from studies.plan import Plan, load_plan
-from studies.row import EVALUATIONS, Row, blank_row, constrained, filled
+from studies.row import EVALUATIONS, Row, constrained, row_of
 from studies.space import Constraint
 from studies.statistics import Estimate
 
@@ -204,6 +206,7 @@ def _standing(point: Point, mask: Iterator[np.bool_]) -> Standing:
     return "front" if next(mask) else "dominated"
 
 
+@collector_paused()
 def load_results(folder: Path) -> Results:
     """Read a study folder: the plan says what belongs to the study, the ledger what came of it.
 
@@ -224,7 +227,7 @@ def load_results(folder: Path) -> Results:
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
         if node.kind in EVALUATIONS:
             exports = (attempts.get(parent) for parent in node.parents)
-            row = filled(blank_row(node), attempt, next(exports, None))
+            row = row_of(node, attempt, next(exports, None))
             rows.append(constrained(row, constraints))
         elif done is not None and done.result is not None:
             if node.kind == "train" and done.result["test"] is not None:
@@ -258,12 +261,9 @@ def _point(student: str, machine: str, rows: Sequence[Row]) -> Point:
 
 def _interval(rows: Sequence[Row], columns: Sequence[str]) -> Interval | None:
     """Return the means over rows of low end, nominal value and high end; None where a row has none."""
-    if len(rows) == 1:  # thousands of points of hardware alone
-        low, nominal, high = (getattr(rows[0], column) for column in columns)
-        return (
-            None if low is None or nominal is None or high is None else Interval(low, nominal, high)
-        )
-    values = [[getattr(row, column) for row in rows] for column in columns]
-    if any(v is None for column in values for v in column):
+    values = list(map(attrgetter(*columns), rows))
+    if any(None in ends for ends in values):
         return None
-    return Interval(*(math.fsum(column) / len(rows) for column in values))
+    if len(values) == 1:  # thousands of points of hardware alone
+        return Interval(*values[0])
+    return Interval(*(math.fsum(column) / len(rows) for column in zip(*values, strict=True)))
