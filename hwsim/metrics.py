@@ -120,3 +120,20 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def pack_right(right: NDArray[np.bool_]) -> str:
+    """Return which rows [N] a model got right as text: hexadecimal, the first row in the highest bit of the first byte."""
+    return np.packbits(right).tobytes().hex()
+
+
+def unpack_right(text: str, rows: int) -> NDArray[np.bool_]:
+    """Return what `pack_right` packed of so many rows.
+
+    Raises:
+        DataError: the text is not that of so many rows.
+    """
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(packed) != -(-rows // 8):
+        raise DataError(f"{len(packed)} bytes of right and wrong answers do not hold {rows} rows")
+    return np.unpackbits(packed, count=rows).astype(np.bool_)

@@ -25,6 +25,7 @@ from hwsim.errors import GraphError
 from hwsim.freeze import freeze
 from hwsim.graph.serialize import Model, check_replaceable, load, save
 from hwsim.lower import lower
+from hwsim.metrics import pack_right
 from hwsim.provenance import source_revision
 from hwsim.rungs import climb
 from qat import checkpoint
@@ -218,8 +219,12 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
     labels = stored_labels(held_out.labels)
     stored = record.to_json()
     if labels is not None:
-        wanted = [_wanted(labels[index], batch) for index, batch in batches]
-        stored["measured"] = _measured(lowered.graph.meta, logits, np.concatenate(wanted))
+        wanted = np.concatenate([_wanted(labels[index], batch) for index, batch in batches])
+        stored["measured"] = _measured(lowered.graph.meta, logits, wanted)
+        if "correct" in stored["measured"]["graph"]:
+            rows_order = np.argsort(np.concatenate([index for index, _ in batches]))
+            right = (logits["graph"].argmax(axis=1) == wanted)[rows_order]
+            stored["measured"]["graph"]["right"] = pack_right(right)
     samples = make_samples(lowered.graph, held_out, labels)
     save(out, lowered.graph, samples, stored, _processor_files(files))
     return load(out)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from studies.draws import Draws, EnergyTerm, energy_draws, mean_draws, share_draws
+from hwsim.metrics import unpack_right
+from studies.draws import (
+    Draws,
+    EnergyTerm,
+    answer_draws,
+    energy_draws,
+    mean_draws,
+    share_draws,
+)
 from studies.metric import SCORE
 from studies.row import Row
 from studies.table import Point
@@ -61,15 +69,33 @@ def score_draws(points: Sequence[Point]) -> Draws:
         correct samples has its value in every draw.
     """
     draws = mean_draws([scores_by_seed(p) for p in points])
-    of_model: dict[tuple[str | None, int, int], Draws] = {}
-    for drawn, point in zip(draws, points, strict=True):
-        row = point.rows[0]
-        if len(point.rows) == 1 and row.correct is not None and row.total:
-            key = (row.model_sha256, row.correct, row.total)
-            if key not in of_model:
-                of_model[key] = share_draws(f"model {row.model_sha256}", row.correct, row.total)
-            drawn[:] = of_model[key]
+    drawn = _tested([p.rows[0] for p in points if len(p.rows) == 1])
+    for index, point in enumerate(points):
+        if len(point.rows) == 1 and (known := drawn.get(_model(point.rows[0]))) is not None:
+            draws[index] = known
     return draws
+
+
+def _model(row: Row) -> str:
+    """Name what a row's model answered: rows of one model on several machines have one name."""
+    return f"model {row.model_sha256}, {row.correct} of {row.total}"
+
+
+def _tested(rows: Sequence[Row]) -> dict[str, Draws]:
+    """Draw the share of right answers of each row's model, paired where it is known which answers were right."""
+    models = {_model(row): row for row in rows if row.correct is not None and row.total}
+    found: dict[str, Draws] = {}
+    answered: dict[int, dict[str, npt.NDArray[np.bool_]]] = {}
+    for name, row in models.items():
+        assert row.correct is not None  # of those above
+        assert row.total is not None
+        if row.right is None:
+            found[name] = share_draws(name, row.correct, row.total)
+        else:
+            answered.setdefault(row.total, {})[name] = unpack_right(row.right, row.total)
+    for right in answered.values():
+        found |= answer_draws(right)
+    return found
 
 
 def scores_by_seed(point: Point) -> dict[int, float]:

@@ -22,6 +22,8 @@ Draws = npt.NDArray[np.float64]
 EnergyTerm = tuple[str, float, float]
 """(name of a physical unknown, its high / low, pJ that rest on it at its low)"""
 
+ROWS_AT_ONCE = 2048
+"""of a test set; their weights in all draws take 16 MB"""
 KNOWN = ""
 """the name under which all pJ stand that rest on no spread"""
 
@@ -114,11 +116,45 @@ def share_draws(name: str, correct: int, total: int) -> Draws:
     """Draw the share of a test set of any size of which `correct` of `total` samples were seen: [draws].
 
     From the posterior under Jeffreys' prior, Beta(correct + 1/2, total - correct + 1/2). The same name gives the same
-    draws. Two models' draws are independent although they met the same samples: that overstates the doubt about
-    which is better, never understates it as long as what is hard for one is not easy for the other.
+    draws, other names independent ones: of models that met the same samples that overstates the doubt which is better
+    (`answer_draws`).
     """
-    from hwsim.engine.draws import DRAWS, SEED
+    from hwsim.engine.draws import DRAWS
+
+    return _stream(name).beta(correct + 0.5, total - correct + 0.5, DRAWS)
+
+
+def answer_draws(right: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, Draws]:
+    """Draw the shares of models that answered the same samples: `share_draws` of each alone, paired between them.
+
+    In each world every sample stands for so many like it, the same for all models (the Bayesian bootstrap: Rubin 1981, "The
+    Bayesian bootstrap"), so that what two models answer alike cancels. Each model has half a right and half a wrong answer
+    of its own beside them, which makes its own draws those of Beta(right + 1/2, wrong + 1/2).
+
+    Args:
+        right: by the model's name, which samples it got right: [samples], of one test set.
+
+    Returns:
+        [draws] by name.
+    """
+    from hwsim.engine.draws import DRAWS
+
+    answers = np.array(list(right.values()), dtype=np.float64)
+    extra = [_stream(name).standard_gamma(0.5, (2, DRAWS)) for name in right]
+    hits, sums = (
+        np.array(rows) for rows in ([e[0] for e in extra], [e.sum(axis=0) for e in extra])
+    )
+    stream = _stream("test rows")
+    for start in range(0, answers.shape[1], ROWS_AT_ONCE):
+        part = answers[:, start : start + ROWS_AT_ONCE]
+        weights = stream.standard_exponential((part.shape[1], DRAWS))
+        hits += part @ weights
+        sums += weights.sum(axis=0)
+    return dict(zip(right, hits / sums, strict=True))
+
+
+def _stream(name: str) -> np.random.Generator:
+    from hwsim.engine.draws import SEED
 
     digest = hashlib.sha256(f"{SEED}/study: test set, {name}".encode()).digest()
-    generator = np.random.default_rng(int.from_bytes(digest[:16], "little"))
-    return generator.beta(correct + 0.5, total - correct + 0.5, DRAWS)
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))

@@ -82,7 +82,7 @@ def saving_table(judged: Judged) -> Table | None:
     if results.trains:
         text += (
             f", and its {results.metric.name} less that one's, in {results.metric.difference_words}, with its 95 % interval: of the"
-            " differences paired by seed, or with one seed of two shares of the test rows"
+            " differences paired by seed, or with one seed of two shares of the same test rows"
         )
     table = Table(
         "What each student saves on a machine",

@@ -31,6 +31,7 @@ from studies.record_library import SCHEMA as LIBRARY_SCHEMA
 from studies.record_library import collect_library, library_section
 from studies.record_study import SCHEMA as STUDY_SCHEMA
 from studies.record_study import collect_study, curves_file, study_section
+from studies.row import without_answers
 from studies.text import joules, percent, si
 
 SCHEMA = "studies/result/1"
@@ -153,6 +154,7 @@ def collect(
         key: value for key, value in exported.record.items() if key not in ("a1", "saturated_share")
     }
     record["a1_operators"] = len(exported.record["a1"])
+    record["measured"] = {of: without_answers(m) for of, m in record["measured"].items()}
     teacher = Path(config.teacher) if config.teacher else None
     return {
         "schema": SCHEMA,

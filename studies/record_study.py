@@ -14,7 +14,7 @@ from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
 from studies.plan import Plan, load_plan
 from studies.record_front import collect_front, front_lines
-from studies.row import score_of
+from studies.row import score_of, without_answers
 from studies.statistics import (
     adjusted_p_values,
     comparisons_text,
@@ -83,7 +83,9 @@ def _trained(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, Any]:
             cell["export_bytes"] = sum(result["bytes"].values())
         else:
             cell["machines"][str(node.tags["machine"])] = {
-                "accuracy": score_of(result, attempts[node.parents[0]].result),
+                "accuracy": without_answers(
+                    score_of(result, attempts[node.parents[0]].result) or {}
+                ),
                 "energy_pj": result["energy_pj"]["nominal"],
                 "unequal_tensors": result["verify"]["unequal_tensors"],
                 "compared_tensors": result["verify"]["compared_tensors"],

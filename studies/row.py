@@ -107,11 +107,20 @@ class Row:
     """what the energy is drawn from, jointly with that of every other row (`studies.draws`)"""
     energy_terms_per_token: Sequence[EnergyTerm] = ()
     not_modelled: tuple[str, ...] = ()
+    right: str | None = None
+    """which test rows it got right, packed (`hwsim.metrics.pack_right`), of an accuracy on all held-out ones"""
     node: str = ""
     """identity of the evaluation that gave the row"""
 
 
-UNDECLARED = ("components_pj", "energy_terms", "energy_terms_per_token", "not_modelled", "node")
+UNDECLARED = (
+    "components_pj",
+    "energy_terms",
+    "energy_terms_per_token",
+    "not_modelled",
+    "right",
+    "node",
+)
 COLUMNS = tuple(f.name for f in fields(Row) if f.name not in UNDECLARED)
 EVALUATIONS = ("evaluate", "cost")
 """kinds of nodes that give a row"""
@@ -211,7 +220,13 @@ def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
         "energy_terms": r["energy_terms"],
         "energy_terms_per_token": token.get("energy_terms", ()),
         "not_modelled": tuple(r["not_modelled"]),
+        "right": measured.get("right"),
     }
+
+
+def without_answers(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured without which rows were right: of a large test set they are most of a small result file."""
+    return {key: value for key, value in measured.items() if key != "right"}
 
 
 def score_of(
@@ -227,7 +242,8 @@ def score_of(
         export: that of the node that made it; None where it is not known.
 
     Returns:
-        `metric`, `value`, of an accuracy `correct`, and `total`; None of an untrained model.
+        `metric`, `value`, of an accuracy `correct`, and `total`; of an accuracy on all held-out rows `right`, which of
+        them; None of an untrained model.
     """
     own: Mapping[str, Any] | None = evaluation["accuracy"]
     if own is None or export is None or evaluation["verify"]["unequal_tensors"]:

@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_runs import save_bert, text_run, word_tokenizer
 
+from hwsim import reference
 from hwsim.errors import CheckpointError, ConfigError, DataError
+from hwsim.metrics import unpack_right
+from hwsim.verification import batches
 from qat.checkpoint import load
 from qat.config import PretrainedModel, run_config
 from qat.data.spec import TableTask
 from qat.data.task import load_task
 from qat.evaluate import evaluate
+from qat.exporter import export_run
 from qat.loop import seed_everything, train
 from qat.pretrained import load_tokenizer, pretrained_model
 
@@ -59,6 +64,27 @@ def test_a_table_trains_a_teacher_and_a_student(score: bool, bert: Path, tmp_pat
         assert again == measured.tests["dev"]
         assert loaded.model.config.num_labels == (1 if score else 2)
         assert (tmp_path / recipe / "tokenizer.json").is_file()
+
+
+def test_an_export_says_which_rows_it_gets_right_in_their_order(bert: Path, tmp_path: Path) -> None:
+    task = table(tmp_path, score=False)
+    train(run(task=task, recipe="float", model={"checkpoint": str(bert)}), tmp_path / "teacher")
+    train(run(task=task, recipe="w8a8", teacher=str(tmp_path / "teacher")), tmp_path / "run")
+    model = export_run(tmp_path / "run", tmp_path / "model")
+    assert model.samples is not None
+    assert model.samples.labels is not None
+    measured = model.record["measured"]["graph"]
+    right = unpack_right(measured["right"], len(model.samples))
+    assert right.sum() == measured["correct"]
+    assert len(set(right.tolist())) == 2
+    assert model.samples.lengths is not None
+    assert (np.diff(model.samples.lengths) < 0).any()  # the order of lengths is another one
+    for rows, inputs, lengths in batches(model.graph, model.samples):
+        *_, (_, codes) = reference.execute(model.graph, inputs, lengths)
+        np.testing.assert_array_equal(
+            right[rows], codes.argmax(axis=1) == model.samples.labels[rows]
+        )
+    assert "right" not in model.record["measured"]["student"]
 
 
 def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:

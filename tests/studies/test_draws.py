@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from hwsim.engine.cost import cost
 from hwsim.engine.draws import DRAWS, Band, draw_position
 from hwsim.engine.energy import Ledger
 from hwsim.engine.ratio import ratio
+from hwsim.metrics import pack_right
 from studies.criteria import score_draws
-from studies.draws import energy_draws, energy_terms, mean_draws, share_draws
+from studies.draws import answer_draws, energy_draws, energy_terms, mean_draws, share_draws
 
 MACHINES = ("int8_edge", "ternary_edge", "bitserial_edge")
 
@@ -125,6 +127,40 @@ def test_a_share_is_drawn_from_jeffreys_posterior() -> None:
     assert (share_draws("m", 97, 100) == drawn).all()
     assert abs(np.corrcoef(drawn, share_draws("n", 97, 100))[0, 1]) < 0.1
     assert (share_draws("m", 10, 10) < 1).all()
+
+
+def test_answers_to_the_same_rows_are_drawn_together() -> None:
+    rows = np.arange(3000)
+    right = {"a": rows % 10 > 0, "b": (rows % 10 > 0) & (rows % 100 != 7), "c": (rows + 5) % 10 > 0}
+    drawn = answer_draws(right)
+    for name, answers in right.items():
+        correct = int(answers.sum())
+        assert kstest(drawn[name], beta(correct + 0.5, 3000.5 - correct).cdf).pvalue > 0.01
+    # a and b differ in one row of a hundred, a and c fail on different rows
+    spread = np.std(drawn["a"] - drawn["b"])
+    assert spread == pytest.approx(math.sqrt(0.01 * 0.99 / 3000), rel=0.1)
+    assert spread < 0.4 * np.std(drawn["a"] - drawn["c"])
+    assert np.corrcoef(drawn["a"], drawn["c"])[0, 1] < 0
+    # the same whoever else is drawn, up to the rounding of a sum; equal answers are not surely equal models
+    again = answer_draws({"a": right["a"], "z": right["a"]})
+    np.testing.assert_allclose(again["a"], drawn["a"], rtol=1e-12)
+    assert 0 < np.std(again["a"] - again["z"]) < 0.3 * spread
+    assert (answer_draws({"m": np.ones(10, np.bool_)})["m"] < 1).all()
+
+
+def test_points_of_one_seed_are_paired_where_their_answers_are_known() -> None:
+    rows = np.arange(200)
+    right = {"A": rows % 10 > 0, "B": (rows % 10 > 0) & (rows != 7)}
+    points = [make_point(name, "x", {0: answers.mean()}, 1.0, total=200) for name, answers in right.items()]  # fmt: skip
+    apart = score_draws(points)
+    known = [
+        replace(p, rows=(replace(p.rows[0], right=pack_right(right[p.student])),)) for p in points
+    ]
+    paired = score_draws(known)
+    assert np.std(paired[0] - paired[1]) < 0.5 * np.std(apart[0] - apart[1])
+    assert np.mean(paired[0] > paired[1]) > 0.7
+    # one that is known and one that is not have nothing in common
+    assert abs(np.corrcoef(score_draws([known[0], points[1]]))[0, 1]) < 0.1
 
 
 def test_one_model_has_one_accuracy_on_all_machines() -> None:

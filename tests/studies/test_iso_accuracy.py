@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from points import make_point
 from hwsim.config.load import load_machine
 from hwsim.engine.cost import cost
 from hwsim.engine.ratio import ratio
+from hwsim.metrics import pack_right
 from studies.draws import energy_terms
 from studies.iso_accuracy import (
     MARGIN,
@@ -20,7 +22,7 @@ from studies.iso_accuracy import (
     gain_difference,
     iso_accuracies,
 )
-from studies.statistics import share_difference
+from studies.statistics import paired_share_difference, share_difference
 from studies.table import Point
 
 BEST = {0: 0.970, 1: 0.975, 2: 0.965}
@@ -93,6 +95,14 @@ def test_one_seed_has_the_interval_of_its_test_set() -> None:
     a, b = make_point("A", "x", {3: 0.9}, 1.0), make_point("B", "x", {3: 0.8, 4: 0.1}, 1.0)
     assert gain_difference(a, b) == share_difference((90, 100), (80, 100))
     assert share_difference((90, 100), (80, 100)).low is not None
+    rows = np.arange(100)
+    right = (rows >= 10, rows >= 20)
+    known = [
+        replace(p, rows=(replace(p.rows[0], right=pack_right(r)), *p.rows[1:]))
+        for p, r in zip((a, b), right, strict=True)
+    ]
+    assert gain_difference(*known) == paired_share_difference(*right)
+    assert gain_difference(known[0], b) == share_difference((90, 100), (80, 100))
     uncounted = make_point("C", "x", {3: 0.8}, 1.0, total=None)
     assert gain_difference(a, uncounted).low is None
     # a shared test set cannot show that nothing is lost when the samples are few

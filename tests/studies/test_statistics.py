@@ -6,6 +6,7 @@ import doctest
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from studies.statistics import (
     holm,
     mean_interval,
     paired_effect,
+    paired_share_difference,
     share_difference,
 )
 
@@ -97,6 +99,73 @@ def test_published_intervals_of_a_difference(
     found = share_difference(a, b)
     assert found.mean == a[0] / a[1] - b[0] / b[1]
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def answers(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which samples two models got right, from how many each got right alone and together."""
+    counts = (both, only_a, only_b, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)  # fmt: skip
+
+
+# Newcombe (1998), Statistics in Medicine 17, 2635, method 10; of the airways of 21 patients as printed by Fagerland, Lydersen
+# and Laake (2014), "Recommended tests and confidence intervals for paired binomial proportions"
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ((36, 12, 2, 0), 0.0569, 0.3404),
+        ((20, 12, 2, 16), 0.0562, 0.3292),
+        ((1, 1, 7, 12), -0.507, -0.026),
+    ],
+)
+def test_published_intervals_of_a_paired_difference(
+    table: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    found = paired_share_difference(*answers(*table))
+    assert found.mean == pytest.approx((table[1] - table[2]) / sum(table), abs=1e-15)
+    digits = 5e-5 if table[0] > 1 else 5e-4
+    assert (found.low, found.high) == pytest.approx((low, high), abs=digits)
+
+
+def test_answers_alike_narrow_a_difference_and_independent_ones_do_not() -> None:
+    alike = paired_share_difference(*answers(780, 20, 10, 62))
+    apart = share_difference((800, 872), (790, 872))
+    assert alike.mean == apart.mean
+    assert alike.low is not None
+    assert apart.low is not None
+    assert 0 < alike.mean - alike.low < 0.6 * (apart.mean - apart.low)
+    # no correlation: the two methods are one
+    independent = paired_share_difference(*answers(48, 12, 32, 8))
+    shares = share_difference((60, 100), (80, 100))
+    assert (independent.low, independent.high) == pytest.approx((shares.low, shares.high))
+
+
+def test_equal_answers_have_a_difference_of_nothing_but_not_for_sure() -> None:
+    right = np.arange(872) % 10 > 0
+    found = paired_share_difference(right, right)
+    assert found.mean == 0
+    assert found.low is not None
+    assert found.high is not None
+    assert -0.01 < found.low < 0 < found.high < 0.01
+    everything = paired_share_difference(*answers(10, 0, 0, 0))
+    # of models that only succeed no correlation is known
+    assert (everything.low, everything.high) == pytest.approx((-0.2775, 0.2775), abs=5e-5)
+
+
+def test_interval_of_a_paired_difference_covers_what_it_says() -> None:
+    # every outcome of 20 samples, weighted by how likely it is: shares 0.9 and 0.8, 0.78 of the samples right by both
+    chances, n = (0.78, 0.12, 0.02, 0.08), 20
+    covered = 0.0
+    for a, b, c in itertools.product(range(n + 1), repeat=3):
+        d = n - a - b - c
+        if d < 0:
+            continue
+        found = paired_share_difference(*answers(a, b, c, d))
+        assert found.low is not None
+        assert found.high is not None
+        ways = math.factorial(n) // math.prod(math.factorial(k) for k in (a, b, c, d))
+        chance = ways * math.prod(p**k for p, k in zip(chances, (a, b, c, d), strict=True))
+        covered += chance * (found.low <= 0.1 <= found.high)
+    assert 0.94 < covered < 0.99
 
 
 def test_interval_of_a_difference_covers_what_it_says() -> None:
