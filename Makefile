@@ -51,7 +51,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 15 $(TESTS)
 
 # Keeps results (bitwright-runs/): deleting hours of training is nobody's intention.
 clean:

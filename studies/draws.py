@@ -140,10 +140,8 @@ def answer_draws(right: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, Draws]
     from hwsim.engine.draws import DRAWS
 
     answers = np.array(list(right.values()), dtype=np.float64)
-    extra = [_stream(name).standard_gamma(0.5, (2, DRAWS)) for name in right]
-    hits, sums = (
-        np.array(rows) for rows in ([e[0] for e in extra], [e.sum(axis=0) for e in extra])
-    )
+    own = np.array([_stream(name).standard_gamma(0.5, (2, DRAWS)) for name in right])
+    hits, sums = own[:, 0].copy(), own.sum(axis=1)
     stream = _stream("test rows")
     for start in range(0, answers.shape[1], ROWS_AT_ONCE):
         part = answers[:, start : start + ROWS_AT_ONCE]
