@@ -6,7 +6,7 @@ scipy and scikit-learn compute them; here is only the choice of predictions and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -137,3 +137,8 @@ def unpack_right(text: str, rows: int) -> NDArray[np.bool_]:
     if len(packed) != -(-rows // 8):
         raise DataError(f"{len(packed)} bytes of right and wrong answers do not hold {rows} rows")
     return np.unpackbits(packed, count=rows).astype(np.bool_)
+
+
+def without_answers(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured without which rows were right: logs and records have no use for them."""
+    return {key: value for key, value in measured.items() if key != "right"}

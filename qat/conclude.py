@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from hwsim.metrics import without_answers
 from qat import checkpoint, result
 from qat.data.task import Task
 from qat.evaluate import evaluate
@@ -27,7 +28,7 @@ def conclude(
     """Measure a student as it is now and write its folder `out`. Afterwards the run is finished."""
     student.eval()
     config = record.config
-    validation = evaluate(student, task.validation, task)
+    validation = without_answers(evaluate(student, task.validation, task))
     tests = {
         name: evaluate(student, split, task)
         for name, split in task.tests.items()

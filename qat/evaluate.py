@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hwsim.errors import DataError
-from hwsim.metrics import compute, token_nll, wilson_interval
+from hwsim.metrics import compute, pack_right, token_nll, wilson_interval
 from qat.data.batches import in_order
 from qat.data.split import BlockSplit
 
@@ -40,7 +40,7 @@ def predict(
 def evaluate(
     model: PreTrainedModel, split: Split, task: Task, batch_size: int = EVALUATION_BATCH
 ) -> dict[str, Any]:
-    """Return the task's metrics on a part, with `rows` and, for an accuracy, `correct` and its Wilson interval.
+    """Return the task's metrics on a part, with `rows` and, for an accuracy, `correct`, its Wilson interval and which rows were `right`, packed.
 
     Raises DataError where the outputs are not finite.
     """
@@ -51,8 +51,10 @@ def evaluate(
     labels = split.labels
     values: dict[str, Any] = {**compute(task.metrics, logits, labels), "rows": len(split)}
     if "accuracy" in task.metrics:
-        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        right = logits.argmax(axis=1) == labels
+        correct = int(np.count_nonzero(right))
         values["correct"] = correct
+        values["right"] = pack_right(right)
         values["accuracy_wilson95"] = list(wilson_interval(correct, len(split)))
     return values
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from hwsim.errors import BitwrightError, CheckpointError, ConfigError
-from hwsim.metrics import better
+from hwsim.metrics import better, without_answers
 from qat import checkpoint, result, state
 from qat.build import find_tokenizer, load_teacher, starting_model, teacher_sha256
 from qat.conclude import conclude
@@ -264,7 +264,7 @@ class _Run:
 
     def _evaluate(self) -> dict[str, Any]:
         """Measure the carve-out, keep the weights if they are the best so far; return the log's line."""
-        values = evaluate(self.student, self.task.validation, self.task)
+        values = without_answers(evaluate(self.student, self.task.validation, self.task))
         metric = self.task.metrics[0]
         progress, step = self.progress, self.progress.step
         if self._eligible(step):

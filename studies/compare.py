@@ -19,9 +19,10 @@ from hwsim.errors import ConfigError
 from studies.ledger import FINAL
 from studies.markdown import markdown_table
 from studies.metric import METRICS, Metric
+from studies.paired import gain_effect
 from studies.plan import write_atomically
 from studies.row import EVALUATIONS, Row
-from studies.statistics import Effect, paired_effect
+from studies.statistics import Effect
 from studies.table import Results, load_results
 from studies.text import joules, si
 
@@ -150,8 +151,7 @@ def _pair(metric: Metric, key: Key, a: Mapping[int, Row], b: Mapping[int, Row]) 
     seeds = tuple(sorted(a.keys() & b.keys()))
     mean_a = _mean([a[s] for s in seeds or a])
     mean_b = _mean([b[s] for s in seeds or b])
-    gains = metric.gains(_scores(a)), metric.gains(_scores(b))
-    effect = paired_effect(gains[1], gains[0]) if gains[0].keys() & gains[1].keys() else None
+    effect = gain_effect(metric, b, a)
     return Pair(
         *key,
         seeds,
@@ -163,10 +163,6 @@ def _pair(metric: Metric, key: Key, a: Mapping[int, Row], b: Mapping[int, Row]) 
         sum(a[s].model_sha256 == b[s].model_sha256 for s in seeds),
         {r.machine_sha256 for r in a.values()} == {r.machine_sha256 for r in b.values()},
     )
-
-
-def _scores(rows: Mapping[int, Row]) -> dict[int, float]:
-    return {seed: row.score for seed, row in rows.items() if row.score is not None}
 
 
 def _mean(rows: Sequence[Row]) -> Mean:

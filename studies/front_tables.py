@@ -34,7 +34,7 @@ def front_table(front: Front) -> Table:
     text = (
         "A point is on the front in a draw if no other beats it there. One draw gives every unit energy one value on all "
         "machines, and every seed one push to all students of that seed, as the seeds' t intervals say; with one seed, "
-        "each model another test set of that size. A dot marks the front by nominal values; a point off it is listed "
+        "another test set of that size to all models. A dot marks the front by nominal values; a point off it is listed "
         f"from {percent(WORTH_NAMING)} on."
     )
     if front.exact:

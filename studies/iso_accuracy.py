@@ -8,15 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hwsim.metrics import unpack_right
 from studies.criteria import criteria_of, scores_by_seed
+from studies.paired import gain_effect
 from studies.pareto import Interval
-from studies.statistics import (
-    Estimate,
-    paired_effect,
-    paired_share_difference,
-    share_difference,
-)
+from studies.statistics import Estimate
 from studies.table import Point
 
 MARGIN = 0.01
@@ -107,26 +102,15 @@ def is_measured(difference: Estimate) -> bool:
 
 
 def gain_difference(a: Point, b: Point) -> Estimate:
-    """Return the gain of `a` minus that of `b` with its 95 % interval.
-
-    Over the seeds that both have, paired (`paired_effect`). With one such seed the interval is that of two shares of the same
-    test rows (`paired_share_difference`), or of independent ones where it is not known which rows were right
-    (`share_difference`); there is none where the metric counts no correct rows.
+    """Return the gain of `a` minus that of `b` with its 95 % interval, as `gain_effect` has it.
 
     Raises:
         ValueError: the points have no seed in common.
     """
-    effect = paired_effect(a.metric.gains(scores_by_seed(a)), b.metric.gains(scores_by_seed(b)))
-    if len(effect.seeds) > 1:
-        return effect.difference
-    first, second = (next(r for r in p.rows if r.seed == effect.seeds[0]) for p in (a, b))
-    if first.correct is None or not first.total or second.correct is None or not second.total:
-        return effect.difference
-    if first.right is not None and second.right is not None and first.total == second.total:
-        return paired_share_difference(
-            unpack_right(first.right, first.total), unpack_right(second.right, first.total)
-        )
-    return share_difference((first.correct, first.total), (second.correct, second.total))
+    effect = gain_effect(a.metric, *({r.seed: r for r in p.rows} for p in (a, b)))
+    if effect is None:
+        raise ValueError(f"{a.student} and {b.student} have no seed in common")
+    return effect.difference
 
 
 def cost_ratio(above: Point, below: Point, objective: str) -> Interval:

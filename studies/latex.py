@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from studies.metric import Metric
+from studies.paired import gain_effect
 from studies.quantities import Judged, Quantity
-from studies.statistics import Estimate, paired_effect
+from studies.statistics import Estimate
 from studies.table import Point
-from studies.tables import scores
+from studies.tables import rows_by_seed, scores_of
 
 MOST_POINTS = 40
 """lines of the table of the front: about a page"""
@@ -99,14 +100,14 @@ def _methods(judged: Judged) -> list[str]:
     metric = results.metric
     lines = []
     for part in results.plan.study["students"]:
-        ours = scores(results, part["name"])
+        ours = rows_by_seed(results, part["name"])
         against = ["--", "--"]
         control = part.get("control")
-        theirs = scores(results, control) if control else {}
-        if ours.keys() & theirs.keys():
-            effect = paired_effect(metric.gains(ours), metric.gains(theirs))
+        theirs = rows_by_seed(results, control) if control else {}
+        effect = gain_effect(metric, ours, theirs)
+        if effect is not None:
             against = [escaped(control), _difference(metric, effect.difference)]
-        mean = _with_interval(metric, metric.mean(ours.values())) if ours else "--"
+        mean = _with_interval(metric, metric.mean(scores_of(ours))) if ours else "--"
         lines.append([escaped(part["name"]), escaped(part["recipe"]["name"]), mean, *against])
     return [
         f"% Methods: mean {metric.name} over seeds with its 95 % t interval; mean paired difference to the control in {metric.difference_words}.",

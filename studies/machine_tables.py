@@ -8,6 +8,7 @@ from typing import Any
 from studies.cost_tables import MANY
 from studies.criteria import ENERGY_TERMS, scores_by_seed
 from studies.iso_accuracy import cost_ratio, gain_difference
+from studies.paired import ONE_SEED
 from studies.quantities import Judged
 from studies.table import Point, Results
 from studies.tables import NOTHING, Cell, Line, Table, difference_cell
@@ -82,7 +83,7 @@ def saving_table(judged: Judged) -> Table | None:
     if results.trains:
         text += (
             f", and its {results.metric.name} less that one's, in {results.metric.difference_words}, with its 95 % interval: of the"
-            " differences paired by seed, or with one seed of two shares of the same test rows"
+            f" differences paired by seed, {ONE_SEED}"
         )
     table = Table(
         "What each student saves on a machine",

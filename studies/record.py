@@ -16,6 +16,7 @@ import typer
 
 from hwsim.cli.errors import run_app
 from hwsim.errors import CheckpointError
+from hwsim.metrics import without_answers
 from hwsim.provenance import source_revision
 from hwsim.report.figure import render_files
 from hwsim.report.table import bytes_text
@@ -31,7 +32,6 @@ from studies.record_library import SCHEMA as LIBRARY_SCHEMA
 from studies.record_library import collect_library, library_section
 from studies.record_study import SCHEMA as STUDY_SCHEMA
 from studies.record_study import collect_study, curves_file, study_section
-from studies.row import without_answers
 from studies.text import joules, percent, si
 
 SCHEMA = "studies/result/1"
@@ -134,8 +134,7 @@ def collect(
     """
     import hwsim.api
     from hwsim.graph.serialize import load
-    from qat.checkpoint import read_json, read_run_file
-    from qat.result import RESULT_FILE
+    from qat.checkpoint import read_run_file
 
     config = read_run_file(run).config
     exported = load(model)
@@ -166,7 +165,7 @@ def collect(
         "config": config.model_dump(mode="json", by_alias=True)
         | {"teacher": None if teacher is None else teacher.name},
         "teacher": _trained(teacher) if teacher is not None and teacher.is_dir() else None,
-        "student": read_json(run / RESULT_FILE),
+        "student": _trained(run),
         "rungs": record,
         "machines": on,
         "bytes": {
@@ -192,7 +191,8 @@ def _trained(run: Path) -> dict[str, Any]:
     from qat.checkpoint import read_json
     from qat.result import RESULT_FILE
 
-    return read_json(run / RESULT_FILE)
+    result = read_json(run / RESULT_FILE)
+    return result | {"tests": {of: without_answers(m) for of, m in result["tests"].items()}}
 
 
 # -- the page

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.errors import CheckpointError
+from hwsim.metrics import without_answers
 from studies.curves import families, metric_of
 from studies.fault_curves import fault_curves, faults_section
 from studies.host import describe_host
 from studies.ledger import FILE_NAME, FINAL, Attempt, read, view
 from studies.plan import Plan, load_plan
 from studies.record_front import collect_front, front_lines
-from studies.row import score_of, without_answers
+from studies.row import score_of
 from studies.statistics import (
     adjusted_p_values,
     comparisons_text,
@@ -77,7 +78,8 @@ def _trained(plan: Plan, attempts: Mapping[str, Attempt]) -> dict[str, Any]:
         if result is None:
             cell["machines"][str(node.tags["machine"])] = {"refused": attempts[node.id].error}
         elif node.kind == "train":
-            cell |= {key: result[key] for key in ("test", "curve", "steps", "kept_step")}
+            cell |= {key: result[key] for key in ("curve", "steps", "kept_step")}
+            cell["test"] = without_answers(result["test"])
         elif node.kind == "export":
             cell["rungs"] = {k: result["rungs"][k] for k in ("holds", "failures")}
             cell["export_bytes"] = sum(result["bytes"].values())

@@ -82,7 +82,7 @@ def build_report(folder: Path) -> Path:
     """
     results = load_results(folder)
     judged = judge(results)
-    teacher = [t.value for t in results.trained if t.student == results.teacher]
+    teacher = [t.score for t in results.trained if t.student == results.teacher]
     figures = study_figures(judged, math.fsum(teacher) / len(teacher) if teacher else None)
     curves = fault_curves(results.plan, results.attempts)
     if curves:

@@ -146,7 +146,7 @@ def constrained(row: Row, constraints: Iterable[Constraint]) -> Row:
     return replace(row, infeasible="; ".join(broken)) if broken else row
 
 
-def row_of(node: Node, attempt: Attempt | None, export: Attempt | None) -> Row:
+def read_row(node: Node, attempt: Attempt | None, export: Attempt | None) -> Row:
     """Return the row of an evaluation or a costing.
 
     Args:
@@ -170,7 +170,7 @@ def row_of(node: Node, attempt: Attempt | None, export: Attempt | None) -> Row:
 
 
 def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
-    """Return what came of an evaluation or a costing, as fields of its row; arguments and errors as of `row_of`."""
+    """Return what came of an evaluation or a costing, as fields of its row; arguments and errors as of `read_row`."""
     found: dict[str, Any] = {"status": attempt.status, "reason": attempt.error}
     if attempt.result is None:
         return found
@@ -222,11 +222,6 @@ def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
         "not_modelled": tuple(r["not_modelled"]),
         "right": measured.get("right"),
     }
-
-
-def without_answers(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was measured without which rows were right: of a large test set they are most of a small result file."""
-    return {key: value for key, value in measured.items() if key != "right"}
 
 
 def score_of(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hwsim.metrics import pack_right
 from studies.host import describe_process
 from studies.ledger import FILE_NAME, Attempt, Ledger, read
 from studies.plan import Node, Plan, load_plan, make_node, source_sha256
@@ -93,6 +97,13 @@ def evaluation(
     }
 
 
+def answers(name: str, correct: int) -> str:
+    """Return which rows a model got right, packed: for all models the same rows are hard, more or less."""
+    noise = np.random.default_rng(zlib.crc32(name.encode())).normal(0, TOTAL / 20, TOTAL)
+    hardness = np.random.default_rng(0).permutation(TOTAL) + noise
+    return pack_right(hardness < np.sort(hardness)[correct])
+
+
 def rungs(trained: dict[str, Any]) -> dict[str, Any]:
     """Return the record of rungs A1 to A3 of an export."""
     measured = {name: dict(trained["test"]) for name in ("student", "static", "graph")}
@@ -160,6 +171,7 @@ def make_folder(
         luck = random.Random(f"{student} {seed}").uniform(-0.008, 0.008)
         correct = round(TOTAL * (share + luck))
         test = {"metric": "accuracy", "value": correct / TOTAL, "correct": correct, "total": TOTAL}
+        test["right"] = answers(f"{student} {seed}", correct)
         curve = [[100, share - 0.1], [200, share]]
         steps = {"steps": 200, "kept_step": 200, "curve": curve}
         return {"test": test, "bytes": {"model.safetensors": 431_112}} | steps

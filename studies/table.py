@@ -19,7 +19,7 @@ from studies.ledger import FILE_NAME, FINAL, Attempt, attempts_in, view
 from studies.metric import METRICS, Metric
 from studies.pareto import Interval, Standing, front_mask, standings
 from studies.plan import Plan, load_plan
-from studies.row import EVALUATIONS, Row, constrained, row_of
+from studies.row import EVALUATIONS, Row, constrained, read_row
 from studies.space import Constraint
 from studies.statistics import Estimate
 
@@ -49,8 +49,10 @@ class Trained:
     correct: int | None
     total: int | None
     metric: str
-    value: float
+    score: float
     float_bytes: int
+    right: str | None = None
+    """which test rows it got right, packed, of an accuracy"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ def load_results(folder: Path) -> Results:
         student, seed = str(node.tags["student"]), int(node.tags["seed"])
         if node.kind in EVALUATIONS:
             exports = (attempts.get(parent) for parent in node.parents)
-            row = row_of(node, attempt, next(exports, None))
+            row = read_row(node, attempt, next(exports, None))
             rows.append(constrained(row, constraints))
         elif done is not None and done.result is not None:
             if node.kind == "train" and done.result["test"] is not None:
@@ -247,6 +249,7 @@ def _trained(student: str, seed: int, result: Mapping[str, Any]) -> Trained:
         test["metric"],
         test["value"],
         sum(result["bytes"].values()),
+        test.get("right"),
     )
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from hwsim.metrics import wilson_interval
 from studies.metric import Metric
+from studies.paired import ONE_SEED, Tested, gain_effect
 from studies.row import Row
 from studies.statistics import (
     Estimate,
     adjusted_p_values,
     comparisons_text,
-    paired_effect,
 )
-from studies.table import Results
+from studies.table import Results, Trained
 from studies.text import percent
 
 
@@ -57,17 +57,17 @@ def score_table(results: Results) -> Table:
     """Score of every training, teacher first; students as their integer graph gave it on a machine."""
     metric = results.metric
     seeds = [int(s) for s in results.plan.study["seeds"]]
+    of_rows = f" ({ONE_SEED})" if len(seeds) == 1 and metric.key == "accuracy" else ""
     counted = "Below each value its 95 % Wilson interval (the test set's size); beside it"
     table = Table(
         metric.title,
         f"{_scored(results)} {counted if metric.key == 'accuracy' else 'Beside the values'} "
         "the mean over seeds with its 95 % t interval (the training's luck) and the "
-        f"difference to the float32 teachers of the same seeds, in {metric.difference_words}.",
+        f"difference to the float32 teachers of the same seeds, in {metric.difference_words}{of_rows}.",
         ["Model", *(f"seed {s}" for s in seeds), "mean", "to teacher"],
     )
-    teacher = {t.seed: t.value for t in results.trained if t.student == results.teacher}
-    counts = {t.seed: (t.correct, t.total) for t in results.trained if t.student == results.teacher}
-    cells = [_score_cell(metric, *counts.get(s, (None, None)), teacher.get(s)) for s in seeds]
+    teacher = {t.seed: t for t in results.trained if t.student == results.teacher}
+    cells = [_score_cell(metric, teacher.get(s)) for s in seeds]
     table.rows.append(
         Line(
             [
@@ -79,36 +79,24 @@ def score_table(results: Results) -> Table:
             "teacher",
         )
     )
-    found = {student: _rows_by_seed(results, student) for student in results.students}
-    values = {
-        student: {s: r.score for s, r in rows.items() if r.score is not None}
-        for student, rows in found.items()
-    }
-    effects = {
-        s: paired_effect(metric.gains(v), metric.gains(teacher))
-        for s, v in values.items()
-        if v.keys() & teacher.keys()
-    }
+    found = {student: rows_by_seed(results, student) for student in results.students}
+    against_teacher = {s: gain_effect(metric, rows, teacher) for s, rows in found.items()}
+    effects = {s: effect for s, effect in against_teacher.items() if effect is not None}
     adjusted = dict(zip(effects, adjusted_p_values(list(effects.values())), strict=True))
     for student, rows in found.items():
-        cells = [
-            _score_cell(metric, rows[s].correct, rows[s].total, rows[s].score)
-            if s in rows
-            else NOTHING
-            for s in seeds
-        ]
+        cells = [_score_cell(metric, rows.get(s)) for s in seeds]
         difference = NOTHING
         if student in effects:
             difference = difference_cell(metric, effects[student].difference, adjusted[student])
-        mean = _mean_cell(metric, values[student].values())
+        mean = _mean_cell(metric, scores_of(rows))
         table.rows.append(Line([Cell(student), *cells, mean, difference]))
     note = comparisons_text(list(effects.values()))
     return replace(table, text=f"{table.text} {note}".rstrip())
 
 
-def _one_a_model(results: Results, teacher: Mapping[int, float]) -> list[float]:
+def _one_a_model(results: Results, teacher: Mapping[int, Trained]) -> list[float]:
     """Return the teachers' scores, one a model: a checkpoint that is taken as it is is the same one for every seed."""
-    scores = list(teacher.values())
+    scores = [trained.score for trained in teacher.values()]
     length = results.plan.study["teacher"].get("train", {})
     return scores[:1] if length.get("steps") == 0 else scores
 
@@ -124,23 +112,13 @@ def _scored(results: Results) -> str:
     )
 
 
-def _rows_by_seed(results: Results, student: str) -> dict[int, Row]:
-    """Return a row with a score of each seed; machines agree on it."""
-    found: dict[int, Row] = {}
-    for row in results.rows:
-        if row.student == student and row.score is not None:
-            found.setdefault(row.seed, row)
-    return found
-
-
-def _score_cell(
-    metric: Metric, correct: int | None, total: int | None, value: float | None
-) -> Cell:
-    if value is None:
+def _score_cell(metric: Metric, tested: Tested | None) -> Cell:
+    if tested is None or tested.score is None:
         return NOTHING
-    if correct is None or not total:
-        return Cell(metric.text(value))
-    return Cell(metric.text(value), metric.range_text(*wilson_interval(correct, total)))
+    if tested.correct is None or not tested.total:
+        return Cell(metric.text(tested.score))
+    interval = wilson_interval(tested.correct, tested.total)
+    return Cell(metric.text(tested.score), metric.range_text(*interval))
 
 
 def _mean_cell(metric: Metric, values: Iterable[float]) -> Cell:
@@ -171,20 +149,19 @@ def method_table(results: Results) -> Table | None:
     table = Table(
         "Methods",
         f"A student against its control, which differs from it in the one thing that is asked about. Difference of {metric.name} in "
-        f"{metric.difference_words}: mean of the paired differences over common seeds with its 95 % t interval. Below six pairs "
+        f"{metric.difference_words}: mean of the paired differences over common seeds with its 95 % t interval, {ONE_SEED}. Below six pairs "
         "there is no p-value: it would say nothing that the interval does not. P-values are adjusted for the number of "
         "differences (Holm 1979), intervals are not.",
         ["Student", "recipe", "control", metric.name, "of the control", "difference", "pairs", "p"],
     )
-    found = [(scores(results, p["name"]), scores(results, p["control"])) for p in controlled]
-    effects = [
-        paired_effect(metric.gains(a), metric.gains(b)) if a.keys() & b.keys() else None
-        for a, b in found
+    found = [
+        (rows_by_seed(results, p["name"]), rows_by_seed(results, p["control"])) for p in controlled
     ]
+    effects = [gain_effect(metric, ours, theirs) for ours, theirs in found]
     adjusted = iter(adjusted_p_values([e for e in effects if e is not None]))
     for part, (ours, theirs), effect in zip(controlled, found, effects, strict=True):
         cells = [Cell(part["recipe"]["name"], kind="left"), Cell(part["control"], kind="left")]
-        means = [_mean_cell(metric, ours.values()), _mean_cell(metric, theirs.values())]
+        means = [_mean_cell(metric, scores_of(each)) for each in (ours, theirs)]
         against = [NOTHING, NOTHING, NOTHING]
         if effect is not None:
             p_value = next(adjusted)
@@ -194,13 +171,18 @@ def method_table(results: Results) -> Table | None:
     return table
 
 
-def scores(results: Results, student: str) -> dict[int, float]:
-    """Return a student's score a seed, of the first machine that ran it: all machines compute the same."""
-    found: dict[int, float] = {}
+def rows_by_seed(results: Results, student: str) -> dict[int, Row]:
+    """Return a student's row with a score of each seed, of the first machine that ran it: all machines compute the same."""
+    found: dict[int, Row] = {}
     for row in results.rows:
         if row.student == student and row.score is not None:
-            found.setdefault(row.seed, row.score)
+            found.setdefault(row.seed, row)
     return found
+
+
+def scores_of(rows: Mapping[int, Row]) -> list[float]:
+    """Return the scores of rows by seed."""
+    return [row.score for row in rows.values() if row.score is not None]
 
 
 def size_table(results: Results) -> Table:

@@ -326,7 +326,7 @@ def _describe(front: Front, index: int) -> str:
 
 
 def _teacher(results: Results, metric: Metric) -> str:
-    values = [t.value for t in results.trained if t.student == results.teacher]
+    values = [t.score for t in results.trained if t.student == results.teacher]
     if not values:
         return ""
     return f"The float32 teachers' {metric.name} is {metric.text(sum(values) / len(values))}."

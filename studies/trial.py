@@ -49,7 +49,7 @@ def train(call: Call) -> dict[str, Any]:
     """Train the teacher, or a student of the first parent; a training that was cut off goes on.
 
     Returns:
-        `test`: metric, value and, for an accuracy, correct and total on the first held-out part; None if the run
+        `test`: metric, value and, for an accuracy, correct, total and which rows were right, on the first held-out part; None if the run
         leaves it unread; `validation`, and `metric`, which of its values selects; `curve`, the metric on the carve-out as [step, value]; which step was kept of how many; the
         weights' hash and their bytes on disk.
     """
@@ -67,6 +67,7 @@ def train(call: Call) -> dict[str, Any]:
             "value": measured[result.metric],
             "correct": measured.get("correct"),
             "total": measured["rows"],
+            "right": measured.get("right"),
         }
         for part, measured in result.tests.items()
     ]

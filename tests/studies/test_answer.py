@@ -209,7 +209,7 @@ def test_tables_hold_what_the_front_says(folder: Path) -> None:
 def test_from_six_seeds_on_tables_give_adjusted_p_values(tmp_path: Path) -> None:
     folder = synthetic.make_folder(tmp_path / "six", seeds=tuple(range(6)))
     results = load_results(folder)
-    teacher = [t.value for t in results.trained if t.student == results.teacher]
+    teacher = [t.score for t in results.trained if t.student == results.teacher]
     raw = {}
     for student in results.students:
         found = {r.seed: r.score for r in results.rows if r.student == student and r.score}
