@@ -83,7 +83,7 @@ def saving_table(judged: Judged) -> Table | None:
     if results.trains:
         text += (
             f", and its {results.metric.name} less that one's, in {results.metric.difference_words}, with its 95 % interval: of the"
-            f" differences paired by seed, {ONE_SEED}"
+            f" differences paired by seed; {ONE_SEED}"
         )
     table = Table(
         "What each student saves on a machine",

@@ -16,7 +16,7 @@ from studies.statistics import (
     share_difference,
 )
 
-ONE_SEED = "with one seed that of two shares of the same test rows"
+ONE_SEED = "with one seed its interval is that of two shares of the same test rows"
 """how tables say where the interval of a difference comes from then"""
 
 

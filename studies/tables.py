@@ -57,7 +57,7 @@ def score_table(results: Results) -> Table:
     """Score of every training, teacher first; students as their integer graph gave it on a machine."""
     metric = results.metric
     seeds = [int(s) for s in results.plan.study["seeds"]]
-    of_rows = f" ({ONE_SEED})" if len(seeds) == 1 and metric.key == "accuracy" else ""
+    of_rows = f"; {ONE_SEED}" if len(seeds) == 1 and metric.key == "accuracy" else ""
     counted = "Below each value its 95 % Wilson interval (the test set's size); beside it"
     table = Table(
         metric.title,
@@ -149,7 +149,7 @@ def method_table(results: Results) -> Table | None:
     table = Table(
         "Methods",
         f"A student against its control, which differs from it in the one thing that is asked about. Difference of {metric.name} in "
-        f"{metric.difference_words}: mean of the paired differences over common seeds with its 95 % t interval, {ONE_SEED}. Below six pairs "
+        f"{metric.difference_words}: mean of the paired differences over common seeds with its 95 % t interval; {ONE_SEED}. Below six pairs "
         "there is no p-value: it would say nothing that the interval does not. P-values are adjusted for the number of "
         "differences (Holm 1979), intervals are not.",
         ["Student", "recipe", "control", metric.name, "of the control", "difference", "pairs", "p"],

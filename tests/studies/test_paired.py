@@ -95,7 +95,7 @@ def test_tables_of_one_seed_have_the_interval_of_its_answers(one_seed: Results) 
     assert expected.low is not None
     assert expected.high is not None
     scores = score_table(one_seed)
-    assert "with one seed that of two shares of the same test rows" in scores.text
+    assert "with one seed its interval is that of two shares of the same test rows" in scores.text
     cell = difference_cells([line.cells for line in scores.rows], -1)[name]
     ends = ACCURACY.difference_ends(expected.low, expected.high)
     assert cell == Cell(ACCURACY.difference(expected.mean), " to ".join(ends))
