@@ -203,7 +203,6 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
         **material.meta,
         "recipe": recipe.name,
         "model_type": model.config.model_type,
-        "source_revision": source_revision(),
         "calibration": {**material.chosen, "method": material.method},
     }
     lowered = lower(static, meta)
@@ -217,7 +216,8 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
         operator_samples=OPERATOR_SAMPLES,
     )
     labels = stored_labels(held_out.labels)
-    stored = record.to_json()
+    # beside the graph, not in it: equal models of two revisions are one model
+    stored = record.to_json() | {"source_revision": source_revision()}
     if labels is not None:
         wanted = np.concatenate([_wanted(labels[index], batch) for index, batch in batches])
         stored["measured"] = _measured(lowered.graph.meta, logits, wanted)

@@ -19,7 +19,7 @@ from hwsim.errors import ConfigError
 from studies.ledger import FINAL
 from studies.markdown import markdown_table
 from studies.metric import METRICS, Metric
-from studies.paired import gain_effect
+from studies.paired import ONE_SEED, gain_effect
 from studies.plan import write_atomically
 from studies.row import EVALUATIONS, Row
 from studies.statistics import Effect
@@ -224,7 +224,7 @@ def markdown(comparison: Comparison) -> str:
     if comparison.pairs:
         lines += [*markdown_table(head, [_line(metric, pair) for pair in comparison.pairs]), ""]
         lines.append(
-            "Differences are paired by seed, with their 95 % t interval; costs are nominal means over the same seeds."
+            f"Differences are paired by seed, with their 95 % t interval; {ONE_SEED}. Costs are nominal means over the same seeds."
         )
     else:
         lines.append("No student on a machine is finished in both.")

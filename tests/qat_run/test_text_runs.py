@@ -66,7 +66,9 @@ def test_a_table_trains_a_teacher_and_a_student(score: bool, bert: Path, tmp_pat
         assert (tmp_path / recipe / "tokenizer.json").is_file()
 
 
-def test_an_export_says_which_rows_it_gets_right_in_their_order(bert: Path, tmp_path: Path) -> None:
+def test_an_export_says_which_rows_it_gets_right_in_their_order(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = table(tmp_path, score=False)
     train(run(task=task, recipe="float", model={"checkpoint": str(bert)}), tmp_path / "teacher")
     train(run(task=task, recipe="w8a8", teacher=str(tmp_path / "teacher")), tmp_path / "run")
@@ -85,6 +87,11 @@ def test_an_export_says_which_rows_it_gets_right_in_their_order(bert: Path, tmp_
             right[rows], codes.argmax(axis=1) == model.samples.labels[rows]
         )
     assert "right" not in model.record["measured"]["student"]
+    # the same integers, made by another revision, are the same model
+    monkeypatch.setattr("qat.exporter.source_revision", lambda: "another")
+    again = export_run(tmp_path / "run", tmp_path / "again")
+    assert again.record["source_revision"] == "another"
+    assert again.sha256 == model.sha256
 
 
 def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:
