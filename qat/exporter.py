@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,10 @@ def export_run(
         "labels": list(task.labels),
         "samples": part,
         "seed": run.config.seed,
-        "config_sha256": run.config_sha256,
     }
     chosen = {"rows": [int(i) for i in calibration.ids[rows]], "part": "validation"}
-    material = _Material(calibration, rows, held_out, limit, meta, chosen, method)
+    origin = {"config_sha256": run.config_sha256}
+    material = _Material(calibration, rows, held_out, limit, meta, chosen, method, origin)
     return _export(run.model, material, Path(out), run.folder)
 
 
@@ -181,6 +181,8 @@ class _Material:
     chosen: dict[str, Any]
     """which rows set the ranges, for the record"""
     method: RangeMethod
+    origin: dict[str, str] = field(default_factory=dict)
+    """what made the student, for the record"""
 
 
 def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path) -> Model:
@@ -216,8 +218,9 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
         operator_samples=OPERATOR_SAMPLES,
     )
     labels = stored_labels(held_out.labels)
-    # beside the graph, not in it: equal models of two revisions are one model
-    stored = record.to_json() | {"source_revision": source_revision()}
+    # beside the graph, not in it: equal models of two revisions, or from teachers in two folders, are one model
+    origin = {"source_revision": source_revision(), **material.origin}
+    stored = record.to_json() | origin
     if labels is not None:
         wanted = np.concatenate([_wanted(labels[index], batch) for index, batch in batches])
         stored["measured"] = _measured(lowered.graph.meta, logits, wanted)
