@@ -259,9 +259,12 @@ class ArrayComponent(ABC):
         return self.beats(m, n, k, a, w) * self.interval_of(m, n, k, a, w)
 
     def planes(self, a: DataType, w: DataType) -> tuple[int, int]:
-        """Return in how many planes, one a pass, each operand enters; the weight's are the outer loop."""
-        a_planes = ceil_div(a.bits, self.operand_bits(a, w)[0])
-        return a_planes, ceil_div(self.passes(a, w), a_planes)
+        """Return in how many planes each operand enters; the weight's are the outer loop.
+
+        A pair of planes takes as many passes as there are passes for each; between those nothing new enters.
+        """
+        a_bits, w_bits = self.operand_bits(a, w)
+        return ceil_div(a.bits, a_bits), ceil_div(w.bits, w_bits)
 
     def work(self, m: int, n: int, k: int, a: DataType, w: DataType) -> Work:
         """Count what an m x n x k compute step does: the sum over `schedule`, in closed form.
@@ -275,7 +278,7 @@ class ArrayComponent(ABC):
         passes, (a_planes, w_planes) = self.passes(a, w), self.planes(a, w)
         a_bits, w_bits = self.operand_bits(a, w)
         a_again = 1 if a_planes == 1 and k_blocks == 1 else n_blocks
-        a_again *= passes if a_planes > 1 else 1
+        a_again *= a_planes * w_planes if a_planes > 1 else 1
         w_again = 1 if w_planes == 1 and k_blocks == 1 and n_blocks == 1 else m_blocks
         w_again *= w_planes
         return Work(
@@ -288,11 +291,17 @@ class ArrayComponent(ABC):
     def schedule(self, m: int, n: int, k: int, a: DataType, w: DataType) -> Iterator[Beat]:
         """Yield the beats of an m x n x k compute step in order: what the closed forms must sum to.
 
-        Blocks run m, n, k, the last innermost; then weight planes, then activation planes.
+        Blocks run m, n, k, the last innermost; then weight planes, then activation planes, then the passes of a pair.
         """
         rows, cols, lanes = self.block(a, w)
         a_bits, w_bits = self.operand_bits(a, w)
         a_planes, w_planes = self.planes(a, w)
+        pairs = [
+            (a_plane, w_plane)
+            for w_plane in range(w_planes)
+            for a_plane in range(a_planes)
+            for _ in range(self.passes(a, w) // (a_planes * w_planes))
+        ]
         interval = self.interval_of(m, n, k, a, w)
         a_held: object = None
         w_held: object = None
@@ -300,18 +309,17 @@ class ArrayComponent(ABC):
             (i, j, x) for i in cut(m, rows) for j in cut(n, cols) for x in cut(k, lanes)
         )  # fmt: skip
         for i, j, x in blocks:
-            for w_plane in range(w_planes):
-                for a_plane in range(a_planes):
-                    a_size, w_size = len(i) * len(x) * a_bits, len(j) * len(x) * w_bits
-                    a_new, w_new = a_held != (i, x, a_plane), w_held != (j, x, w_plane)
-                    a_held, w_held = (i, x, a_plane), (j, x, w_plane)
-                    work = Work(
-                        lane_ops=len(i) * len(j) * len(x),
-                        accumulator_updates=len(i) * len(j),
-                        activation=Fetches(((a_size, 1),), a_size) if a_new else Fetches(),
-                        weight=Fetches(((w_size, 1),), w_size) if w_new else Fetches(),
-                    )
-                    yield Beat(i, j, x, interval, work)
+            for a_plane, w_plane in pairs:
+                a_size, w_size = len(i) * len(x) * a_bits, len(j) * len(x) * w_bits
+                a_new, w_new = a_held != (i, x, a_plane), w_held != (j, x, w_plane)
+                a_held, w_held = (i, x, a_plane), (j, x, w_plane)
+                work = Work(
+                    lane_ops=len(i) * len(j) * len(x),
+                    accumulator_updates=len(i) * len(j),
+                    activation=Fetches(((a_size, 1),), a_size) if a_new else Fetches(),
+                    weight=Fetches(((w_size, 1),), w_size) if w_new else Fetches(),
+                )
+                yield Beat(i, j, x, interval, work)
 
     def action_fj(self, action: str) -> Quantity:
         """Return the energy of one action that does not depend on the operand types, fJ.

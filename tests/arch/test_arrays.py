@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.arch.component import ArrayComponent, covers, signed_bits
+from hwsim.arch.int_array import IntArray
 from hwsim.config.load import load_machine
 from hwsim.errors import GraphError, OverflowRefused
 from hwsim.graph.dtype import BIPOLAR, TERNARY, UNIPOLAR, DataType, int_, parse, uint
@@ -97,6 +98,27 @@ def test_bit_serial_takes_a_pass_for_every_pair_of_planes(a: str, w: str, passes
     array = main_array("bitserial_edge")
     assert array.passes(parse(a), parse(w)) == passes
     assert array.cycles(8, 8, 64, parse(a), parse(w)) == passes
+
+
+class _InTwoSteps(IntArray):
+    """Both operands whole, the product in two passes."""
+
+    def passes(self, a: DataType, w: DataType) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (9, 5, 17), (4, 4, 40), (12, 8, 16)])
+def test_a_second_pass_finds_the_operands_in_their_registers(m: int, n: int, k: int) -> None:
+    once = main_array("int8_edge")
+    twice = _InTwoSteps("main", once.spec)
+    a = w = int_(8)
+    single, double = once.work(m, n, k, a, w), twice.work(m, n, k, a, w)
+    assert (double.activation, double.weight) == (single.activation, single.weight)
+    assert double.lane_ops == 2 * single.lane_ops
+    assert double.accumulator_updates == 2 * single.accumulator_updates
+    beats = list(twice.schedule(m, n, k, a, w))
+    assert len(beats) == twice.beats(m, n, k, a, w) == 2 * once.beats(m, n, k, a, w)
+    assert sum(b.work.weight.register_bits for b in beats) == double.weight.register_bits
 
 
 @pytest.mark.parametrize("machine", EDGES)
