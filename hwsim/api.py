@@ -289,7 +289,7 @@ def judge(meta: Any, logits: Any, labels: Any) -> dict[str, Any]:
         "metrics": values,
         "total": len(labels),
     }
-    if "accuracy" in names:
+    if names[0] == "accuracy":  # of another metric they would be read as its own
         correct = int((logits.argmax(axis=1) == labels).sum())
         low, high = wilson_interval(correct, len(labels))
         out |= {"correct": correct, "wilson_95": [low, high]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +38,7 @@ ALPHA: Mapping[Standing, float] = {
     "undecided": 0.7,
     "dominated": 0.35,
     "infeasible": 0.6,
+    "unjudged": 0.35,
 }
 MANY = 150
 """points of which each has its own bars and hover text; beyond, marks have neither"""
@@ -182,7 +183,13 @@ def _caption(judged: Judged, x: Quantity, y: Quantity, count: int, drawn: int) -
         if len(all_names) > MOST_NAMES:
             said.append(f"{len(all_names):,} {things} share {looks}: the data beside the figure names them.")  # fmt: skip
     if y.key == SCORE:
-        said.append("Vertical bars: 95 % t interval of the mean over seeds.")
+        seeds = len(judged.results.plan.study["seeds"])
+        what = (
+            "t interval of the mean over seeds"
+            if seeds > 1
+            else "Wilson interval of the test rows, where they are counted"
+        )
+        said.append(f"Vertical bars: 95 % {what}.")
     if x.key in ENERGY_TERMS or y.key in ENERGY_TERMS:
         way = "Horizontal" if x.key in ENERGY_TERMS else "Vertical"
         said.append(f"{way} bars: 5–95 % band of the energy over joint draws of its unit energies.")
@@ -386,20 +393,22 @@ def _front_legend(
 
 
 def _component_figure(judged: Judged) -> StudyFigure:
-    """Energy by component of the points of the front and of as many others as fit, in the study's order."""
+    """Energy by component of all points, or of many the cheapest of the front; where none is on it the first of the study."""
     points = judged.points
-    shown: Iterable[Point] = points
+    shown: Sequence[Point] = points
     caption = (
         "Nominal energy of one inference by component of the machine, mean over seeds: shares as lengths, the total "
         "beside each bar. Hover or focus a part for its joules."
     )
     if len(points) > MOST_BARS:
-        shown = judged.front()[:MOST_BARS]
-        caption += f" {len(list(shown))} of {len(points):,} points are drawn, the cheapest of the front; the data beside the figure has all."
+        front = judged.front()
+        shown = (front or points)[:MOST_BARS]
+        which = "the cheapest of the front" if front else "the first of the study"
+        caption += f" {len(shown)} of {len(points):,} points are drawn, {which}; the data beside the figure has all."
     return StudyFigure(
         "Where the energy goes",
         caption,
-        stack_figure(list(shown)),
+        stack_figure(shown),
         ("student", "machine", "component", "energy_pj"),
         [(p.student, p.machine, name, pj) for p in points for name, pj in components_pj(p).items()],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,11 +31,7 @@ def front_of(results: Results, points: Sequence[Point]) -> Front:
     objectives = tuple(str(name) for name in results.plan.study["objectives"])
     names = (objectives[0], SCORE) if results.trains else objectives
     costs = [name for name in names if name != SCORE]
-    able = [
-        p
-        for p in points
-        if p.infeasible is None and all(math.isfinite(p.cost(n).nominal) for n in costs)
-    ]
+    able = [p for p in points if p.infeasible is None and p.has(costs)]
     return Front(able, names)
 
 

@@ -70,7 +70,9 @@ def _front(judged: Judged) -> list[str]:
     names = [judged.quantities[o].name.lower() for o in judged.objectives]
     about = ", ".join(names) if metric is None else f"{metric.name} against {names[0]}"
     score = [] if metric is None else [escaped(metric.head())]
-    score_text = "" if metric is None else f"; {metric.name} with its 95 % t interval over seeds"
+    several = len(judged.results.plan.study["seeds"]) > 1
+    spread = "with its 95 % t interval over seeds" if several else "of one seed"
+    score_text = "" if metric is None else f"; {metric.name} {spread}"
     left_out = len(front) - len(lines)
     return [
         f"% The front of {about}: nominal values, [5, 95] % of the joint draws{score_text}.",

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Standing = Literal["front", "undecided", "dominated", "infeasible"]
+Standing = Literal["front", "undecided", "dominated", "infeasible", "unjudged"]
 Draws = npt.NDArray[np.float64]
 
 

@@ -79,6 +79,7 @@ STANDING_TEXT: dict[Standing, str] = {
     "undecided": "off the front by less than the error bars",
     "dominated": "dominated, error bars included",
     "infeasible": "breaks a constraint",
+    "unjudged": "lacks a cost that the study asks about",
 }
 
 

@@ -182,13 +182,14 @@ def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
         )
     # an untrained model has no score, and is not verified on data
     measured = score_of(r, None if export is None else export.result) or {}
+    counted = measured if measured.get("metric") == "accuracy" else {}
     verified = r.get("verify", {})
     cold = r.get("energy_cold_pj", {})
     token = r.get("token") or {"energy_pj": {}}
     return found | {
         "metric": measured.get("metric"),
         "score": measured.get("value"),
-        "correct": measured.get("correct"),
+        "correct": counted.get("correct"),
         "total": measured.get("total"),
         "energy_pj_low": r["energy_pj"]["low"],
         "energy_pj": r["energy_pj"]["nominal"],
@@ -220,7 +221,7 @@ def outcome(attempt: Attempt, export: Attempt | None) -> dict[str, Any]:
         "energy_terms": r["energy_terms"],
         "energy_terms_per_token": token.get("energy_terms", ()),
         "not_modelled": tuple(r["not_modelled"]),
-        "right": measured.get("right"),
+        "right": counted.get("right"),
     }
 
 

@@ -116,8 +116,8 @@ def share_difference(a: tuple[int, int], b: tuple[int, int], confidence: float =
     (0.0524, 0.3339)
     """
     share_a, share_b = a[0] / a[1], b[0] / b[1]
-    low_a, high_a = _wilson(*a, confidence)
-    low_b, high_b = _wilson(*b, confidence)
+    low_a, high_a = share_interval(*a, confidence)
+    low_b, high_b = share_interval(*b, confidence)
     mean = share_a - share_b
     low = mean - math.hypot(share_a - low_a, high_b - share_b)
     high = mean + math.hypot(high_a - share_a, share_b - low_b)
@@ -143,8 +143,8 @@ def paired_share_difference(
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     count = len(a)
     share_a, share_b = (both + only_a) / count, (both + only_b) / count
-    low_a, high_a = _wilson(both + only_a, count, confidence)
-    low_b, high_b = _wilson(both + only_b, count, confidence)
+    low_a, high_a = share_interval(both + only_a, count, confidence)
+    low_b, high_b = share_interval(both + only_b, count, confidence)
     product = math.prod((both + only_a, neither + only_b, both + only_b, neither + only_a))
     together: float = both * neither - only_a * only_b
     if together > 0:
@@ -161,8 +161,8 @@ def paired_share_difference(
 
 
 @lru_cache(maxsize=4096)
-def _wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Remember intervals: thousands of models share a test set, and so a few hundred counts."""
+def share_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson interval of a share; remembered, for thousands of models share a test set, and so a few hundred counts."""
     from hwsim.metrics import wilson_interval
 
     return wilson_interval(successes, trials, confidence)

@@ -6,7 +6,7 @@ A row is one student of one seed on one machine. A point is a student on a machi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from studies.pareto import Interval, Standing, front_mask, standings
 from studies.plan import Plan, load_plan
 from studies.row import EVALUATIONS, Row, constrained, read_row
 from studies.space import Constraint
-from studies.statistics import Estimate
+from studies.statistics import Estimate, share_interval
 
 MODEL_FILES = ("graph.json", "weights.safetensors")
 """what an export needs to run; the labelled samples and the processor lie beside them"""
@@ -106,7 +106,7 @@ class Point:
 
     @property
     def score_bar(self) -> Interval:
-        """The score with its error bar; a single seed has none.
+        """The score with its error bar: over seeds, or of a single seed the Wilson interval of its test rows, if it counts them.
 
         Raises:
             ValueError: the model is untrained.
@@ -114,9 +114,17 @@ class Point:
         s = self.score
         if s is None:
             raise ValueError(f"{self.student} is untrained: it has no score")
+        row = self.rows[0]
+        if len(self.rows) == 1 and row.correct is not None and row.total:
+            low, high = share_interval(row.correct, row.total)
+            return Interval(low, s.mean, high)
         low = s.mean if s.low is None else s.low
         high = s.mean if s.high is None else s.high
         return Interval(low, s.mean, high)
+
+    def has(self, objectives: Iterable[str]) -> bool:
+        """Whether it has all these costs: no one states the area of some machines, and not all models are decoded."""
+        return all(name in self.costs for name in objectives)
 
     def cost(self, objective: str) -> Interval:
         """Return the cost that an objective of the study names; one that the point lacks, as an area that no one states, is larger than any."""
@@ -179,33 +187,47 @@ class Results:
         """Return each point with its standing: of the score against one cost, or without a score of all costs."""
         if self.trains:
             return judged(points, objective)
-        able = [p for p in points if p.infeasible is None]
         names = self.plan.study["objectives"]
-        costs = np.array([[p.cost(n).nominal for n in names] for p in able])
-        mask = iter(front_mask(costs.reshape(len(able), len(names))))
-        return [(p, _standing(p, mask)) for p in points]
+
+        def by_costs(able: Sequence[Point]) -> list[Standing]:
+            costs = np.array([[p.cost(n).nominal for n in names] for p in able])
+            mask = front_mask(costs.reshape(len(able), len(names)))
+            return ["front" if on_front else "dominated" for on_front in mask]
+
+        return _with_standings(points, names, by_costs)
 
 
 def judged(points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
-    """Return each point with its standing on the front of the score against one cost.
+    """Return each point with its standing on the front of the score against one cost."""
 
-    Points that break a constraint of the study are `infeasible`, and beat nobody.
+    def by_score(able: Sequence[Point]) -> list[Standing]:
+        return standings([_benefit(p) for p in able], [p.cost(objective) for p in able])
+
+    return _with_standings(points, (objective,), by_score)
+
+
+def _with_standings(
+    points: Sequence[Point],
+    costs: Sequence[str],
+    judge: Callable[[Sequence[Point]], Sequence[Standing]],
+) -> list[tuple[Point, Standing]]:
+    """Return each point with its standing.
+
+    Points that break a constraint of the study are `infeasible`, those that lack a cost are `unjudged`; neither beats anybody.
     """
-    able = [p for p in points if p.infeasible is None]
-    costs = [p.cost(objective) for p in able]
-    found = iter(standings([_benefit(p) for p in able], costs))
-    return [(p, next(found) if p.infeasible is None else "infeasible") for p in points]
+    found = iter(judge([p for p in points if p.infeasible is None and p.has(costs)]))
+    said: list[tuple[Point, Standing]] = []
+    for p in points:
+        if p.infeasible is not None:
+            said.append((p, "infeasible"))
+        else:
+            said.append((p, next(found) if p.has(costs) else "unjudged"))
+    return said
 
 
 def _benefit(point: Point) -> Interval:
     bar = point.score_bar
     return bar if point.metric.more_is_better else Interval(-bar.high, -bar.nominal, -bar.low)
-
-
-def _standing(point: Point, mask: Iterator[np.bool_]) -> Standing:
-    if point.infeasible is not None:
-        return "infeasible"
-    return "front" if next(mask) else "dominated"
 
 
 @collector_paused()
@@ -241,15 +263,16 @@ def load_results(folder: Path) -> Results:
 
 def _trained(student: str, seed: int, result: Mapping[str, Any]) -> Trained:
     test = result["test"]
+    counted = test["metric"] == "accuracy"
     return Trained(
         student,
         seed,
-        test["correct"],
+        test["correct"] if counted else None,
         test["total"],
         test["metric"],
         test["value"],
         sum(result["bytes"].values()),
-        test.get("right"),
+        test.get("right") if counted else None,
     )
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from hwsim.metrics import wilson_interval
 from studies.metric import Metric
 from studies.paired import ONE_SEED, Tested, gain_effect
 from studies.row import Row
@@ -14,6 +13,7 @@ from studies.statistics import (
     Estimate,
     adjusted_p_values,
     comparisons_text,
+    share_interval,
 )
 from studies.table import Results, Trained
 from studies.text import percent
@@ -117,7 +117,7 @@ def _score_cell(metric: Metric, tested: Tested | None) -> Cell:
         return NOTHING
     if tested.correct is None or not tested.total:
         return Cell(metric.text(tested.score))
-    interval = wilson_interval(tested.correct, tested.total)
+    interval = share_interval(tested.correct, tested.total)
     return Cell(metric.text(tested.score), metric.range_text(*interval))
 
 

@@ -126,7 +126,7 @@ def answer(results: Results, points: Sequence[Point], front: Front) -> list[str]
         A paragraph each.
     """
     if not front.points:
-        return ["No point has been measured yet."]
+        return [no_front_text(results, points, front)]
     paragraphs = [front_text(front)]
     if front.metric is None:
         paragraphs.append(by_model_text(front))
@@ -140,6 +140,29 @@ def answer(results: Results, points: Sequence[Point], front: Front) -> list[str]
     teacher = "" if front.metric is None else _teacher(results, front.metric)
     paragraphs.append(" ".join(filter(None, (teacher, length))))
     return [p for p in paragraphs if p]
+
+
+def no_front_text(results: Results, points: Sequence[Point], front: Front) -> str:
+    """Say why there is no front: what came of the rows, and what keeps the points that there are off it."""
+    statuses = Counter(row.status for row in results.rows)
+    total = len(results.rows)
+    said = {"missing": "not there yet", "refused": "refused", "failed": "failed"}
+    came = listed(
+        [f"{statuses[s]} of {total} rows are {w}" for s, w in said.items() if statuses[s]]
+    )
+    if not points:
+        return f"No point has been measured: {came}."
+    sentences = [f"No point is on a front. {_left_out(points, front)}"]
+    broken = [p for p in points if p.infeasible is not None]
+    if broken:
+        name = next(n for n in front.names if n != SCORE)
+        nearest = min(broken, key=lambda p: p.cost(name).nominal)
+        sentences.append(
+            f"The one of the least {COST_NAMES[name]}, {_name(nearest)}: {nearest.infeasible}."
+        )
+    if came:
+        sentences.append(f"{came}.")
+    return " ".join(sentences)
 
 
 def tokens_text(results: Results) -> str:
@@ -230,10 +253,11 @@ def certainty_text(front: Front) -> str:
         return ""
     shares = front.probability
     weakest = min(front.members, key=lambda i: shares[i])
-    text = (
-        f"Drawn jointly, every point of the front stays on it in {percent(shares[weakest])} of the draws or more"
-        f" (the least sure is {_name(front.points[weakest])})"
-    )
+    text = "Drawn jointly, every point of the front stays on it in "
+    if shares[weakest] == 1:
+        text += "every draw"
+    else:
+        text += f"{percent(shares[weakest])} of the draws or more (the least sure is {_name(front.points[weakest])})"
     others = np.flatnonzero(~front.mask)
     if others.size and shares[others].max() >= WORTH_NAMING:
         nearest = others[np.argmax(shares[others])]

@@ -65,9 +65,9 @@ def train(call: Call) -> dict[str, Any]:
             "part": part,
             "metric": result.metric,
             "value": measured[result.metric],
-            "correct": measured.get("correct"),
+            "correct": measured.get("correct") if result.metric == "accuracy" else None,
             "total": measured["rows"],
-            "right": measured.get("right"),
+            "right": measured.get("right") if result.metric == "accuracy" else None,
         }
         for part, measured in result.tests.items()
     ]
@@ -347,7 +347,8 @@ def token_of(graph: QuantGraph, machine: Machine, spec: Mapping[str, Any]) -> di
         `token`: `positions`; `energy_pj` with the band of the mean's draws, its `energy_terms`; `latency_s`, steady.
 
     Raises:
-        GraphError: the graph cannot be decoded, or was built for fewer positions.
+        BitwrightError: the graph was built for fewer positions.
+        GraphError: it cannot be decoded.
         CapacityError: not even the smallest tile of an operator fits a memory.
     """
     from hwsim.engine.decode_cost import step_costs
@@ -357,6 +358,12 @@ def token_of(graph: QuantGraph, machine: Machine, spec: Mapping[str, Any]) -> di
     positions = spec.get("positions")
     if positions is None:
         return {}
+    beyond = [p for p in positions if p >= graph.max_length]
+    if beyond:  # no refusal of the machine: the study asks for what the model has not
+        raise BitwrightError(
+            f"decode.positions of the study: {beyond[0]} is beyond the model, which was built for {graph.max_length} tokens,"
+            f" positions 0 to {graph.max_length - 1}"
+        )
     steps = step_costs(graph, machine, positions, Objective(spec["mapping"]))
     terms = mean_terms([energy_terms(step.ledger) for step in steps])
     nominal = math.fsum(step.energy_pj.nominal for step in steps) / len(steps)

@@ -6,7 +6,7 @@ const said = document.getElementById("said");
 const tally = document.getElementById("tally");
 const FEW = 150; // as in studies/figures.py: with more points only those of the line have error bars
 const REACH = 22; // pixels from a mark at which it is hovered
-const ALPHA = { front: 1, undecided: 0.75, dominated: 0.4, infeasible: 0.7 };
+const ALPHA = { front: 1, undecided: 0.75, dominated: 0.4, infeasible: 0.7, unjudged: 0.4 };
 const quantities = new Map(data.quantities.map((q) => [q.key, q]));
 const [xFirst, yFirst] = data.axes;
 const state = {

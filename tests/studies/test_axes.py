@@ -11,7 +11,7 @@ import pytest
 import hwsim
 from hwsim.config.load import load_machine
 from hwsim.engine.decode_cost import step_costs
-from hwsim.errors import ConfigError, GraphError
+from hwsim.errors import BitwrightError, ConfigError, GraphError
 from hwsim.graph.serialize import load
 from studies.axes import label
 from studies.draws import energy_draws
@@ -203,8 +203,10 @@ def test_a_token_is_costed_where_a_study_decodes(tmp_path: Path) -> None:
     band = [row.energy_pj_per_token_low, row.energy_pj_per_token_high]
     assert band == pytest.approx(np.percentile(draws, (5, 95)).tolist())
     assert energy_draws([[row.energy_terms_per_token]])[0] == pytest.approx(draws)
-    with pytest.raises(GraphError, match="24"):
+    beyond = r"decode\.positions of the study: 24 is beyond the model, which was built for 24 tokens, positions 0 to 23"
+    with pytest.raises(BitwrightError, match=beyond) as error:
         token_of(graph, machine, {"positions": [24], "mapping": "cycles"})
+    assert not isinstance(error.value, GraphError)  # would count as the machine's refusal
     judged = judge(load_results(folder))
     assert judged.objectives == ["energy_pj_per_token", "latency_s_per_token"]
     assert "front_energy_per_token_latency_per_token" in study_figures(judged, None)

@@ -348,7 +348,7 @@ def test_one_seed_has_no_interval_and_nothing_measured_is_no_crash(tmp_path: Pat
     assert re.search(r"\bnan\b", page) is None
     (one / "ledger.jsonl").write_text("")
     page = build_report(one).read_text()
-    assert "No point has been measured yet" in page
+    assert "No point has been measured: 4 of 4 rows are not there yet." in page
     assert "4 of 4 rows are not there yet" in page
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studies.row import score_of
+import pytest
+
+from studies.ledger import Attempt
+from studies.row import outcome, score_of
 from studies.trial import curve, file_bytes, row_of, verified_of
 
 
@@ -77,6 +80,28 @@ def test_a_curve_has_the_evaluations_alone(tmp_path: Path) -> None:
         '{"step": 4, "event": "validation", "accuracy": 0.75, "loss": 0.2}\n'
     )
     assert curve(log, "accuracy") == [[2, 0.5], [4, 0.75]]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+def test_rows_are_counted_right_by_an_accuracy_alone(metric: str) -> None:
+    # `metric: [f1, accuracy]`: the counts of the second metric are not those of the first
+    measured = {"metric": metric, "value": 0.5, "correct": 3, "total": 4, "right": "e0"}
+    run, verification = reports()
+    result = {
+        **row_of(run, []),
+        "accuracy": measured,
+        "area_um2": None,
+        "verify": verified_of(verification) | {"unequal_tensors": 0},
+    }
+    export = {"rungs": {"measured": {"graph": measured}}}
+    evaluated, exported = (
+        Attempt("n", 1, "ok", kind, "n", {}, (), r)
+        for kind, r in (("evaluate", result), ("export", export))
+    )
+    found = outcome(evaluated, exported)
+    assert (found["metric"], found["score"], found["total"]) == (metric, 0.5, 4)
+    counted = metric == "accuracy"
+    assert (found["correct"], found["right"]) == ((3, "e0") if counted else (None, None))
 
 
 def test_the_score_is_that_of_all_held_out_rows_where_the_machine_computes_the_same() -> None:
