@@ -19,6 +19,7 @@ from hwsim.graph.decode_view import caches, decode_faults, row_at
 from hwsim.graph.ir import Node, QuantGraph
 from hwsim.graph.ops import OPERATORS
 from hwsim.graph.serialize import Model, Samples
+from hwsim.report.plain import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,37 +91,41 @@ class Verification:
 
     def render(self, console: Console) -> None:
         """Print what was compared and what came of it."""
-        console.print(
-            f"model {self.model} ({self.model_sha256[:12]}) on {self.machine} ({self.machine_sha256[:12]})"
+        say(
+            console,
+            f"model {self.model} ({self.model_sha256[:12]}) on {self.machine} ({self.machine_sha256[:12]})",
         )
         for line in self._rung_a():
-            console.print(line)
+            say(console, line)
         for node, text in self.profiles.items():
-            console.print(f"numeric profile: {node}: {text}")
+            say(console, f"numeric profile: {node}: {text}")
         if self.inject is not None:
-            console.print(f"injected: {self.inject}, in the machine's memory only")
+            say(console, f"injected: {self.inject}, in the machine's memory only")
         if self.host:
-            console.print(f"on the host, not verified: {self._on_host()}")
+            say(console, f"on the host, not verified: {self._on_host()}")
         verdict = f"{len(self.unequal)} unequal of {self.tensors} tensors, {self.elements} elements, {self.samples} samples"
-        console.print(f"rung B: {verdict}")
+        say(console, f"rung B: {verdict}")
         for u in self.unequal[:5]:
-            console.print(
+            say(
+                console,
                 f"  {u.tensor} ({u.op}): {u.differing} elements differ, first at sample {u.first_sample}"
-                f" {u.first_index}: must be {u.expected}, is {u.got}"
+                f" {u.first_index}: must be {u.expected}, is {u.got}",
             )
         if self.decode is not None:
-            console.print(
+            say(
+                console,
                 f"decode: {len(self.decode.unequal)} unequal of {self.decode.tensors} tensors, {self.decode.elements}"
-                f" elements, {self.decode.tokens} tokens one by one"
+                f" elements, {self.decode.tokens} tokens one by one",
             )
             for u in self.decode.unequal[:5]:
-                console.print(
+                say(
+                    console,
                     f"  {u.tensor} ({u.op}): {u.differing} elements differ, first at token {u.token}"
-                    f" {u.first_index}: must be {u.expected}, is {u.got}"
+                    f" {u.first_index}: must be {u.expected}, is {u.got}",
                 )
         if self.inject is not None and self.ok:
-            console.print("the flip is masked: it changes no tensor on these samples")
-        console.print("rung C (RTL): not run")
+            say(console, "the flip is masked: it changes no tensor on these samples")
+        say(console, "rung C (RTL): not run")
 
     def _on_host(self) -> str:
         times = Counter(self.host.values())

@@ -53,10 +53,13 @@ _SMALL_IMAGES: Final = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "intermediate_size": 128,
+    "image_size": 8,
     "patch_size": 2,
     "initializer_range": 0.1,
     **_QUIET,
 }
+MOST_PATCHES = 4096
+"""of an image: one head's scores of two images then take 128 MB; those of 224 x 224 pixels in patches of 2 a hundred times as much"""
 _SMALL_TEXTS: Final = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -159,12 +162,26 @@ def shaped_model(
         raise ConfigError(faults)
     family = FAMILIES[spec.family]
     chosen = {**family.defaults, **(spec.config if values is None else values)}
+    _check_patches(chosen)
     model_class = getattr(transformers, family.models[problem])
     try:
         model: PreTrainedModel = model_class(getattr(transformers, family.config)(**chosen))
     except ValueError as fault:
         raise ConfigError(f"model.config: {fault}") from None
     return model
+
+
+def _check_patches(chosen: Mapping[str, Any]) -> None:
+    """Refuse an image of very many patches: the families' own are of two pixels, for small images."""
+    image, patch = chosen.get("image_size"), chosen.get("patch_size")
+    if not isinstance(image, int) or not isinstance(patch, int) or patch < 1:
+        return
+    patches = (image // patch) ** 2
+    if patches > MOST_PATCHES:
+        raise ConfigError(
+            f"model.config.patch_size: must make {MOST_PATCHES:,} patches at most of an image of {image} x {image}, not"
+            f" {patches:,} of {patch} x {patch}; give a larger one (16 is ViT-base's)"
+        )
 
 
 def _unknown_keys(spec: NewModel) -> list[str]:

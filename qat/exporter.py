@@ -8,6 +8,7 @@ a student in memory and rows of the caller's. Both go the same way.
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from hwsim.capture import capture
 from hwsim.dataset import IGNORED_LABEL, Rows, make_samples, stored_labels
 from hwsim.errors import GraphError
 from hwsim.freeze import freeze
+from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, check_replaceable, load, save
 from hwsim.lower import lower
 from hwsim.metrics import pack_right
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 CALIBRATION_ROWS = 256
 BATCH = 32
+BATCH_ELEMENTS = 1 << 27
+"""of all tensors of the graph together, for the samples that run at a time: the rungs hold them as float32 and as codes"""
 OPERATOR_SAMPLES = 256
 """rung A1 compares operator by operator on this many of the samples; A2 and A3 use them all"""
 METRICS = {
@@ -209,7 +213,8 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
     }
     lowered = lower(static, meta)
 
-    batches = list(_batches(held_out, np.arange(len(held_out))))
+    size = _batch_size(lowered.graph)
+    batches = list(_batches(held_out, np.arange(len(held_out)), size))
     record, logits = climb(
         static,
         lowered,
@@ -252,11 +257,20 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
+def _batch_size(graph: QuantGraph) -> int:
+    """Return how many samples run at a time through the rungs: fewer of a large model."""
+    elements = sum(
+        math.prod(graph.max_length if n == "T" else int(n) for n in tensor.shape)
+        for tensor in graph.tensors.values()
+    )
+    return max(1, min(BATCH, BATCH_ELEMENTS // elements))
+
+
 def _batches(
-    split: Split | Rows, rows: NDArray[np.int64]
+    split: Split | Rows, rows: NDArray[np.int64], size: int = BATCH
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
     """Yield (rows, inputs) of similar length."""
-    for index in in_order(split.lengths[rows], BATCH):
+    for index in in_order(split.lengths[rows], size):
         chosen = rows[index]
         yield chosen, _inputs(split.batch(chosen))
 

@@ -304,10 +304,11 @@ class Study(Strict):
                 )
             above.append(student.name)
         for student in self.trainings:
-            if student.control is not None and student.control not in above:
+            others = [name for name in above if name != student.name]
+            if student.control is not None and student.control not in others:
                 raise ValueError(
-                    f"students: the control of '{student.name}' must be a student"
-                    f"{nearest(student.control, above)}, not '{student.control}'"
+                    f"students: the control of '{student.name}' must be another student"
+                    f"{nearest(student.control, others)}, not '{student.control}'"
                 )
         return self
 

@@ -9,6 +9,7 @@ import typer
 
 from hwsim.cli.machines import Overrides
 from hwsim.cli.models import JsonOption, MachineOption, ModelArgument, SamplesOption, show
+from hwsim.cli.outputs import output_folder, writing
 from hwsim.errors import DataError
 from hwsim.rtl import TILE_LIMIT
 
@@ -24,7 +25,10 @@ def vectors(
         str | None, typer.Option(metavar="I", help="Number of a compute step, or `all`.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="New or empty folder for the files.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", callback=output_folder, help="New or empty folder for the files."
+        ),
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="Number of a stored sample.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="Most tiles that `all` may be.")] = TILE_LIMIT,
@@ -55,7 +59,11 @@ def activity(
     samples: SamplesOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write activity.csv and activity.saif here, too."),
+        typer.Option(
+            metavar="DIR",
+            callback=output_folder,
+            help="Write activity.csv and activity.saif here, too.",
+        ),
     ] = None,
     json_file: JsonOption = None,
     set_: Overrides = None,
@@ -65,7 +73,8 @@ def activity(
 
     found = measure(model, machine, samples, set_ or ())
     if out is not None:
-        found.write(out)
+        with writing(out):
+            found.write(out)
     show(found, json_file)
 
 

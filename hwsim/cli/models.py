@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hwsim.cli.machines import Overrides
+from hwsim.cli.outputs import output_file, output_folder, write_json, writing
 from hwsim.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ LengthOption = Annotated[
     ),
 ]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result here, too.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", callback=output_file, help="Write the result here, too."
+    ),
 ]
 
 
@@ -82,12 +85,17 @@ def run(
     trace: Annotated[
         Path | None,
         typer.Option(
-            "--trace", metavar="FILE", help="Timeline of a steady inference, for Perfetto."
+            "--trace",
+            metavar="FILE",
+            callback=output_file,
+            help="Timeline of a steady inference, for Perfetto.",
         ),
     ] = None,
     trace_cold: Annotated[
         Path | None,
-        typer.Option("--trace-cold", metavar="FILE", help="That of a cold one."),
+        typer.Option(
+            "--trace-cold", metavar="FILE", callback=output_file, help="That of a cold one."
+        ),
     ] = None,
     set_: Overrides = None,
 ) -> None:
@@ -117,7 +125,8 @@ def run(
         priced = on.at(operating_point) if operating_point else on
         title = f"{loaded.name} on {on.name}, {name}"
         made = timeline(getattr(report, name), report.graph, priced, title)
-        made.write(file)
+        with writing(file):
+            made.write(file)
         typer.echo(f"{file}: {made.summary()}")
 
 
@@ -216,11 +225,14 @@ def random(
     workload: Annotated[
         str, typer.Argument(metavar="WORKLOAD", help="A shipped workload's name or a YAML file.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the model.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", callback=output_folder, help="Folder of the model."),
+    ],
     reduce: Annotated[
         int, typer.Option("--reduce", min=1, metavar="N", help="Divide channels and image by N.")
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of weights and inputs.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of weights and inputs.")] = 0,
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many random inputs.")] = 8,
 ) -> None:
     """Write a workload's layers with random weights as a model that all other commands take."""
@@ -244,5 +256,4 @@ def show(result: Any, json_file: Path | None) -> None:
 
     result.render(Console(soft_wrap=not sys.stdout.isatty()))
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(result.to_json(), json_file)

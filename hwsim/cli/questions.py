@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hwsim.cli.models import JsonOption, ObjectiveOption, show
+from hwsim.cli.outputs import output_folder, writing
 from hwsim.errors import ConfigError
 
 ModelOption = Annotated[
@@ -65,7 +66,10 @@ def sensitivity(
     objective: ObjectiveOption = "cycles",
     json_file: JsonOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Draw it here, PNG and SVG.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", callback=output_folder, help="Draw it here, PNG and SVG."
+        ),
     ] = None,
 ) -> None:
     """List what moves an energy, or the ratio of two, most: each unknown alone."""
@@ -84,6 +88,8 @@ def sensitivity(
         from hwsim.report.figure import render_files
         from hwsim.report.tornado import tornado
 
-        out.mkdir(parents=True, exist_ok=True)
-        for path in render_files(tornado(found), out / "tornado"):
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            files = render_files(tornado(found), out / "tornado")
+        for path in files:
             typer.echo(path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from hwsim.cli.outputs import output_file, write_json
 
 FILE_COLUMNS = 200
 """width of the table where no terminal says one"""
@@ -29,7 +30,10 @@ def validate(
         bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the rows here, too.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", callback=output_file, help="Write the rows here, too."
+        ),
     ] = None,
 ) -> None:
     """Hold machines against published figures; exit code 1 if a prediction has changed."""
@@ -45,7 +49,6 @@ def validate(
 
         result.render(Console(width=None if sys.stdout.isatty() else FILE_COLUMNS))
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+        write_json(result.to_json(), json_file)
     if result.changed:
         raise typer.Exit(1)

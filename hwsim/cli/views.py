@@ -16,6 +16,7 @@ from hwsim.cli.models import (
     ObjectiveOption,
     show,
 )
+from hwsim.cli.outputs import output_folder, writing
 from hwsim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -154,7 +155,13 @@ def plot(
     model: ModelArgument,
     machine: MachineOption,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the figures, PNG and SVG.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            callback=output_folder,
+            help="Folder of the figures, PNG and SVG.",
+        ),
     ],
     cold: ColdOption = False,
     length: LengthOption = None,
@@ -172,7 +179,9 @@ def plot(
     loaded, on = load(model), load_machine(machine, set_ or ())
     report = cost(loaded.graph, on, length, Objective(objective))
     scenario: Literal["cold", "steady"] = "cold" if cold else "steady"
-    out.mkdir(parents=True, exist_ok=True)
-    for name, painter in cost_figures(report, report.graph, on, scenario, loaded.name).items():
-        for path in render_files(painter, out / name):
-            typer.echo(path)
+    figures = cost_figures(report, report.graph, on, scenario, loaded.name)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        files = [path for name, draw in figures.items() for path in render_files(draw, out / name)]
+    for path in files:
+        typer.echo(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -131,10 +132,12 @@ def _find(what: str, name_or_path: str | Path, shipped: Sequence[Path]) -> Path:
     path = Path(name_or_path)
     if is_file(path):
         return path
+    beside = [f"{text}{suffix}" for suffix in _YAML if is_file(Path(f"{text}{suffix}"))]
+    if os.path.isdir(text) and not beside:  # Path.is_dir stops at a name that is too long
+        raise ConfigError(f"{what} must be a YAML file or a shipped name; {text!r} is a folder")
     if path.suffix in _YAML:
         here = [str(p) for p in path.parent.glob("*") if p.suffix in _YAML]
         raise ConfigError(f"{what} file must exist, not {text!r}{nearest(text, here)}")
-    beside = [f"{text}{suffix}" for suffix in _YAML if is_file(Path(f"{text}{suffix}"))]
     hint = f"; did you mean '{beside[0]}'?" if beside else nearest(text, list(known))
     raise ConfigError(
         f"{what} must be a YAML file or one of {', '.join(known)}, not {text!r}{hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,11 @@ def write_starter(file: Path, base: str, overrides: Sequence[str] = ()) -> None:
     """Write `starter`'s text to a new file.
 
     Raises:
-        ConfigError: as `starter`; the file exists, is no YAML file by its name, or cannot be written.
+        ConfigError: as `starter`; the file exists, its name is that of no YAML file or of no machine, or it
+            cannot be written.
     """
     check_new(file)
+    _check_name(file)
     write_new(file, starter(file, base, overrides))
 
 
@@ -122,6 +125,17 @@ def write_new(file: Path, text: str) -> None:
         raise ConfigError(f"{file}: exists already; give another name") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def _check_name(file: Path) -> None:
+    """Make sure that a machine may be called as its file is: else the file would be there, and wrong."""
+    from hwsim.arch.machine_spec import MachineSpec
+
+    pattern = MachineSpec.model_json_schema()["properties"]["name"]["pattern"]
+    if re.fullmatch(pattern, file.stem) is None:
+        raise ConfigError(
+            f"{file}: a machine is called as its file; that must match {pattern}, not {file.stem!r}; give another name"
+        )
 
 
 def _extended(file: Path, base: str) -> str:

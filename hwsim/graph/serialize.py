@@ -176,6 +176,11 @@ def load(folder: Path | str) -> Model:
         CheckpointError: it is no export, or a file is missing, truncated or altered.
     """
     folder = Path(folder)
+    if os.path.isfile(folder):  # Path.is_file stops at a name that is too long
+        raise CheckpointError(
+            f"{folder}: is a file; a model is the folder of an export;"
+            " `python -m hwsim random FILE --out DIR` makes one from a workload file"
+        )
     manifest = _read_json(folder / MANIFEST_FILE)
     if manifest.get("schema") != SCHEMA:
         raise CheckpointError(
@@ -289,7 +294,7 @@ def _inner_model(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{path}: no such file; is {path.parent} an exported model?{_inner_model(path.parent)}"
         ) from None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hwsim.engine.cost import CostReport
 from hwsim.engine.decode_cost import StepCost
 from hwsim.engine.draws import DRAWS, SEED
+from hwsim.report.plain import Table, say
 from hwsim.report.result import code_sha256, package_version
 from hwsim.report.table import bytes_text, energy_text, time_text
 
@@ -92,33 +93,32 @@ class Decoded:
 
     def render(self, console: Console) -> None:
         """Print the tokens, the totals and a row a step."""
-        from rich.markup import escape
-
         ids = " ".join(map(str, self.tokens))
-        console.print(
-            escape(f"{self.model} ({self.model_sha256[:12]}) on {self.machine} ({self.machine_sha256[:12]}), batch 1")
-        )  # fmt: skip
-        console.print(f"{len(self.prompt)} prompt tokens, {len(self.tokens)} generated: {ids}")
+        say(
+            console,
+            f"{self.model} ({self.model_sha256[:12]}) on {self.machine} ({self.machine_sha256[:12]}), batch 1",
+        )
+        say(console, f"{len(self.prompt)} prompt tokens, {len(self.tokens)} generated: {ids}")
         for scenario, seconds in self.time_to_first_token_s.items():
             cycles = self.prefill.latency_cycles[scenario]
-            console.print(
-                f"time to first token, {scenario}: {cycles:,} cycles = {time_text(seconds)}"
+            say(
+                console,
+                f"time to first token, {scenario}: {cycles:,} cycles = {time_text(seconds)}",
             )
-        console.print(f"energy of the prefill: {energy_text(self.prefill.energy_pj.nominal)}")
+        say(console, f"energy of the prefill: {energy_text(self.prefill.energy_pj.nominal)}")
         if self.tokens_per_s is not None:
-            console.print(f"then {self.tokens_per_s:,.1f} tokens a second")
-        console.print(
+            say(console, f"then {self.tokens_per_s:,.1f} tokens a second")
+        say(
+            console,
             f"key-value cache in DRAM: {self.cache['bytes_per_token']:,.6g} bytes a token,"
             f" {bytes_text(int(self.cache['bytes']))} at the end,"
-            f" {bytes_text(int(self.cache['bytes_longest']))} at the longest sequence"
+            f" {bytes_text(int(self.cache['bytes_longest']))} at the longest sequence",
         )
         if self.steps:
-            console.print(self._table())
-        console.print(escape("not modelled: " + "; ".join(self.prefill.not_modelled)))
+            say(console, self._table())
+        say(console, "not modelled: " + "; ".join(self.prefill.not_modelled))
 
     def _table(self) -> Any:
-        from rich.table import Table
-
         table = Table(title="Steps, steady")
         for name in ("position", "token", "cycles", "time", "energy (5 .. 95 %)", "cache", "from DRAM", "to DRAM"):  # fmt: skip
             table.add_column(name, justify="right")

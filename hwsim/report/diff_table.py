@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
+from hwsim.report.plain import Table, say
 from hwsim.report.table import TOP, energy_text, length_text
 
 if TYPE_CHECKING:
@@ -25,29 +23,31 @@ def print_difference(d: Difference, console: Console, top: int = TOP) -> None:
     """
     a, b = d.sides
     length = length_text(a.result["sequence_length"])
-    console.print(escape(f"{d.model}, steady{length}: A = {a.name}, B = {b.name}"))
+    say(console, f"{d.model}, steady{length}: A = {a.name}, B = {b.name}")
     for note in a.result["notes"]:
         if note in b.result["notes"]:
-            console.print(escape(f"note: {note}"))
+            say(console, f"note: {note}")
     if a.clock_hz != b.clock_hz:
-        console.print(f"clocks: A {a.clock_hz:,} Hz, B {b.clock_hz:,} Hz; B/A is of times")
-    console.print(_rows("Totals and kinds of operator", [d.total, *d.kinds], "kind"))
+        say(console, f"clocks: A {a.clock_hz:,} Hz, B {b.clock_hz:,} Hz; B/A is of times")
+    say(console, _rows("Totals and kinds of operator", [d.total, *d.kinds], "kind"))
     shown = d.operators[:top]
     title = f"Operators that differ most in {d.key} ({len(shown)} of {len(d.operators)})"
-    console.print(_rows(title, shown, "operator"))
-    console.print(_parts(d))
+    say(console, _rows(title, shown, "operator"))
+    say(console, _parts(d))
     if d.ratio is None:
-        console.print(
-            "energy B/A has no band here: that takes two machines, not files, and energies above 0"
+        say(
+            console,
+            "energy B/A has no band here: that takes two machines, not files, and energies above 0",
         )
         return
     band = d.ratio.band
-    console.print(
-        f"energy B/A: {band.nominal:.3g}, {band.low:.3g} .. {band.high:.3g} in 5-95 % of the joint draws"
+    say(
+        console,
+        f"energy B/A: {band.nominal:.3g}, {band.low:.3g} .. {band.high:.3g} in 5-95 % of the joint draws",
     )
     if d.ratio.movers:
         moved = (f"{m.name} ({m.at_low:.3g} .. {m.at_high:.3g})" for m in d.ratio.movers)
-        console.print(escape(f"moved most by, each alone over its 5-95 %: {', '.join(moved)}"))
+        say(console, f"moved most by, each alone over its 5-95 %: {', '.join(moved)}")
 
 
 def _rows(title: str, rows: list[Row] | tuple[Row, ...], what: str) -> Table:
@@ -58,7 +58,7 @@ def _rows(title: str, rows: list[Row] | tuple[Row, ...], what: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for r in rows:
         table.add_row(
-            escape(r.name), str(r.operators) if what == "kind" else r.kind,
+            r.name, str(r.operators) if what == "kind" else r.kind,
             f"{r.cycles[0]:,}", f"{r.cycles[1]:,}", _over(*r.s),
             energy_text(r.pj[0]), energy_text(r.pj[1]), _over(*r.pj), _signed(r.pj[1] - r.pj[0]),
         )  # fmt: skip

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
-
+from hwsim.report.plain import Table, say
 from hwsim.report.table import energy_text, time_text
 
 if TYPE_CHECKING:
@@ -32,22 +30,28 @@ def print_explanation(e: Explanation, console: Console) -> None:
     """
     o = e.operator
     behind = f", then {', '.join(o.fused)}" if o.fused else ""
-    console.print(escape(f"{o.node} ({o.op}){behind}"))
-    console.print(escape(f"{e.model} on {e.machine}, {e.scenario}"))
+    say(console, f"{o.node} ({o.op}){behind}")
+    say(console, f"{e.model} on {e.machine}, {e.scenario}")
     if o.mapping is None:
-        console.print("a view: address generation, no cycles and no energy")
+        staged = "runs in the array's output stage, on results on their way to memory: no cycles and no energy of its own"
+        say(
+            console,
+            staged
+            if o.unit == "output stage"
+            else "a view: address generation, no cycles and no energy",
+        )
         return
-    console.print(escape(f"runs on {o.unit}" + (f", {o.blocks} times, a head each" if o.blocks > 1 else "")))  # fmt: skip
+    say(console, f"runs on {o.unit}" + (f", {o.blocks} times, a head each" if o.blocks > 1 else ""))  # fmt: skip
     for line in _problem(e.problem):
-        console.print(escape(f"  {line}"))
+        say(console, f"  {line}")
     for line in _mapping(e.mapping):
-        console.print(escape(f"  {line}"))
-    console.print(_cycles(e))
-    console.print(_steps(e))
-    console.print(_energy(e))
-    console.print("where the unit energies come from:")
+        say(console, f"  {line}")
+    say(console, _cycles(e))
+    say(console, _steps(e))
+    say(console, _energy(e))
+    say(console, "where the unit energies come from:")
     for text in _sources(e.energy):
-        console.print(escape(f"  {text}"))
+        say(console, f"  {text}")
 
 
 def _problem(p: Mapping[str, Any]) -> list[str]:
@@ -113,7 +117,7 @@ def _steps(e: Explanation) -> Table:
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for s in e.steps:
         each = f"{s.least:,}" if s.least == s.most else f"{s.least:,} .. {s.most:,}"
-        table.add_row(s.what, escape(s.size), f"{s.steps:,}", each, f"{s.cycles:,}", s.formula)
+        table.add_row(s.what, s.size, f"{s.steps:,}", each, f"{s.cycles:,}", s.formula)
     return table
 
 
@@ -138,7 +142,7 @@ def _energy(e: Explanation) -> Table:
         share = pj / band.nominal if band.nominal else 0.0
         count = sum(line.count.count for line in lines)
         table.add_row(
-            escape(component), escape(action), operand, f"{count:,}", unit, f"{pj:,.1f}", f"{share:.1%}", q.kind
+            component, action, operand, f"{count:,}", unit, f"{pj:,.1f}", f"{share:.1%}", q.kind
         )  # fmt: skip
     return table
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
 from hwsim.report.keys import LENGTH
+from hwsim.report.plain import Table, say
 from hwsim.report.table import TOP, energy_text, time_text
 
 if TYPE_CHECKING:
@@ -22,24 +20,25 @@ def print_breakeven(b: BreakEven, console: Console) -> None:
     a_name, b_name = b.sides
     what = "energy" if b.by == "energy" else "latency"
     how = "solved: the totals are linear in it" if b.exact else "bisected"
-    console.print(escape(f"{b.model}, steady, less {what} wins: A = {a_name}, B = {b_name}"))
+    say(console, f"{b.model}, steady, less {what} wins: A = {a_name}, B = {b_name}")
     own = ", ".join(f"{n} {x:,.10g}" for n, x in zip("AB", b.own, strict=True) if x is not None)
     files = f"; in the files: {own}" if own and b.over != LENGTH else ""
-    console.print(escape(f"over {b.over} ({how}{files})"))
+    say(console, f"over {b.over} ({how}{files})")
     low, high = (f"{x:,.10g}" for x in b.range)
     if not b.crossings:
         wins = f"{b.winner} wins" if b.winner else "neither wins"
-        console.print(escape(f"no crossing from {low} to {high}: {wins} throughout"))
+        say(console, f"no crossing from {low} to {high}: {wins} throughout")
     for c in b.crossings:
-        console.print(escape(f"at {c.value:,.6g}: {_totals(c, b)}"))
-        console.print(escape(f"  below: {c.below} wins; from there on: {c.above} wins"))
+        say(console, f"at {c.value:,.6g}: {_totals(c, b)}")
+        say(console, f"  below: {c.below} wins; from there on: {c.above} wins")
         if c.band is not None and c.share is not None:
-            console.print(
+            say(
+                console,
                 f"  {c.band[0]:,.4g} .. {c.band[1]:,.4g} in 5-95 % of the joint draws of all other unknowns;"
-                f" {c.share:.0%} of the draws have a crossing"
+                f" {c.share:.0%} of the draws have a crossing",
             )
     for note in b.notes:
-        console.print(escape(f"note: {note}"))
+        say(console, f"note: {note}")
 
 
 def _totals(c: Crossing, b: BreakEven) -> str:
@@ -58,15 +57,15 @@ def print_sensitivity(s: Sensitivity, console: Console, top: int = TOP) -> None:
     """
     one = len(s.sides) == 1
     what = f"energy of {s.sides[0]}" if one else f"energy B/A, A = {s.sides[0]}, B = {s.sides[1]}"
-    console.print(escape(f"{s.model}, steady: {what}: {number_text(s, s.nominal)}"))
+    say(console, f"{s.model}, steady: {what}: {number_text(s, s.nominal)}")
     title = "Each unknown alone, 5th and 95th percentile"
-    console.print(_bars(s, title, s.unknowns, top, ("at 5 %", "at 95 %")))
+    say(console, _bars(s, title, s.unknowns, top, ("at 5 %", "at 95 %")))
     if s.change is not None:
         ends = ("-10 %", "+10 %") if s.change == "10%" else ("half", "double")
-        console.print(_bars(s, "Each key alone", s.keys, top, ends))
+        say(console, _bars(s, "Each key alone", s.keys, top, ends))
         refused = [b for b in s.keys if b.why]
         for b in refused:
-            console.print(escape(f"not possible: {b.name}: {b.why}"))
+            say(console, f"not possible: {b.name}: {b.why}")
 
 
 def _bars(
@@ -79,7 +78,7 @@ def _bars(
         table.add_column(name, justify="right", no_wrap=True)
     for b in full[:top]:
         low, high = (number_text(s, x) for x in (b.at_low, b.at_high) if x is not None)
-        table.add_row(escape(b.name), low, high, f"{b.width / s.nominal:.1%}")
+        table.add_row(b.name, low, high, f"{b.width / s.nominal:.1%}")
     return table
 
 

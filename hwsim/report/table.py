@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from hwsim.report.plain import Table, say
 
 TOP = 12
 """Operators shown, those with the most energy first."""
@@ -75,15 +75,15 @@ def print_result(result: Mapping[str, Any], console: Console | None = None, top:
         top: how many operators to list.
     """
     console = console or Console()
-    console.print(_totals(result))
-    console.print(_operators(result, top))
-    console.print(_components(result))
-    console.print(_memory(result))
+    say(console, _totals(result))
+    say(console, _operators(result, top))
+    say(console, _components(result))
+    say(console, _memory(result))
     if result["memory"]["spills"]:
-        console.print(_spills(result["memory"]["spills"], top))
+        say(console, _spills(result["memory"]["spills"], top))
     for note in result["notes"]:
-        console.print(escape(f"note: {note}"))
-    console.print(escape("not modelled: " + "; ".join(result["not_modelled"])))
+        say(console, f"note: {note}")
+    say(console, "not modelled: " + "; ".join(result["not_modelled"]))
 
 
 def _band_text(band: Mapping[str, float]) -> str:
@@ -104,17 +104,17 @@ def _value_text(value: object) -> str:
 
 def _totals(result: Mapping[str, Any]) -> Table:
     title = f"{result['model']} on {result['machine']}{length_text(result['sequence_length'])}"
-    table = Table(title=escape(title), show_header=False)
+    table = Table(title=title, show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
     accuracy = result["accuracy"]
     if accuracy is not None:
         for name, value in accuracy.items():
-            table.add_row(escape(str(name)), escape(_value_text(value)))
+            table.add_row(str(name), _value_text(value))
     point = result["operating_point"]
     if point is not None:
         at = f"{point['voltage_v']:g} V, {point['clock_hz'] / 1e6:g} MHz"
-        table.add_row(escape(f"operating point {point['name']}"), at)
+        table.add_row(f"operating point {point['name']}", at)
     for scenario in ("steady", "cold"):
         cycles, seconds = result["latency_cycles"][scenario], result["latency_s"][scenario]
         table.add_row(f"latency, {scenario}", f"{cycles:,} cycles = {time_text(seconds)}")
@@ -126,7 +126,7 @@ def _totals(result: Mapping[str, Any]) -> Table:
     table.add_row(f"mapped for {mapping['objective']}, at most above the best", gaps)
     for name, array in result["arrays"].items():
         share = f"{array['cycles_frac']:.1%} of cycles, {array['energy_frac']:.1%} of energy"
-        table.add_row(escape(f"array {name}"), share)
+        table.add_row(f"array {name}", share)
     return table
 
 
@@ -139,11 +139,11 @@ def _operators(result: Mapping[str, Any], top: int) -> Table:
         table.add_column(name, justify="right")
     for o in rows[:top]:
         table.add_row(
-            escape(o["node"]),
+            o["node"],
             "+".join((o["op"], *(["..."] if o["fused"] else []))),
             f"{o['cycles']:,}",
             f"{o['stall_cycles']:,}",
-            escape(o["binding"]),
+            o["binding"],
             f"{o['utilisation_frac']:.1%}",
             energy_text(o["energy_pj"]["nominal"]),
         )
@@ -159,7 +159,7 @@ def _components(result: Mapping[str, Any]) -> Table:
     table.add_column("energy (5 .. 95 %)", justify="right")
     for name, band in sorted(bands.items(), key=lambda item: (-item[1]["nominal"], item[0])):
         share = band["nominal"] / total if total else 0.0
-        table.add_row(escape(name), f"{share:.1%}", _band_text(band))
+        table.add_row(name, f"{share:.1%}", _band_text(band))
     return table
 
 
@@ -181,7 +181,7 @@ def _memory(result: Mapping[str, Any]) -> Table:
             "key-value cache, decoding", f"{bytes_text(int(cache['bytes']))}, {per_token}"
         )
     for level, size in memory["traffic_bytes"].items():
-        table.add_row(escape(f"traffic {level}"), bytes_text(size))
+        table.add_row(f"traffic {level}", bytes_text(size))
     return table
 
 
@@ -196,7 +196,7 @@ def _spills(spills: Mapping[str, Mapping[str, Any]], top: int) -> Table:
         table.add_column(name, justify="right")
     for name, spill in rows[:top]:
         table.add_row(
-            escape(name),
+            name,
             *(bytes_text(spill[key]) for key in ("bytes", "written_bytes", "read_bytes")),
             f"{spill['cycles']:,}",
             energy_text(spill["energy_pj"]["nominal"]),
@@ -212,7 +212,7 @@ def print_sizes(sizes: Mapping[str, Any], console: Console | None = None) -> Non
         console: where to; the terminal when None.
     """
     console = console or Console()
-    constants = Table(title=escape(f"{sizes['model']}: constants in weights.safetensors"))
+    constants = Table(title=f"{sizes['model']}: constants in weights.safetensors")
     constants.add_column("name", overflow="fold", min_width=30)
     for name in ("operator", "role", "format"):
         constants.add_column(name)
@@ -220,10 +220,8 @@ def print_sizes(sizes: Mapping[str, Any], console: Console | None = None) -> Non
         constants.add_column(name, justify="right")
     for c in sizes["constants"]:
         shape = " x ".join(str(d) for d in c["shape"])
-        constants.add_row(
-            escape(c["name"]), c["op"], c["role"], c["format"], shape, f"{c['bytes']:,}"
-        )
-    console.print(constants)
+        constants.add_row(c["name"], c["op"], c["role"], c["format"], shape, f"{c['bytes']:,}")
+    say(console, constants)
 
     kinds = Table(title="By kind")
     for name in ("operator", "role", "format"):
@@ -233,14 +231,14 @@ def print_sizes(sizes: Mapping[str, Any], console: Console | None = None) -> Non
     for k in sizes["kinds"]:
         counts = (f"{k[name]:,}" for name in ("constants", "elements", "bytes"))
         kinds.add_row(k["op"], k["role"], k["format"], *counts)
-    console.print(kinds)
+    say(console, kinds)
 
     files = Table(title="Files", show_header=False)
     files.add_column("what")
     files.add_column("bytes", justify="right")
     for name, size in sizes["file_bytes"].items():
-        files.add_row(escape(name), f"{size:,}")
+        files.add_row(name, f"{size:,}")
     files.add_row("names and places of the constants, of it", f"{sizes['header_bytes']:,}")
     for what, key in (("graph, weights and manifest", "model_bytes"), ("whole folder", "folder_bytes")):  # fmt: skip
         files.add_row(what, f"{sizes[key]:,} = {sizes[key] / (1 << 20):.2f} MiB")
-    console.print(files)
+    say(console, files)

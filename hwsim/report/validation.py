@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
+from hwsim.report.plain import Table, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,21 +89,18 @@ def print_validation(validation: Validation, console: Console) -> None:
     for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in _NUMBERS else "left")
     for row in validation.rows:
-        table.add_row(*(escape(text) for text in cells(row)))
-    console.print(table)
+        table.add_row(*cells(row))
+    say(console, table)
     for row in validation.rows:
-        console.print(
-            escape(f"{row.machine}, {row.target}: {row.standing}: {row.why}. {row.source}")
-        )
+        say(console, f"{row.machine}, {row.target}: {row.standing}: {row.why}. {row.source}")
     for row in validation.changed:
-        console.print(
-            escape(
-                f"changed: {row.machine}, {row.target}: now {number_text(row.ours)}, first"
-                f" {number_text(row.first)}; --record writes the new prediction down"
-            )
+        say(
+            console,
+            f"changed: {row.machine}, {row.target}: now {number_text(row.ours)}, first"
+            f" {number_text(row.first)}; --record writes the new prediction down",
         )
     for line in summary_lines(validation):
-        console.print(line)
+        say(console, line)
 
 
 def markdown(validation: Validation) -> str:

@@ -24,6 +24,7 @@ from hwsim.engine.energy import Prices
 from hwsim.errors import GraphError
 from hwsim.graph.serialize import Model
 from hwsim.kernels.activity import SUMS
+from hwsim.report.plain import say
 from hwsim.report.result import package_version
 from hwsim.report.table import energy_text
 from hwsim.rtl.data_energy import DataEnergy, Switched, data_energy
@@ -161,23 +162,26 @@ class Activity:
     def render(self, console: Console) -> None:
         """Print a line an operator and port."""
         session = self.session
-        console.print(
-            f"{session.model.name} on {session.machine.name}, {len(session.chosen)} samples, {self.cycles} cycles of beats"
+        say(
+            console,
+            f"{session.model.name} on {session.machine.name}, {len(session.chosen)} samples, {self.cycles} cycles of beats",
         )
         width = max(len(port.node) for port in self.ports)
         for p in self.ports:
-            console.print(
+            say(
+                console,
                 f"{p.node:<{width}}  {p.array}.{NETS[p.operand.port]} {p.operand.dtype.name:<8}"
                 f" {p.beats:>9} beats {p.loaded_bits:>11} bits loaded, toggle rate {p.toggle_rate:.3f},"
-                f" ones {p.ones_frac:.3f}, zeros {p.zeros_frac:.3f}"
+                f" ones {p.ones_frac:.3f}, zeros {p.zeros_frac:.3f}",
             )
         for e in self.energies:
-            console.print(
+            say(
+                console,
                 f"{e.node:<{width}}  {e.array} lanes and registers: {energy_text(e.stated_pj)} at the stated activity,"
-                f" {energy_text(e.data_pj)} on this data (x {e.data_pj / e.stated_pj:.3f})"
+                f" {energy_text(e.data_pj)} on this data (x {e.data_pj / e.stated_pj:.3f})",
             )
         for line in self.left_out:
-            console.print(f"left out: {line}")
+            say(console, f"left out: {line}")
 
 
 def activity(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hwsim.arch.machine import Machine
 from hwsim.errors import GraphError
 from hwsim.graph.serialize import Model
+from hwsim.report.plain import say
 from hwsim.rtl.product import MappedProduct
 from hwsim.rtl.session import Session
 
@@ -51,12 +52,13 @@ class Listing:
         for p in self.products:
             a, w = p.types
             shape, tile, block = (" x ".join(map(str, x)) for x in (p.shape, p.tile, p.block))
-            console.print(
+            say(
+                console,
                 f"{p.node.name:<{width}}  {p.array.name}: {a} x {w}, batch x M x N x K = {shape}, tile {tile},"
-                f" beat {block}, {p.tiles} tile{'s' if p.tiles > 1 else ''}"
+                f" beat {block}, {p.tiles} tile{'s' if p.tiles > 1 else ''}",
             )
         for line in self.refused:
-            console.print(line)
+            say(console, line)
 
 
 def list_products(

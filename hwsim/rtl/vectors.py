@@ -21,6 +21,7 @@ from hwsim.arch.machine import Machine
 from hwsim.errors import DataError, nearest
 from hwsim.graph.dtype import int_
 from hwsim.graph.serialize import Model
+from hwsim.report.plain import say
 from hwsim.rtl import TILE_LIMIT
 from hwsim.rtl.epilogue import positions_behind
 from hwsim.rtl.memh import WordFile, write_words
@@ -189,19 +190,21 @@ class Written:
         """Print what was written, a line a tile."""
         m = self.manifest
         operator, array = m["operator"], m["array"]
-        console.print(
+        say(
+            console,
             f"{operator['name']} of {m['model']} on {array['name']} of {m['machine']}"
-            f" ({array['kind']}), sample {m['sample']}: {m['activation']['type']} x {m['weight']['type']}"
+            f" ({array['kind']}), sample {m['sample']}: {m['activation']['type']} x {m['weight']['type']}",
         )
         for tile in m["tiles"]:
             ranges = ", ".join(f"{x} {tile[x][0]}..{tile[x][1] - 1}" for x in "mnk")
-            console.print(
+            say(
+                console,
                 f"  tile {tile['index']}: batch {tile['batch']}, {ranges}; {tile['beats']} beats,"
                 f" done at cycle {tile['done_cycle']}"
-                + ("" if tile["completes_k"] else "; K goes on in a later tile")
+                + ("" if tile["completes_k"] else "; K goes on in a later tile"),
             )
         files = sum(len(tile["files"]) for tile in m["tiles"])
-        console.print(f"{files} files and {MANIFEST} in {self.folder}")
+        say(console, f"{files} files and {MANIFEST} in {self.folder}")
 
 
 def write_vectors(

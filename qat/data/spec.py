@@ -93,6 +93,11 @@ class TableTask(Strict):
     def _scores_have_no_labels(self) -> Self:
         if self.is_regression and self.labels is not None:
             raise ValueError(f"labels must be left out: metric '{self.metric[0]}' judges scores")
+        twice = sorted(
+            {label for label in self.labels or () if (self.labels or ()).count(label) > 1}
+        )
+        if twice:
+            raise ValueError(f"labels must differ from each other; given twice: {', '.join(twice)}")
         return self
 
     @property

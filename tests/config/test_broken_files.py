@@ -352,6 +352,17 @@ def test_command_line_says_what_is_wrong_and_exits_with_2(
     assert "Traceback" not in done.stderr
 
 
+def test_a_folder_in_place_of_a_machine_is_called_one(hwsim, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dir.yaml").mkdir()
+    done = hwsim("check", "dir.yaml")
+    assert done.returncode == 2
+    assert done.stderr == "machine must be a YAML file or a shipped name; 'dir.yaml' is a folder\n"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine.yaml").touch()
+    assert "did you mean 'mine.yaml'?" in hwsim("check", "mine").stderr
+
+
 def test_command_line_points_into_a_broken_file(hwsim, tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     path.write_text(TOY.replace("    rows: 4\n", "    rows: -1\n"), encoding="utf-8")

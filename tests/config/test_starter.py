@@ -141,6 +141,12 @@ def test_the_command_writes_checks_and_overwrites_nothing(
     [
         ("mine.txt", "toy", "clock_hz=1", r"mine\.txt: the name must end in \.yaml"),
         ("none/mine.yaml", "toy", "clock_hz=1", r"mine\.yaml: cannot be written: No such file"),
+        (
+            "we ird.yaml",
+            "toy",
+            "clock_hz=1",
+            r"we ird\.yaml: a machine is called as its file; .* not 'we ird'",
+        ),
         ("mine.yaml", "tyo", "clock_hz=1", "did you mean 'toy'"),
         ("mine.yaml", "toy", "clck_hz=1", "did you mean 'clock_hz'"),
         ("mine.yaml", "toy", "clock_hz", "must be PATH=VALUE"),

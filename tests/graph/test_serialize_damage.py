@@ -70,6 +70,14 @@ def test_a_folder_that_is_no_export(tmp_path: Path) -> None:
     assert "manifest.json: no such file; is" in refusal(tmp_path / "nowhere")
 
 
+def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "net.yaml"
+    file.touch()
+    text = f"{file}: is a file; a model is the folder of an export; `python -m hwsim random FILE --out DIR` makes one"
+    assert refusal(file).startswith(text)
+    assert "net.yaml/model/manifest.json: no such file; is" in refusal(file / "model")
+
+
 def test_a_manifest_of_another_kind(exported: Path) -> None:
     (exported / "manifest.json").write_text('{"schema": "someone/else"}')
     text = refusal(exported)

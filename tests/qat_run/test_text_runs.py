@@ -92,6 +92,12 @@ def test_an_export_says_which_rows_it_gets_right_in_their_order(
     again = export_run(tmp_path / "run", tmp_path / "again")
     assert again.record["source_revision"] == "another"
     assert again.sha256 == model.sha256
+    # one sample at a time, as of a model that is too large for more
+    monkeypatch.setattr("qat.exporter.BATCH_ELEMENTS", 1)
+    slowly = export_run(tmp_path / "run", tmp_path / "slowly")
+    assert slowly.sha256 == model.sha256
+    assert slowly.record["measured"]["graph"] == measured
+    assert slowly.record["samples"] == model.record["samples"] == len(model.samples)
 
 
 def test_a_hugging_face_folder_is_a_teacher(bert: Path, tmp_path: Path) -> None:

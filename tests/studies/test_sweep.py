@@ -123,6 +123,16 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
             r"tiny.*teacher of 'W8A8' must be a student above it \(there is none\), not 'W1A1'",
         ),
         (
+            "{name: W8A8, ",
+            "{name: W8A8, control: W8A8, ",
+            r"tiny.*the control of 'W8A8' must be another student.*, not 'W8A8'",
+        ),
+        (
+            "task: digits",
+            "task: {text: a, label: b, train: t.tsv, dev: d.tsv, metric: accuracy, labels: [x, y, x]}",
+            r"tiny.*labels must differ from each other; given twice: x",
+        ),
+        (
             "recipe: w8a8,",
             "recipe: w8a8, recipe_set: [objektive=null],",
             r"objektive.*did you mean 'objective'",

@@ -214,6 +214,13 @@ def test_the_command_line(tmp_path: Path) -> None:
         verify(out, "yodann", host=True)  # nothing would be left to verify
 
 
+def test_a_seed_below_zero_is_refused(hwsim, tmp_path) -> None:
+    done = hwsim("random", "cutie_cifar10", "--out", tmp_path / "model", "--seed", "-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--seed'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_but_an_export_is_replaced(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("text", encoding="utf-8")
     with pytest.raises(CheckpointError):
