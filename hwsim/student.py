@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref
+from hwsim.capture import RESHAPES, Call, Captured, Frozen, Ref, refs
 from hwsim.errors import GraphError
 from hwsim.graph.dtype import DataType, parse
 from hwsim.graph.ir import Shape
@@ -74,6 +74,10 @@ class Interpreter:
     def __init__(self, captured: Captured, observe: Observer | None = None) -> None:
         self.captured = captured
         self.observe = observe
+        last = {name: i for i, call in enumerate(captured.calls) for name in refs(call.args)}
+        self._read: dict[int, list[str]] = {}
+        for name in last.keys() - set(captured.outputs):
+            self._read.setdefault(last[name], []).append(name)
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Execute on a batch; float inputs are taken as float64, integer ones as int64."""
@@ -84,9 +88,13 @@ class Interpreter:
         first = values[next(iter(self.captured.inputs))]
         self.batch, self.length = first.shape[0], first.shape[1]
         with torch.no_grad():
-            for call in self.captured.calls:
+            for index, call in enumerate(self.captured.calls):
                 result = self._call(call, [self._arg(a, values) for a in call.args])
                 values[call.name] = self._settle(call.name, result)
+                for name in self._read.get(index, ()):
+                    del values[
+                        name
+                    ]  # no later call reads it: of a large model all together fill the memory
         return tuple(values[name] for name in self.captured.outputs)
 
     def _settle(self, name: str, value: Any) -> Any:

@@ -241,7 +241,8 @@ def starting_model(
     With `layers:` it has only those of the teacher's layers. Raises ConfigError where they do not fit, or where
     random weights would stay as they are; CheckpointError as `pretrained_model` does.
     """
-    from qat.methods.layer_reduction import check_layers, depth, keep_layers
+    from qat.depth import check_layers
+    from qat.methods.layer_reduction import depth, keep_layers
     from qat.student import is_prepared, restore
 
     if isinstance(config.model, NewModel):

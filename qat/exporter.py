@@ -20,11 +20,10 @@ import torch
 
 from hwsim.api import judge
 from hwsim.calibrate import RangeMethod, collect_ranges
-from hwsim.capture import capture
+from hwsim.capture import Captured, capture
 from hwsim.dataset import IGNORED_LABEL, Rows, make_samples, stored_labels
 from hwsim.errors import GraphError
 from hwsim.freeze import freeze
-from hwsim.graph.ir import QuantGraph
 from hwsim.graph.serialize import Model, check_replaceable, load, save
 from hwsim.lower import lower
 from hwsim.metrics import pack_right
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 CALIBRATION_ROWS = 256
 BATCH = 32
 BATCH_ELEMENTS = 1 << 27
-"""of all tensors of the graph together, for the samples that run at a time: the rungs hold them as float32 and as codes"""
+"""of what all calls of the model return, for the samples that run at a time: the rungs hold it as float64 and as codes"""
 OPERATOR_SAMPLES = 256
 """rung A1 compares operator by operator on this many of the samples; A2 and A3 use them all"""
 METRICS = {
@@ -213,7 +212,7 @@ def _export(model: PreTrainedModel, material: _Material, out: Path, files: Path)
     }
     lowered = lower(static, meta)
 
-    size = _batch_size(lowered.graph)
+    size = _batch_size(captured)
     batches = list(_batches(held_out, np.arange(len(held_out)), size))
     record, logits = climb(
         static,
@@ -257,11 +256,11 @@ def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
-def _batch_size(graph: QuantGraph) -> int:
-    """Return how many samples run at a time through the rungs: fewer of a large model."""
+def _batch_size(captured: Captured) -> int:
+    """Return how many samples run at a time through the rungs, which keep every value: fewer of a large model."""
     elements = sum(
-        math.prod(graph.max_length if n == "T" else int(n) for n in tensor.shape)
-        for tensor in graph.tensors.values()
+        math.prod(captured.max_length if n == "T" else int(n) for n in call.shape[1:])
+        for call in captured.calls
     )
     return max(1, min(BATCH, BATCH_ELEMENTS // elements))
 

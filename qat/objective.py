@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hwsim.errors import CheckpointError
 from qat.attention import AttentionOperands
+from qat.depth import check_layers
 from qat.methods.distillation import (
     IGNORED_LABEL,
     label_loss,
@@ -26,7 +27,7 @@ from qat.methods.distillation import (
     score_loss,
     similarity_loss,
 )
-from qat.methods.layer_reduction import check_layers, depth, select
+from qat.methods.layer_reduction import depth, select
 from qat.methods.quadapter import BlockSchedule, check_float_blocks, freeze_weights
 from qat.methods.teacher_intervention import DETACHED, InterventionSchedule
 from qat.quantizers.lifecycle import freeze_ranges, ranges_frozen, uninitialised, weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ def check_inputs(study: Study, document: Document = NO_DOCUMENT) -> str | None:
             each with the place of the key that names it.
     """
     from qat.data.task import needs_tokenizer
+    from qat.depth import check_layers
 
     faults: list[str] = []
     table = None
@@ -39,6 +40,8 @@ def check_inputs(study: Study, document: Document = NO_DOCUMENT) -> str | None:
     for path, model in _models(study):
         cuts_texts = of_texts and path[0] == "teacher"  # a student has its teacher's tokenizer
         kept_at(path, partial(_model, model, cuts_texts), document, faults)
+    for path, layers, depth in _reduced(study):
+        kept_at(path, partial(check_layers, layers, depth), document, faults)
     if faults:
         raise ConfigError(faults)
     return table
@@ -121,6 +124,22 @@ def _models(study: Study) -> Iterator[tuple[KeyPath, NewModel | PretrainedModel]
             yield (*path, "model", "checkpoint"), part.model
         elif part.model is not None:
             yield (*path, "model"), part.model
+
+
+def _reduced(study: Study) -> Iterator[tuple[KeyPath, Sequence[int], int]]:
+    """Yield the layers that students keep of teachers whose number of layers is known: (place, layers, that number)."""
+    from qat.depth import known_depth
+
+    if study.teacher is None:
+        return
+    depths = {study.teacher.name: known_depth(study.teacher.model) if study.teacher.model else None}
+    for index, entry in enumerate(study.students):
+        above = depths.get(entry.teacher or study.teacher.name)
+        own = above if entry.model is None else known_depth(entry.model)
+        for student in entry.expanded():
+            if student.layers is not None and above is not None:
+                yield ("students", index), student.layers, above
+            depths[student.name] = own if student.layers is None else len(student.layers)
 
 
 def _model(model: NewModel | PretrainedModel, cuts_texts: bool) -> None:

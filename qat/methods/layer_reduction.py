@@ -14,32 +14,14 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from hwsim.errors import ConfigError
+from qat.depth import DEPTH_KEYS, check_layers
 from qat.roles import family_of, match
 from qat.step import Recording
-
-_DEPTH_KEYS = ("num_hidden_layers", "n_layer")
 
 
 def depth(model: PreTrainedModel) -> int:
     """Number of layers."""
-    return next(
-        int(getattr(model.config, key)) for key in _DEPTH_KEYS if hasattr(model.config, key)
-    )
-
-
-def check_layers(layers: Sequence[int], teacher_depth: int) -> None:
-    """Refuse a map that is not strictly increasing or names no layer of the teacher.
-
-    Raises:
-        ConfigError: with the map and what it must be.
-    """
-    given = list(layers)
-    if given != sorted(set(given)) or given[0] < 0 or given[-1] >= teacher_depth:
-        raise ConfigError(
-            f"layers: must be strictly increasing numbers from 0 to {teacher_depth - 1}"
-            f" (the teacher has {teacher_depth} layers), not {given}"
-        )
+    return next(int(getattr(model.config, key)) for key in DEPTH_KEYS if hasattr(model.config, key))
 
 
 def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
@@ -60,7 +42,7 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = number
-    for key in _DEPTH_KEYS:
+    for key in DEPTH_KEYS:
         if hasattr(reduced.config, key):
             setattr(reduced.config, key, len(layers))
     return reduced

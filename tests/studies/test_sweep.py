@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from hwsim.errors import ConfigError
 from studies import sweep
+from studies.inputs import check_inputs
 from studies.ledger import Ledger
 from studies.nodes import build_plan
 from studies.plan import SOURCES, Plan, load_plan
@@ -166,6 +168,32 @@ def test_a_student_learns_from_another_and_keeps_some_layers(study_file: Path) -
         assert student.parents == (trainings[f"W8A8 seed {seed}"].id,)
         assert student.spec["run"]["layers"] == [0, 2]
         assert trainings[f"W8A8 seed {seed}"].parents == (trainings[f"float32 seed {seed}"].id,)
+
+
+def test_layers_that_the_teacher_has_not_are_found_before_it_is_trained(study_file: Path) -> None:
+    def faults(old: str, new: str) -> list[str]:
+        study_file.write_text(STUDY.replace(old, new))
+        study, document = read_study(study_file, [])
+        with pytest.raises(ConfigError) as error:
+            check_inputs(study, document)
+        return str(error.value).splitlines()
+
+    (fault,) = faults("{name: W8A8, ", "{name: W8A8, layers: [0, 3], ")
+    assert re.search(
+        r"tiny\.yaml:11:.*layers: must be .* from 0 to 2 .*has 3 layers.*\[0, 3\]", fault
+    )
+    # of the student that it learns from, and of each that `vary` makes
+    chain = "{name: W8A8, layers: [0, 1], "
+    two = "{name: W1A1, teacher: W8A8, vary: {layers: [[0], [1, 0], [2]]}, "
+    study = STUDY.replace("{name: W8A8, ", chain)
+    study_file.write_text(study)
+    check_inputs(*read_study(study_file, []))
+    study_file.write_text(study.replace("{name: W1A1, ", two))
+    with pytest.raises(ConfigError) as error:
+        check_inputs(*read_study(study_file, []))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert all("has 2 layers" in line and ":12:" in line for line in lines)
 
 
 def test_changes_of_a_recipe_are_part_of_the_identity(study_file: Path) -> None:
