@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from hwsim.errors import ConfigError
 from hwsim.units import parse_capacity_bytes
 from qat.data.spec import TaskSpec
 from qat.recipe import OptimizerSpec, Recipe
@@ -138,6 +139,40 @@ class RunConfig(Strict):
         if self.layers is not None and self.teacher is None:
             raise ValueError("layers are those of a teacher: one must be given")
         return self
+
+
+UNUSED_WITHOUT_TRAINING = (
+    "accumulate",
+    "learning_rate",
+    "alpha_learning_rate",
+    "weight_decay",
+    "warmup_fraction",
+    "clip_norm",
+    "early_stopping",
+    "augment",
+    "tensorboard",
+)
+
+
+def check_train(train: TrainSpec, recipe: Recipe) -> None:
+    """Refuse what a recipe that trains nothing has no use for.
+
+    Raises:
+        ConfigError: with every such key.
+    """
+    if recipe.trains:
+        return
+    if train.steps != 0:
+        raise ConfigError(
+            f"train: recipe '{recipe.name}' trains nothing: steps must be 0, not"
+            f" {train.steps or f'epochs: {train.epochs}'}"
+        )
+    defaults = TrainSpec(steps=0)
+    unused = [k for k in UNUSED_WITHOUT_TRAINING if getattr(train, k) != getattr(defaults, k)]
+    if unused:
+        raise ConfigError(
+            [f"train.{key}: recipe '{recipe.name}' trains nothing: leave it out" for key in unused]
+        )
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

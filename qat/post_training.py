@@ -13,30 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hwsim.errors import CheckpointError, ConfigError
+from hwsim.errors import CheckpointError
 from hwsim.metrics import wilson_interval
 from qat import checkpoint, result
 from qat.build import find_tokenizer, load_teacher, starting_model
 from qat.conclude import conclude
-from qat.config import TrainSpec
+from qat.config import check_train
 from qat.data.batches import BucketedBatches
 from qat.data.task import load_task
 from qat.evaluate import predict
 from qat.quantizers.lifecycle import initialise
 from qat.recipe import Recipe
 from qat.student import prepare
-
-UNUSED = (
-    "accumulate",
-    "learning_rate",
-    "alpha_learning_rate",
-    "weight_decay",
-    "warmup_fraction",
-    "clip_norm",
-    "early_stopping",
-    "augment",
-    "tensorboard",
-)
 
 
 class PostTraining:
@@ -50,20 +38,7 @@ class PostTraining:
         self.record, self.recipe, self.out = record, recipe, out
         self.begin = time.monotonic()
         config = record.config
-        if config.train.steps != 0:
-            raise ConfigError(
-                f"train: recipe '{recipe.name}' trains nothing: steps must be 0, not"
-                f" {config.train.steps or f'epochs: {config.train.epochs}'}"
-            )
-        defaults = TrainSpec(steps=0)
-        unused = [key for key in UNUSED if getattr(config.train, key) != getattr(defaults, key)]
-        if unused:
-            raise ConfigError(
-                [
-                    f"train.{key}: recipe '{recipe.name}' trains nothing: leave it out"
-                    for key in unused
-                ]
-            )
+        check_train(config.train, recipe)
         torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.task = load_task(config.task, find_tokenizer(config))

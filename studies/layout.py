@@ -76,14 +76,18 @@ class Layout:
         """Return the recipe of a teacher, student or untrained model.
 
         Raises:
-            ConfigError: there is none of that name, or its changes do not fit it.
+            ConfigError: there is none of that name, its changes do not fit it, or it trains nothing and `train` says how.
         """
+        from qat.config import check_train
         from qat.recipe import load_recipe
 
-        if not isinstance(part.recipe, str):
-            return part.recipe
         if part.name not in self._recipes:
-            self._recipes[part.name] = load_recipe(part.recipe, part.recipe_set)
+            recipe = part.recipe
+            if isinstance(recipe, str):
+                recipe = load_recipe(recipe, part.recipe_set)
+            if isinstance(part, Training):
+                check_train(part.train, recipe)
+            self._recipes[part.name] = recipe
         return self._recipes[part.name]
 
     def machine(self, variant: Variant) -> ResolvedMachine:

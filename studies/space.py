@@ -234,6 +234,11 @@ class Study(Strict):
             raise ValueError(
                 "faults need a task with an accuracy: a language model has a perplexity"
             )
+        scored = [c.column for c in self.constraints if c.column == "score"]
+        if self.untrained and scored:
+            raise ValueError(
+                "constraints must be about costs where there is no accuracy, not score"
+            )
         if self.untrained and len(self.objectives) < 2:
             raise ValueError(
                 "objectives must be at least two where there is no accuracy: a front needs two"

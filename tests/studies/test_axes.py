@@ -173,6 +173,10 @@ def test_a_token_is_costed_where_a_study_decodes(tmp_path: Path) -> None:
     text = HARDWARE.replace("family: vit, config: {image_size: 8, patch_size: 4, num_hidden_layers: 1}", "family: gpt2, config: {n_layer: 1, n_head: 2, n_embd: 32, vocab_size: 64, n_positions: 24}")  # fmt: skip
     with pytest.raises(ConfigError, match="energy_pj_per_token needs `decode`"):
         load_study(write(tmp_path, text), ["objectives=[energy_pj_per_token, area_um2]"])
+    with pytest.raises(
+        ConfigError, match="constraints must be about costs where there is no accuracy"
+    ):
+        load_study(write(tmp_path, text), ["constraints=[{column: score, at_least: 0.9}]"])
     with pytest.raises(ConfigError, match=r"decode\.positions must differ"):
         load_study(write(tmp_path, text), ["decode={positions: [4, 4]}"])
     with pytest.raises(ConfigError, match="decode must be of a language task"):

@@ -130,6 +130,16 @@ def test_overrides_reach_every_key(study_file: Path) -> None:
             r"tiny.*the control of 'W8A8' must be another student.*, not 'W8A8'",
         ),
         (
+            "{name: W8A8, recipe: w8a8, train: {steps: 2}}",
+            "{name: P, recipe: ptq_w8a8, train: {steps: 0, learning_rate: 0.1}}",
+            r"train\.learning_rate: recipe 'ptq_w8a8' trains nothing: leave it out",
+        ),
+        (
+            "{name: W8A8, recipe: w8a8, train: {steps: 2}}",
+            "{name: P, recipe: ptq_w8a8, train: {steps: 2}}",
+            r"recipe 'ptq_w8a8' trains nothing: steps must be 0, not 2",
+        ),
+        (
             "task: digits",
             "task: {text: a, label: b, train: t.tsv, dev: d.tsv, metric: accuracy, labels: [x, y, x]}",
             r"tiny.*labels must differ from each other; given twice: x",
