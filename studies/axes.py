@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from hwsim.units import parse_capacity_bytes
 from qat.spec import Strict
@@ -59,8 +59,21 @@ class Range(Strict):
         return tuple(int(v) if whole else float(v) for v in values)
 
 
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    twice = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if twice:
+        raise ValueError(f"values must differ from each other; given twice: {', '.join(twice)}")
+    return values
+
+
 Values = Annotated[
-    Annotated[tuple[Any, ...], Field(strict=False, min_length=1), Tag("list")]
+    Annotated[
+        tuple[Any, ...],
+        Field(strict=False, min_length=1),
+        AfterValidator(_each_once),
+        Tag("list"),
+    ]
     | Annotated[Range, Tag("range")],
     Discriminator(lambda value: "range" if isinstance(value, Mapping | Range) else "list"),
 ]

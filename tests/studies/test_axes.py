@@ -101,7 +101,7 @@ def test_students_multiply_over_recipe_training_and_layers(tmp_path: Path) -> No
     [
         (HARDWARE, "arrays.main.rows:", "arrays.main.rowz:", "rowz.*did you mean 'rows'"),
         (HARDWARE, "set: {", "vary: {memories.weight_sram.capacity_bytes: [1KiB]}, set: {", "set and vary must not both hold memories.weight_sram.capacity_bytes"),
-        (HARDWARE, "rows: [4, 8]", "rows: [4, 4]", "machines must differ.*bitserial_edge"),
+        (HARDWARE, "rows: [4, 8]", "rows: [4, 4]", r"study\.yaml:9:25: .*vary\.arrays\.main\.rows: values must differ from each other; given twice: 4"),
         (HARDWARE, "rows: [4, 8]", "rows: []", r"study\.yaml:9:25: machines.*rows.*at least 1"),
         (HARDWARE, "objectives: [energy_pj, latency_s, area_um2]\n", "", "objectives must be at least two"),
         (HARDWARE, "machines:", "seeds: [0]\nmachines:", "a study of hardware has no seeds"),
