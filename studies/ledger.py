@@ -77,7 +77,7 @@ def _scan(path: Path) -> Iterator[tuple[Attempt, int]]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                attempt = Attempt.from_json(json.loads(line))
+                attempt = Attempt.from_json(json.loads(line.decode()))
             except (ValueError, TypeError, KeyError) as fault:
                 if next(stream, None) is None:
                     return

@@ -16,7 +16,7 @@ from studies.trial import MODEL_FOLDER
 
 DETAIL_BYTES = 2_500_000
 """what the operators of all points together may take of a page"""
-DETAIL_POINTS = 2_000
+DETAIL_POINTS = 1_000
 """points whose operators are read for it"""
 
 
