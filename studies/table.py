@@ -198,10 +198,22 @@ class Results:
 
 
 def judged(points: Sequence[Point], objective: str) -> list[tuple[Point, Standing]]:
-    """Return each point with its standing on the front of the score against one cost."""
+    """Return each point with its standing on the front of the score against one cost.
+
+    Points of one student and the same seeds run the same models: their scores are equal for sure, whatever the bars say, so
+    one whose whole cost lies above another's is dominated.
+    """
 
     def by_score(able: Sequence[Point]) -> list[Standing]:
-        return standings([_benefit(p) for p in able], [p.cost(objective) for p in able])
+        costs = [p.cost(objective) for p in able]
+        found = standings([_benefit(p) for p in able], costs)
+        least: dict[object, float] = {}
+        for p, cost in zip(able, costs, strict=True):
+            least[_models(p)] = min(cost.high, least.get(_models(p), math.inf))
+        return [
+            "dominated" if s == "undecided" and least[_models(p)] < cost.low else s
+            for p, cost, s in zip(able, costs, found, strict=True)
+        ]
 
     return _with_standings(points, (objective,), by_score)
 
@@ -223,6 +235,10 @@ def _with_standings(
         else:
             said.append((p, next(found) if p.has(costs) else "unjudged"))
     return said
+
+
+def _models(point: Point) -> tuple[str, tuple[int, ...]]:
+    return point.student, tuple(sorted(row.seed for row in point.rows))
 
 
 def _benefit(point: Point) -> Interval:

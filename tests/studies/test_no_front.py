@@ -75,6 +75,29 @@ def test_a_score_against_a_cost_that_a_point_lacks() -> None:
     assert [s for _, s in judged([best, other], "energy_pj")] == ["front", "undecided"]
 
 
+def test_the_same_model_on_a_dearer_machine_is_dominated_whatever_its_bar() -> None:
+    terms = [("u", 2.0, 1.0)]
+    cheap, near, dear = (
+        make_point("A", m, {0: 0.9}, pj, terms) for m, pj in (("x", 1.0), ("y", 1.2), ("z", 9.0))
+    )
+    bands = {"x": (0.8, 1.5), "y": (1.0, 1.8), "z": (8.0, 12.0)}
+    points = [
+        replace(
+            p,
+            costs={
+                "energy_pj": Interval(
+                    bands[p.machine][0], p.cost("energy_pj").nominal, bands[p.machine][1]
+                )
+            },
+        )
+        for p in (cheap, near, dear)
+    ]
+    assert [s for _, s in judged(points, "energy_pj")] == ["front", "undecided", "dominated"]
+    # another student of the same score may be the better one on another test set
+    other = replace(points[2], student="B")
+    assert [s for _, s in judged([*points[:2], other], "energy_pj")][2] == "undecided"
+
+
 def test_one_seed_has_the_bar_of_its_test_rows_where_they_are_counted() -> None:
     point = make_point("A", "x", {0: 0.9}, 1.0)
     low, high = share_interval(90, 100)
