@@ -20,6 +20,9 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
+# Byte code of these, and of all that they import, is written by the install: for any shell, once.
+IMPORTED := hwsim.api, qat.hf, qat.loop, qat.exporter, studies.report, studies.trial, scipy.stats, sklearn.metrics, \
+	matplotlib.figure, matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, duckdb, jinja2, moocore
 STAMP := .venv/.bitwright-installed
 
 .PHONY: setup sweep test clean
@@ -28,13 +31,14 @@ STAMP := .venv/.bitwright-installed
 setup: $(STAMP)
 
 # The project is installed in editable mode: only a change of what it depends on installs again.
-# --no-compile: byte code of the few modules that are used is written when they are first imported; compiling
+# --no-compile: byte code of the few modules that are used is written when they are first imported, below; compiling
 # all of torch and transformers would double the time of an install.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Bitwright needs Python 3.11 or later; %s is %s. Try: make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]) if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --index-url $(TORCH_INDEX) torch)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,report,text]'
+	@$(BIN)/python -c 'import $(IMPORTED)'
 	@touch $@
 
 sweep:
