@@ -75,9 +75,9 @@ class Interpreter:
         self.captured = captured
         self.observe = observe
         last = {name: i for i, call in enumerate(captured.calls) for name in refs(call.args)}
-        self._read: dict[int, list[str]] = {}
+        self._last_read: dict[int, list[str]] = {}
         for name in last.keys() - set(captured.outputs):
-            self._read.setdefault(last[name], []).append(name)
+            self._last_read.setdefault(last[name], []).append(name)
 
     def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Execute on a batch; float inputs are taken as float64, integer ones as int64."""
@@ -91,10 +91,9 @@ class Interpreter:
             for index, call in enumerate(self.captured.calls):
                 result = self._call(call, [self._arg(a, values) for a in call.args])
                 values[call.name] = self._settle(call.name, result)
-                for name in self._read.get(index, ()):
-                    del values[
-                        name
-                    ]  # no later call reads it: of a large model all together fill the memory
+                # of a large model all values together fill the memory
+                for name in self._last_read.get(index, ()):
+                    del values[name]
         return tuple(values[name] for name in self.captured.outputs)
 
     def _settle(self, name: str, value: Any) -> Any:

@@ -40,8 +40,9 @@ def check_inputs(study: Study, document: Document = NO_DOCUMENT) -> str | None:
     for path, model in _models(study):
         cuts_texts = of_texts and path[0] == "teacher"  # a student has its teacher's tokenizer
         kept_at(path, partial(_model, model, cuts_texts), document, faults)
-    for path, layers, depth in _reduced(study):
-        kept_at(path, partial(check_layers, layers, depth), document, faults)
+    if not faults:  # a checkpoint that is none has no number of layers
+        for path, layers, depth in _reduced(study):
+            kept_at(path, partial(check_layers, layers, depth), document, faults)
     if faults:
         raise ConfigError(faults)
     return table

@@ -261,7 +261,7 @@ class ArrayComponent(ABC):
     def planes(self, a: DataType, w: DataType) -> tuple[int, int]:
         """Return in how many planes each operand enters; the weight's are the outer loop.
 
-        A pair of planes takes as many passes as there are passes for each; between those nothing new enters.
+        All pairs of planes take equally many of the `passes`; between those of one pair nothing new enters.
         """
         a_bits, w_bits = self.operand_bits(a, w)
         return ceil_div(a.bits, a_bits), ceil_div(w.bits, w_bits)

@@ -223,3 +223,19 @@ def test_what_comes_from_elsewhere_is_asked_for_where_it_is_used(
     monkeypatch.setenv("BITWRIGHT_DATA", ".")
     with pytest.raises(DataError, match=r"wikitext-2/valid\.txt: no such file"):
         require_data(load_study(Path("reviews.yaml")))
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("config", ["{", "[]", "{}"])
+def test_a_configuration_that_is_none_is_a_fault_and_no_traceback(config: str) -> None:
+    Path("mine/config.json").write_text(config)
+    (fault,) = faults(STUDY.replace("{name: W8A8,", "{name: W8A8, layers: [0],"))
+    assert "teacher.model.checkpoint: ./mine: no checkpoint of a text model: config.json" in fault
+
+
+@pytest.mark.usefixtures("folder")
+def test_layers_are_held_against_a_checkpoints_configuration() -> None:
+    Path("mine/config.json").write_text('{"model_type": "bert", "num_hidden_layers": 2}')
+    look(STUDY.replace("{name: W8A8,", "{name: W8A8, layers: [0, 1],"))
+    (fault,) = faults(STUDY.replace("{name: W8A8,", "{name: W8A8, layers: [0, 5],"))
+    assert "the teacher has 2 layers), not [0, 5]" in fault
